@@ -137,9 +137,8 @@ def tell_apart(reco: Reco) -> None:
     """Let candidates move, too, and queries though they are unlike the memory's pairs: these are few."""
     state = reco.memory.calibration
     unlike = np.linspace(-1.0, 1.5, 11)
-    sides = {name: replace(side, typical=unlike, candidate_gate=side.gate) for name, side in state.sides.items()}
-    learned = replace(state, sides=sides, unanswerable=0.2)
-    reco.memory._learned = (reco.memory.searches.header, learned)
+    sides = {name: replace(side, typical=unlike) for name, side in state.sides.items()}
+    reco.memory._learned = (reco.memory.searches.header, replace(state, sides=sides, one_image=False))
 
 
 def test_scores_are_frozen_without_a_memory_and_exact_with_one(filled, drawings):

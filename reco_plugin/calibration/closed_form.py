@@ -19,8 +19,6 @@ from .scores import to_vectors
 from .state import FEWEST, Applied, Calibration
 from .why import Why, reasons
 
-SHARPEST = 8.0
-"""Sharpness of scores, in standard deviations, at most, where the mass of candidates is compared."""
 OWN_KIND: Mapping[Modality, float] = {"image": 0.2, "text": 0.1}
 """Length of the move of a query that is compared with vectors of its own modality, in its standard deviations."""
 NOT_CALIBRATED = f"the memory is not calibrated: it needs {FEWEST} pairs, then reco memory build --relearn"
@@ -134,8 +132,9 @@ def _refine_block(
     """Refine one block (B, D) by what was found for it."""
     plain, here = asked.queries[rows], np.asarray(found.found.any(axis=1))
     queries = plain if found.asked is None else found.asked
-    applied = _gate(asked, state, answered)
-    known = None if state is None or asked.role == "candidate" else state.presence_of(asked.modality, queries, found)
+    caution, among = asked.how["caution"] or "balanced", asked.role == "candidate"
+    applied = None if state is None else state.gate(asked.modality, caution, answered, candidate=among)
+    known = None if state is None or among else state.presence_of(asked.modality, queries, found)
     if state is not None and applied is not None:
         evidence = state.weigh(asked.modality, queries, found, applied)
         if known is not None and (needed := asked.how.get("presence")):
@@ -145,7 +144,7 @@ def _refine_block(
         if found.asked is not None:
             moved = _by_words(moved, plain, evidence)
         return _with_presence(asked, state, moved, known)
-    why = NOT_CALIBRATED if state is None else state.why_plain(asked.modality, asked.role == "candidate")
+    why = NOT_CALIBRATED if state is None else state.why_plain(asked.modality, among)
     told = () if covered is None else tuple(covered.tolist())
     some = int(here.sum())  # without pairs there is nothing to calibrate
     coverage = Coverage(len(plain), some, answered=answered, covered=told, plain=why if some else "")
@@ -171,15 +170,6 @@ def _with_presence(
     if asked.role == "candidate":
         return replace(refined, no_presence="presence is of queries, and these are candidates")
     return replace(refined, no_presence=NOT_CALIBRATED if state is None else state.why_no_presence(asked.modality))
-
-
-def _gate(asked: Refining, state: Calibration | None, answered: float | None) -> Applied | None:
-    """The gate for the caution; where the candidates are known, the share that the memory does not know counts."""
-    if state is None:
-        return None
-    caution, among = asked.how["caution"] or "balanced", answered is not None
-    assumed = caution if answered is None else state.assume(answered, caution)
-    return state.gate(asked.modality, assumed, candidate=asked.role == "candidate", among=among)
 
 
 def _move(
@@ -209,7 +199,7 @@ def _move(
         covered=() if covered is None else tuple(covered.tolist()),
     )
     known = here if covered is None else np.asarray(covered & here)
-    sharpness = float(min(np.exp(gate.temperature), SHARPEST) / side.unit)
+    sharpness = float(np.exp(gate.temperature) / side.unit)
     moves = Moves(queries, added, spread_of(strength, evidence.correlation), value.mean, known, sharpness)
     scale = scale_of(queries, vectors, value) if asked.role == "query" else None
     moved = Refinement(vectors, queries, coverage=coverage, retrieved=here, moves=moves, scale=scale)
@@ -220,6 +210,6 @@ def _move(
     weights = (evidence.weights * (far / (1.0 + far))[:, None]).astype(np.float32)
     why: list[Why | None] = [
         replace(one, words=found.words[row] if found.words else "") if here[row] else None
-        for row, one in enumerate(reasons(gate, evidence, side.spread, far))
+        for row, one in enumerate(reasons(evidence, far))
     ]
     return asked.explained(replace(moved, why=why), found, state.reliability_of(found), weights)

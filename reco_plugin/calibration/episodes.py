@@ -116,15 +116,6 @@ class Looked:
     visible: Mapping[Modality, NearestRows]
     hidden: Mapping[Modality, NearestRows]
 
-    def first(self, count: int) -> Looked:
-        """What the first pairs find."""
-
-        def cut(found: Mapping[Modality, NearestRows]) -> dict[Modality, NearestRows]:
-            return {m: (rows[:count], at[:count]) for m, (rows, at) in found.items()}
-
-        same = self.same[:count, :count]
-        return Looked(self.rows[:count], self.k, self.siblings[:count], same, cut(self.visible), cut(self.hidden))
-
 
 def look(corpus: Corpus, rows: RowNumbers, k: int) -> Looked:
     """Compare the pairs ``rows`` (n,) of a corpus with all, once by each modality."""
@@ -157,19 +148,19 @@ def _join(parts: Sequence[NearestRows]) -> NearestRows:
     return np.concatenate([rows for rows, _ in parts]), np.concatenate([found for _, found in parts])
 
 
-def asked_by(corpus: Corpus, modality: Modality, looked: Looked, views: np.random.Generator | None = None) -> Asking:
+def asked_by(corpus: Corpus, modality: Modality, looked: Looked, rng: np.random.Generator) -> Asking:
     """Ask with pairs of a corpus.
 
     Args:
         corpus: the memory's pairs, measured.
         modality: of the queries.
         looked: what the pairs that ask find.
-        views: simulates another view of each pair without siblings, which asks for that pair; None: none does.
+        rng: simulates another view of each pair without siblings, which asks for that pair.
     """
     rows, visible, answers = looked.rows, looked.visible[modality], corpus.side(other(modality))[looked.rows]
-    if views is not None and (alone := looked.siblings == 0).any():
+    if (alone := looked.siblings == 0).any():
         seen, answered = (
-            other_view(corpus.side(m)[rows], looked.visible[m][1][:, 0], corpus.side(m), views)
+            other_view(corpus.side(m)[rows], looked.visible[m][1][:, 0], corpus.side(m), rng)
             for m in (modality, other(modality))
         )
         answers = np.where(alone[:, None], answered, answers)

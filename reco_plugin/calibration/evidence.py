@@ -81,14 +81,11 @@ class Gate:
 
     Attributes:
         phi: (5,) coefficients of the features.
-        low, high: (5,) range of each feature in the fit, for explanations.
         sharpness: logarithm of tau, which weighs neighbours by exp(tau * (s - s1) / spread).
         temperature: logarithm of kappa, the sharpness of the scores in the fit.
     """
 
     phi: Doubles
-    low: Doubles
-    high: Doubles
     sharpness: float
     temperature: float
 

@@ -23,62 +23,35 @@ from .episodes import AskedPairs, Asking, FoundPairs
 from .evidence import FEATURES, STRONGEST, Doubles, Gate, spread_of
 from .reliability import sigmoid
 
-START: Doubles = np.array([-1.0, -1.0, 0.0, 0.0, 0.5, -2.0, np.log(4.0)])
-"""Coefficients of the features, logit of e, log kappa: from here, memories of several domains end in one valley."""
-SURE = 1.0
-"""Standard errors of loss that a gate must save; one that saves less is not used."""
-SHARPNESSES: tuple[float, ...] = tuple(np.log([3.0, 5.0, 9.0, 20.0]).tolist())
+START: Doubles = np.array([-1.0, 0.0, 0.0, 0.0, 0.0, -2.0, np.log(4.0)])
+"""Coefficients of the features, logit of e, log kappa: the fit begins here, and is pulled here."""
+SHARPNESSES: tuple[float, ...] = tuple(np.log([4.0, 9.0, 20.0]).tolist())
 """Of how neighbours are weighed; where things look much alike, the nearest pair alone counts."""
 _PULL = 2.0  # towards the start, divided by the number of pairs
+_TRIED = 4  # blocks that the sharpness is chosen on
 _ITERATIONS, _FEWER = 30, 10
 _SETTLED = 2e-5  # loss that one of two iterations must save, else they were the last
-_CLIPPED = 0.02  # of each feature, at both ends
-_STILL = np.array([-30.0, 0.0, 0.0, 0.0, 0.0])
 _OUT = np.float32(-1e9)
 PairBlocks = Sequence[npt.NDArray[np.intp]]
 """Places among the pairs that ask, block by block."""
 
 
-def choose_sharpness(asking: Asking, blocks: PairBlocks, unanswerable: float) -> float:
-    """How sharply neighbours are weighed: what serves some pairs best, by a polynomial through the losses."""
-    lost, at = [], START
-    for sharpness in SHARPNESSES:
-        loss = Loss(asking.ask(sharpness), blocks, unanswerable, weighted=True)
-        at = minimise(loss, at.copy(), _FEWER)  # from the gate before, which is near
-        lost.append(loss(at)[0])
-    fine = np.linspace(SHARPNESSES[0], SHARPNESSES[-1], 200)
-    between = np.polyval(np.polyfit(SHARPNESSES, lost, len(SHARPNESSES) - 1), fine)
-    return float(fine[np.argmin(between)])
-
-
-def fit_gate(
-    asked: AskedPairs, blocks: PairBlocks, unanswerable: float, sharpness: float, *, weighted: bool
-) -> Gate | None:
-    """Fit the gate of one modality; None where it does not save loss.
+def fit_gate(asking: Asking, blocks: PairBlocks, unanswerable: float) -> Gate:
+    """Fit the gate of one modality, at the sharpness that serves the first blocks best.
 
     Args:
-        asked: by n pairs.
+        asking: n pairs.
         blocks: of places among them, each once.
         unanswerable: p, in [0, 1].
-        sharpness: with which they asked.
-        weighted: whether pairs count by their reliability: those that find themselves must.
     """
-    loss = Loss(asked, blocks, unanswerable, weighted=weighted)
-    at = minimise(loss, START.copy(), _ITERATIONS)
 
-    def still(tail: Doubles) -> tuple[float, Doubles]:
-        value, gradient = loss(np.append(_STILL, tail))
-        return value, gradient[FEATURES:]
+    def lost(sharpness: float) -> float:
+        loss = Loss(asking.ask(sharpness), blocks[:_TRIED], unanswerable)
+        return loss(minimise(loss, START.copy(), _FEWER))[0]
 
-    tail = minimise(still, at[FEATURES:].copy(), _FEWER)
-    saved = loss.of_pairs(np.append(_STILL, tail)) - loss.of_pairs(at)
-    mean = float(loss.counted @ saved)
-    if mean < SURE * float(np.sqrt(np.sum(loss.counted**2 * (saved - mean) ** 2))):
-        return None
-    low, high = np.quantile(
-        np.concatenate([asked.visible.features, asked.hidden.features]), (_CLIPPED, 1.0 - _CLIPPED), axis=0
-    )
-    return Gate(at[:FEATURES], low, high, sharpness, float(at[-1]))
+    sharpness = min(SHARPNESSES, key=lost)
+    at = minimise(Loss(asking.ask(sharpness), blocks, unanswerable), START.copy(), _ITERATIONS)
+    return Gate(at[:FEATURES], sharpness, float(at[-1]))
 
 
 @dataclass(frozen=True)
@@ -93,15 +66,14 @@ class _Episode:
 
 
 class Loss:
-    """The loss of pairs that ask, and its gradient (7,); ``counted`` (n,) is how much each pair counts, 1 in all."""
+    """The loss of pairs that ask, each counted by its reliability, and its gradient (7,)."""
 
-    def __init__(self, asked: AskedPairs, blocks: PairBlocks, unanswerable: float, *, weighted: bool) -> None:
+    def __init__(self, asked: AskedPairs, blocks: PairBlocks, unanswerable: float) -> None:
         """Put together what the coefficients do not change; arguments as in :func:`fit_gate`."""
         self._texts, self._blocks, n = asked.modality == "text", blocks, sum(map(len, blocks))
-        counted = asked.reliability.astype(np.float64) if weighted else np.ones(len(asked))
-        rows = np.concatenate(blocks)
-        self._of_pair = counted / counted[rows].sum()
-        self.counted, self._pull = self._of_pair[rows], _PULL / n
+        counted = asked.reliability.astype(np.float64)
+        self._of_pair = counted / counted[np.concatenate(blocks)].sum()
+        self._pull = _PULL / n
         self._base = asked.base.astype(np.float64)
         shown = np.random.default_rng(0).random(len(asked)) < 1.0 - unanswerable  # where texts compete
         self._plain, self._episodes = list[Floats](), list[list[_Episode]]()
@@ -145,15 +117,6 @@ class Loss:
                 value += one.weight * float(self._of_pair[block] @ lost)
                 gradient += one.weight * slope
         return value, gradient
-
-    def of_pairs(self, at: Doubles) -> Doubles:
-        """The loss of each pair, in the order of the blocks."""
-        return np.concatenate(
-            [
-                np.sum([one.weight * self._compare(one, plain, block, at)[0] for one in episodes], axis=0)
-                for block, plain, episodes in zip(self._blocks, self._plain, self._episodes, strict=True)
-            ]
-        )
 
     def _compare(
         self, one: _Episode, plain: Floats, block: npt.NDArray[np.intp], at: Doubles

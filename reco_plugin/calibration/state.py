@@ -29,8 +29,8 @@ ENOUGH = 300
 """Pairs below which a gate is drawn to the safe one, and a memory teaches no extra."""
 LEVELS = np.linspace(0.0, 0.5, 11)
 """Quantiles of similarity that are kept, up to the median."""
-FALL = 5.0
-"""Power by which the strength falls to 0 as the share of queries without an answer grows from the balanced one to 1."""
+UNANSWERED = 0.5
+"""Share of the queries that is assumed to have no answer in the memory, in the fit and by ``balanced``."""
 TYPICAL = 3.0
 """Power by which it falls for a query that is less like the memory than its own pairs are."""
 _READING = threading.Lock()  # in Python 3.11, two threads that parse arrays' headers can fail (CPython gh-106905)
@@ -44,15 +44,13 @@ class SideCalibration:
         spread: standard deviation of similarity within it.
         unit: mean standard deviation of a query's plain scores over the other modality.
         typical: (11,) quantiles of the similarity of a pair to the nearest one of another caption.
-        gate: None: queries are not refined.
-        candidate_gate: None: candidates are not.
+        gate: None: nothing is refined.
     """
 
     spread: float
     unit: float
     typical: npt.NDArray[np.float64]
     gate: Gate | None = None
-    candidate_gate: Gate | None = None
 
 
 @dataclass(frozen=True)
@@ -97,11 +95,8 @@ class Calibration(ToldShort):
         reliability: turns caption scores into reliability.
         same_caption: cosine from which two captions mean the same.
         pairs: how many it was learned from.
-        unanswerable: measured share of queries without an answer: mean of 1 / (1 + other pairs of the caption); at most
-            half where most captions have one image.
         own: mean of CLIP's own scores of the pairs.
-        fitted: whether it has enough pairs for gates of its own and for extras.
-        reason: why a side has no gate, for people; empty where all have.
+        reason: why nothing is refined, for people; empty where both sides have a gate.
         one_image: whether most captions have one image, so that candidates move by what CLIP does not know, only.
         presence: tells whether the memory holds a query's answer; stored beside this, None where it is not learned.
         feedback: what people said is not what they asked for; stored beside this, None where nobody said anything.
@@ -112,59 +107,46 @@ class Calibration(ToldShort):
     reliability: Reliability
     same_caption: float
     pairs: int
-    unanswerable: float
     own: float
-    fitted: bool
     reason: str = ""
     one_image: bool = False
     presence: TellsPresence | None = None
     feedback: HoldsBack | None = None
 
+    @property
+    def fitted(self) -> bool:
+        """Whether it has enough pairs for gates of its own, and for extras."""
+        return self.pairs >= ENOUGH and not self.reason
+
     def gate(
-        self, modality: Modality, caution: Caution | float, *, candidate: bool = False, among: bool = False
+        self, modality: Modality, caution: Caution, answered: float | None = None, *, candidate: bool = False
     ) -> Applied | None:
-        """The gate of a side for a caution; None: it stays plain.
+        """The gate of a side for a caution; None: it stays plain, see :meth:`why_plain`.
 
         Args:
             modality: of the queries or candidates.
-            caution: by name, or as the share of queries without an answer.
+            caution: by name.
+            answered: share of the candidates that the memory knows, where they are known; then no query needs to look
+                typical, and more than half of them may have no answer.
             candidate: whether candidates are refined.
-            among: whether it is known what the queries are compared with, so that none needs to look typical.
         """
         side = self.sides[modality]
-        gate = side.candidate_gate if candidate else side.gate
-        if gate is None:
+        if side.gate is None or (candidate and modality == "image" and self.one_image):
             return None
-        assumed = self.shares[caution] if isinstance(caution, str) else caution
-        left, usual = max(0.0, 1.0 - assumed), max(1.0 - self.shares["balanced"], 1e-6)
-        exempt = among and not self.one_image  # with one image each, the gate has met simulated queries only
-        typical = None if candidate or exempt or caution == "bold" else side.typical
-        return Applied(gate, min(1.0, left / usual) ** FALL, typical, candidate and self.one_image)
-
-    def assume(self, answered: float, caution: Caution = "balanced") -> Caution | float:
-        """The caution of queries where a share of the candidates is known to the memory.
-
-        The others have no answer, so ``balanced`` takes their share in place of its half, and ``cautious`` a fifth of
-        the rest more. ``bold`` is what the caller says.
-        """
-        without = max(self.unanswerable, 1.0 - answered)
+        left = 1.0
+        if caution != "bold":
+            left = 1.0 if answered is None else min(1.0, answered / (1.0 - UNANSWERED))
         if caution == "cautious":
-            return _more_cautious(without)
-        return without if caution == "balanced" else caution
-
-    @property
-    def shares(self) -> Mapping[str, float]:
-        """The share of queries without an answer that each caution assumes."""
-        balanced = max(0.5, self.unanswerable)
-        return {"bold": min(self.unanswerable, 0.5), "balanced": balanced, "cautious": _more_cautious(balanced)}
+            left *= 1.0 - UNANSWERED
+        exempt = answered is not None and not self.one_image  # with one image each, it has met simulated queries only
+        typical = None if candidate or exempt or caution == "bold" else side.typical
+        return Applied(side.gate, left, typical, candidate and self.one_image)
 
     def why_plain(self, modality: Modality, candidate: bool) -> str:
-        """Why a side has no gate, for people."""
-        if candidate and modality == "image" and self.one_image and self.sides[modality].gate is not None:
+        """Why a side stays plain, for people."""
+        if candidate and modality == "image" and self.one_image and not self.reason:
             return "most of its captions have one image, and images that take one of many lose"
-        if candidate and self.sides[modality].gate is not None:
-            return f"its own pairs show no gain for {modality} candidates"
-        return self.reason or f"its own pairs show no gain for {modality} queries"
+        return self.reason
 
     def presence_of(self, modality: Modality, query: Vectors, found: Neighbours) -> Floats | None:
         """Presence (B,), from 0 to 1, of what queries (B, D) ask for; None: see :meth:`why_no_presence`."""
@@ -217,7 +199,6 @@ class Calibration(ToldShort):
             "format": FORMAT,
             "sha256": hashlib.sha256(blob).hexdigest(),
             "pairs": self.pairs,
-            "fitted": self.fitted,
             "reason": self.reason,
             "blob": base64.b64encode(blob).decode(),
         }
@@ -250,12 +231,10 @@ class Calibration(ToldShort):
             for name, matrix in (("covariance", values.covariance), ("precision", values.precision)):
                 arrays[f"{name}_{m}"] = matrix.directions
                 arrays[f"{name}_{m}_weights"] = np.append(matrix.weights, np.float32(matrix.scale))
-            for name, gate in (("gate", side.gate), ("candidate_gate", side.candidate_gate)):
-                if gate is not None:
-                    numbers = [gate.sharpness, gate.temperature]
-                    arrays[f"{name}_{m}"] = np.concatenate([gate.phi, gate.low, gate.high, numbers])
+            if (gate := side.gate) is not None:
+                arrays[f"gate_{m}"] = np.append(gate.phi, [gate.sharpness, gate.temperature])
         h = self.reliability
-        numbers = [h.wrong, h.mean, self.same_caption, self.unanswerable, self.own, float(self.one_image)]
+        numbers = [h.wrong, h.mean, self.same_caption, self.own, float(self.one_image)]
         arrays["reliability"] = np.concatenate([h.weights, numbers])
         file = io.BytesIO()
         np.savez(file, **arrays)
@@ -273,11 +252,6 @@ def read_arrays(blob: bytes) -> dict[str, npt.NDArray[Any]]:
         return dict(file)
 
 
-def _more_cautious(share: float) -> float:
-    """A share of queries without an answer, and a fifth of the rest."""
-    return 1.0 - 0.8 * (1.0 - share)
-
-
 def _unpack(arrays: Mapping[str, Any], stored: Mapping[str, Any]) -> Calibration:
     values, sides = dict[Modality, Values](), dict[Modality, SideCalibration]()
     for m in MODALITIES:
@@ -288,19 +262,16 @@ def _unpack(arrays: Mapping[str, Any], stored: Mapping[str, Any]) -> Calibration
             for weights in [arrays[f"{name}_{m}_weights"]]
         )
         values[m] = Values(arrays[f"mean_{m}"], covariance, precision, shrinkage, arrays[f"slack_{m}"])
-        gates = (_unpack_gate(arrays.get(f"{name}_{m}")) for name in ("gate", "candidate_gate"))
-        sides[m] = SideCalibration(spread, unit, arrays[f"typical_{m}"], *gates)
+        sides[m] = SideCalibration(spread, unit, arrays[f"typical_{m}"], _unpack_gate(arrays.get(f"gate_{m}")))
     h = arrays["reliability"]
-    wrong, mean, same, unanswerable, own, one_image = h[4:].tolist()
+    wrong, mean, same, own, one_image = h[4:].tolist()
     return Calibration(
         values,
         sides,
         Reliability(h[:4], wrong, mean),
         same,
         int(stored["pairs"]),
-        unanswerable,
         own,
-        bool(stored["fitted"]),
         str(stored.get("reason", "")),
         bool(one_image),
     )
@@ -309,7 +280,6 @@ def _unpack(arrays: Mapping[str, Any], stored: Mapping[str, Any]) -> Calibration
 def _unpack_gate(numbers: npt.NDArray[np.float64] | None) -> Gate | None:
     if numbers is None:
         return None
-    if numbers.shape != (3 * FEATURES + 2,):
+    if numbers.shape != (FEATURES + 2,):
         raise ValueError(f"a gate of shape {numbers.shape}")
-    phi, low, high, (sharpness, temperature) = np.split(numbers, [FEATURES, 2 * FEATURES, 3 * FEATURES])
-    return Gate(phi, low, high, float(sharpness), float(temperature))
+    return Gate(numbers[:FEATURES], float(numbers[-2]), float(numbers[-1]))

@@ -2,43 +2,15 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
-
-import numpy as np
 
 from ..machine.blas import Floats
 from ..types import Coverage
-from .evidence import Evidence, Gate
+from .evidence import Evidence
 
-FeatureName: TypeAlias = Literal["knowledge", "familiarity", "nearness", "standout"]
-FEATURES: tuple[FeatureName, ...] = get_args(FeatureName)
-MOST = 0.5
-"""Share of one pair from which the others hardly count."""
-_LITTLE = math.log(1.1)  # a tenth of the move
-_NONE = 0.01  # share of the move below which a factor holds it back as a whole
-_THIRDS: dict[str, tuple[str, str, str]] = {
-    "knowledge": (
-        "the encoder hardly knows what was found",
-        "the encoder knows what was found as well as usual",
-        "the encoder knows what was found well",
-    ),
-    "familiarity": (
-        "the pairs found are new to it",
-        "it knows these pairs themselves as usual",
-        "it knows these pairs themselves well",
-    ),
-}
-_SHORT: dict[str, tuple[str, str]] = {
-    "knowledge": ("the encoder hardly knows it", "the encoder knows it so well that little is enough"),
-    "familiarity": (
-        "these pairs are new to the encoder",
-        "the encoder knows these pairs so well that little is enough",
-    ),
-    "nearness": ("the nearest pair is far", "the nearest pair is so near that little is enough"),
-    "standout": ("no pair stands out", "one pair stands out so far that little is enough"),
-}
+FEATURES = ("knowledge", "familiarity", "nearness", "standout")
+_MOST = 0.5  # share of one pair from which the others hardly count
 _HELD: dict[str, str] = {
     "caution": "more queries than usual are assumed to have no answer",
     "typical": "the query is unlike what the memory holds",
@@ -49,91 +21,52 @@ _HELD: dict[str, str] = {
 
 
 @dataclass(frozen=True)
-class Signal:
-    """One of the things that decide how far a query moves.
-
-    Attributes:
-        name: of a feature: knowledge: how well the encoder knows what was found. familiarity: how well it knows the
-            pairs found themselves. nearness: of the nearest one. standout: its distance to their mean. Or of a factor,
-            which shortens the move: caution, typical, presence, rejected, unknown_to_clip.
-        value: knowledge and familiarity in standard deviations; nearness and standout as cosines; of a factor the share
-            of the move that it leaves.
-        level: place of a feature in the range that the gate was fitted on, from 0 to 1; of a factor its share.
-        pull: logarithm of the factor by which the move is longer than in the middle of that range; below 0: shorter.
-    """
-
-    name: str
-    value: float
-    level: float
-    pull: float
-
-
-@dataclass(frozen=True)
 class Why:
     """Why one query moved as far as it did.
 
     Attributes:
-        signals: four features, and the factors of this move.
+        signals: by name. Features: knowledge: how well the encoder knows what was found, and familiarity: how well it
+            knows the pairs found themselves, in standard deviations; nearness: cosine of the nearest one; standout: its
+            distance to their mean. Then the factors of this move, each as the share that it leaves: caution, typical,
+            presence, rejected, unknown_to_clip.
         reliability: how well the captions of the pairs found fit their neighbours, from 0 to 1.
         added: length of what was added to the query, of length 1.
         heaviest: share that one of the pairs found has in it, at most.
         words: of the query, by which captions were found that stand in for it; empty where it asked by itself.
     """
 
-    signals: tuple[Signal, ...]
+    signals: Mapping[str, float]
     reliability: float
     added: float
     heaviest: float = 0.0
     words: str = ""
 
     @property
-    def held_by(self) -> Signal | None:
-        """What shortened the move most; None where nothing took a tenth of it."""
-        least = min(self.signals, key=lambda signal: signal.pull)
-        return least if least.pull < -_LITTLE else None
+    def held_by(self) -> str:
+        """The factor that shortened the move most; empty where none took a tenth of it."""
+        least = min((name for name in self.signals if name in _HELD), key=self.signals.__getitem__, default="")
+        return least if least and self.signals[least] < 0.9 else ""
 
     def __str__(self) -> str:
         found = f"Found by its words: {self.words}. " if self.words else ""
         held = self.held_by
-        if held is not None and held.name in _HELD and held.value < _NONE:
-            return f"{found}The query hardly moves: {_HELD[held.name]}."
-        known, pairs = (_THIRDS[one.name][min(int(3 * one.level), 2)] for one in self.signals[:2])
-        if self.heaviest >= MOST:
-            pairs = f"one pair has {self.heaviest:.0%} of the weight"
-        fit = f"their captions fit their neighbours by {self.reliability:.2f} of 1"
-        seen = f"{found}{known[0].upper()}{known[1:]}, {pairs}, and {fit}."
-        moved = f"So what was found counts {times_added(self.added)} as much as the query itself"
-        if held is None:
-            return f"{seen} {moved}, as usual."
-        why = _HELD[held.name] if held.name in _HELD else _SHORT[held.name][held.level >= 0.5]
-        return f"{seen} {moved}, and not more because {why}."
+        if held and self.signals[held] < 0.01:
+            return f"{found}The query hardly moves: {_HELD[held]}."
+        one = f", and one pair has {self.heaviest:.0%} of the weight" if self.heaviest >= _MOST else ""
+        because = f". It counts no more because {_HELD[held]}" if held else ""
+        return (
+            f"{found}What was found counts {times_added(self.added)} as much as the query itself. Its captions fit "
+            f"their neighbours by {self.reliability:.2f} of 1{one}{because}."
+        )
 
 
-def reasons(gate: Gate, evidence: Evidence, spread: float, added: Floats) -> list[Why]:
-    """Explain B moves.
-
-    Args:
-        gate: that decided.
-        evidence: of the queries, with the factors.
-        spread: of similarity.
-        added: (B,) length of what was added.
-    """
-    width = np.maximum(gate.high - gate.low, 1e-9)
-    level = np.clip((evidence.features(spread) - gate.low) / width, 0.0, 1.0)
-    pull = gate.phi * (level - 0.5) * width
-    values = np.stack([evidence.known, evidence.own, evidence.best, evidence.lead], axis=1)
+def reasons(evidence: Evidence, added: Floats) -> list[Why]:
+    """Explain B moves, by the evidence with its factors and the lengths (B,) of what was added."""
+    features = zip(FEATURES, (evidence.known, evidence.own, evidence.best, evidence.lead), strict=True)
+    signals = {**dict(features), **evidence.factors}
     return [
         Why(
-            (
-                *(
-                    Signal(name, float(values[row, n]), float(level[row, n + 1]), float(pull[row, n + 1]))
-                    for n, name in enumerate(FEATURES)
-                ),
-                *(
-                    Signal(name, float(left[row]), float(left[row]), math.log(max(float(left[row]), 1e-6)))
-                    for name, left in evidence.factors.items()
-                ),
-            ),
+            {name: float(values[row]) for name, values in signals.items()},
             float(evidence.reliability[row]),
             float(added[row]),
             float(evidence.weights[row].max(initial=0.0)),

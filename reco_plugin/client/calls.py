@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from ..calibration.why import Signal, Why
+from ..calibration.why import Why
 from ..errors import WHAT_IMAGES_ARE, ImageError, InputError, VectorError
 from ..options import RefineHow, given_options
 from ..types import (
@@ -390,7 +390,7 @@ def _coverage(said: Any) -> Coverage:
 def _why(said: Any) -> Why | None:
     if said is None:
         return None
-    return Why(**said | {"signals": tuple(Signal(**one) for one in said["signals"])})
+    return Why(**said)
 
 
 def _parse_used(pair: Any) -> Used:

@@ -23,20 +23,14 @@ from reco_plugin.types import MODALITIES, Modality, Moves, Vectors
 
 
 @pytest.mark.parametrize("modality", MODALITIES)
-@pytest.mark.parametrize("weighted", [False, True])
-def test_the_gradient_of_the_loss_and_the_loss_of_single_pairs(
-    corpus: Corpus, modality: Modality, weighted: bool
-) -> None:
+def test_the_gradient_of_the_loss(corpus: Corpus, modality: Modality) -> None:
     rows, rng = np.arange(0, 400, 3), np.random.default_rng(0)
-    asked = asked_by(corpus, modality, look(corpus, rows, 10), rng if weighted else None).ask(np.log(5.0))
-    loss = Loss(asked, np.array_split(np.arange(len(rows)), 2), 0.4, weighted=weighted)
+    asked = asked_by(corpus, modality, look(corpus, rows, 10), rng).ask(np.log(5.0))
+    loss = Loss(asked, np.array_split(np.arange(len(rows)), 2), 0.4)
     at = START + rng.normal(size=len(START)) * 0.3
-    value, gradient = loss(at)
+    gradient = loss(at)[1]
     slow = [(loss(at + step)[0] - loss(at - step)[0]) / 2e-3 for step in 1e-3 * np.eye(len(at))]
     np.testing.assert_allclose(gradient, slow, rtol=0.02, atol=2e-4)
-    assert loss.counted.sum() == pytest.approx(1.0)
-    pulled = 2.0 / len(rows) * float((at - START) @ (at - START))
-    assert float(loss.counted @ loss.of_pairs(at)) + pulled == pytest.approx(value, rel=1e-5)
 
 
 def test_a_query_is_correlated_with_its_evidence_as_its_scores_are() -> None:

@@ -175,7 +175,7 @@ def imagenet() -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("case", [case for case in CASES if case != "consistently wrong"])
 def test_queries_of_a_real_clip_lose_nothing(case: str, imagenet: dict[str, np.ndarray]) -> None:
-    """At most .3 points of all queries: ImageNet, one half of whose classes are held."""
+    """At most .5 points of all queries: ImageNet, one half of whose classes are held."""
     held = np.arange(1, 1000, 2)
     image = imagenet["image"][held, :2].reshape(1000, -1)
     text = np.repeat(imagenet["text_a"][held], 2, axis=0)
@@ -191,4 +191,4 @@ def test_queries_of_a_real_clip_lose_nothing(case: str, imagenet: dict[str, np.n
     asked = made.refine(prompts, modality="text").vectors
     texts = 100 * (label[(asked @ query.T).argmax(1)] == np.arange(1000)).mean()
     texts -= 100 * (label[(prompts @ query.T).argmax(1)] == np.arange(1000)).mean()
-    assert min(images, texts) >= -0.3, (images, texts)
+    assert min(images, texts) >= -0.5, (images, texts)

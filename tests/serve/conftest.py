@@ -163,10 +163,14 @@ def served() -> Served:
 
 
 @pytest.fixture
-def gainless(reco: Reco, drawn_records: Records) -> Reco:
-    """A memory whose captions say what the encoder knows already: its pairs show no gain, and candidates stay plain."""
-    reco.memory.add_records([replace(drawn_records, image=drawn_records.text)])
-    return reco
+def gainless(filled: Reco) -> Reco:
+    """A memory whose captions fit no better than others do, so that nothing is refined."""
+    state = filled.memory.calibration
+    assert state is not None
+    sides = {name: replace(side, gate=None) for name, side in state.sides.items()}
+    why = "its captions fit their images hardly better than those of other images do"
+    filled.memory.store.set_calibration(replace(state, sides=sides, reason=why).to_json())
+    return filled
 
 
 @pytest.fixture
