@@ -59,7 +59,7 @@ class _Evaluated(OpenOptions):
             min=0,
             max=1,
             help="With --tune, let at most this share of the queries lose where the memory holds no answer.",
-            show_default="0.02",
+            show_default="0.05",
         ),
     ] = None
     seed: Annotated[int, typer.Option(min=0, help="Draw the queries and the intervals from this seed.")] = 0
