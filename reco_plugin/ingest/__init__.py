@@ -30,7 +30,6 @@ from ..encode import Encoder
 from ..errors import MemoryLocked
 from ..extras.opinions import add_opinions
 from ..memory import Memory
-from ..memory.transfer import lacking
 from ..memory.versions import Version, Versions
 from ..reco import Reco
 from ..types import Fingerprint, Pair, Records
@@ -264,7 +263,7 @@ class VersionBuild:
                 late = list(self._find_others(old, new))
                 if late:
                     for records in old.scroll(ids=late):
-                        new.upsert(lacking(records, new))
+                        new.upsert(records)
                     new.flush()
         except MemoryLocked as error:
             warnings.warn(f"pairs that were added until the swap may be missing: {error}", stacklevel=2)

@@ -11,12 +11,6 @@ from .base import Memory
 from .header import RESTORE
 
 
-def lacking(records: Records, memory: Memory) -> Records:
-    """The records, vectors (N, D), whose ids a memory does not hold."""
-    held = {name for name, _ in memory.payloads(records.ids)}
-    return records.take([name not in held for name in records.ids])
-
-
 def all_pairs(memory: Memory, batch_size: int = SCROLL_BATCH) -> Iterator[Records]:
     """All pairs in batches (N, D); their number is checked at the end, so that no pair is lost silently.
 
