@@ -16,7 +16,7 @@ import typer
 from ..errors import ConfigError, need
 from ..files import in_home
 from ..options import RefineOptions
-from .shared import Given, JsonOption, OpenOptions, print_result, reco_to_read, take_flags, takes
+from .shared import Given, JsonOption, OpenOptions, print_result, reco_of, take_flags, takes
 
 if TYPE_CHECKING:
     from ..measure.compare import CompareOptions
@@ -123,7 +123,7 @@ def _compare(index: str | None, queries: str, flags: _Compared, options: dict[st
     if index is None:
         function = load_function(flags.function or "")
         asked = _options(flags, Path(), target, options)
-        with reco_to_read(flags.model, flags.existing, on_memory_failure="fail") as reco, _bar(log) as progress:
+        with reco_of(flags.existing, on_memory_failure="fail") as reco, _bar(log) as progress:
             if not isinstance(function, FunctionIndex):
                 function = FunctionIndex(function, reco.manifest.fingerprint.dimension, name=flags.function or "")
             return compare(reco, function, log, asked, progress)
@@ -131,7 +131,7 @@ def _compare(index: str | None, queries: str, flags: _Compared, options: dict[st
     asked = _options(flags, in_home(address.images or "."), target, options)
     with (
         closing(open_index(address)) as opened,
-        reco_to_read(flags.model, flags.existing, on_memory_failure="fail") as reco,
+        reco_of(flags.existing, on_memory_failure="fail") as reco,
         _bar(log) as progress,
     ):
         return compare(reco, opened, log, asked, progress)

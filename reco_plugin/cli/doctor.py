@@ -12,7 +12,7 @@ from typing import Any
 
 import typer
 
-from ..config import Settings, load_settings, sources
+from ..config import Settings, sources
 from ..encoder_api import load_model
 from ..encoder_api.dialects import parse_address
 from ..errors import ArtifactError, ConfigError, RecoError, SessionError
@@ -50,9 +50,9 @@ def doctor_command(*, memory: MemoryOption = None, model: ModelOption = None, as
     checks["settings"] = _outcome(lambda: _changed_settings(place, report))
     for name, check in (
         ("packages", lambda: _packages(report["packages"])),
-        ("model", lambda: _model(model)),
+        ("model", lambda: _model(place.settings.model)),
         ("memory", lambda: _memory(place)),
-        ("self-test", lambda: _self_test(model)),
+        ("self-test", lambda: _self_test(place.settings.model)),
     ):
         checks[name] = _outcome(check) if checks["settings"]["ok"] else _NOT_CHECKED
     print_result(json.dumps(report, indent=2) if as_json else _render(report))
@@ -85,8 +85,7 @@ def _outcome(check: Any) -> dict[str, Any]:
 def _changed_settings(place: OpenOptions, report: dict[str, Any]) -> str:
     """The settings that differ from their defaults; all of them go into the report, keys masked."""
     load_serve_settings()
-    settings = place.settings if place.model is None else place.settings.model_copy(update={"model": place.model})
-    report["settings"] = _flat(settings)
+    report["settings"] = _flat(place.settings)
     defaults = _flat(Settings.model_construct())
     changed = (f"{name}={value}" for name, value in report["settings"].items() if value != defaults[name])
     return ", ".join(changed) or "all are defaults"
@@ -105,8 +104,8 @@ def _packages(found: Collection[str]) -> str:
     return "they fit together"
 
 
-def _model(model: Any) -> str:
-    artifact = load_model(load_settings(model=model).model)
+def _model(model: str) -> str:
+    artifact = load_model(model)
     artifact.verify()
     manifest = artifact.manifest
     if manifest.api:
@@ -120,7 +119,7 @@ def _memory(place: OpenOptions) -> str:
     """Open the memory of any encoder, and compare the encoder with the model's, if there is a model."""
     from ..memory.header import check_fingerprint
     from ..memory.opening import check_package
-    from .memory import calibration_line
+    from .memory import calibration_lines
 
     location = place.settings.memory
     if "://" not in location and not in_home(location).exists():
@@ -129,15 +128,15 @@ def _memory(place: OpenOptions) -> str:
     with closing(place.open()) as store:
         header, pairs = store.header, store.count()
         try:
-            wanted = load_model(load_settings(model=place.model).model).manifest.fingerprint
+            wanted = load_model(place.settings.model).manifest.fingerprint
         except ArtifactError:
             wanted = None  # the check of the model reports it
         check_fingerprint(header.fingerprint, wanted, store.location)
-        known = calibration_line(header.calibration, pairs)
+        known = "; ".join(calibration_lines(header.calibration, pairs))
         return f"{store.kind} at {store.location}: {counted(pairs, 'pair')} of {header.fingerprint}, {known}"
 
 
-def _self_test(model: Any) -> str:
+def _self_test(model: str) -> str:
     """Refine a query with two pairs in RAM: it must move towards its neighbour and stay unit-norm."""
     import numpy as np
     from PIL import Image
@@ -146,8 +145,7 @@ def _self_test(model: Any) -> str:
 
     red, blue = (Image.new("RGB", (64, 64), colour) for colour in ("red", "blue"))
     pictures: Any = (red, blue)
-    named = load_settings(model=model).model  # the check of the model shows it
-    with Reco.open(named, ":memory:", on_memory_failure="fail") as reco:
+    with Reco.open(model, ":memory:", on_memory_failure="fail") as reco:
         frozen = reco.embed_texts(["a red square"])
         if not np.array_equal(reco.refine(frozen, modality="text").vectors, frozen):
             raise SessionError("with an empty memory the refined vector is not the frozen one")

@@ -15,7 +15,7 @@ from ..errors import InputError
 from ..files import whole_file
 from ..options import RefineOptions
 from .service import explained_lock
-from .shared import Given, JsonOption, OpenOptions, check_place, print_result, settings_of, take_flags, takes
+from .shared import Given, JsonOption, OpenOptions, check_place, print_result, take_flags, takes
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,8 @@ def embed_command(
     if not texts and not images:
         raise InputError("nothing to embed: give --text, --image or --input")
     check_place(out)
-    settings = load_settings(memory=":memory:") if asked.refine is False else asked.existing
-    with explained_lock(settings), Reco.of(settings_of(asked.model, settings)) as reco:
+    settings = load_settings(memory=":memory:", model=asked.model) if asked.refine is False else asked.existing
+    with explained_lock(settings), Reco.of(settings) as reco:
         options: dict[str, Any] = {"role": asked.role, "refine": asked.refine, **given}
         parts = [reco.embed(texts, modality="text", **options)] if texts else []
         parts += [reco.embed(images, modality="image", **options)] if images else []

@@ -17,7 +17,7 @@ from ..config import load_settings
 from ..encoder_api import load_model
 from ..errors import ConfigError, need
 from ..options import RefineHow
-from .shared import Given, JsonOption, OpenOptions, keeps, print_result, reco_of, reco_to_read, take_flags, takes
+from .shared import Given, JsonOption, OpenOptions, keeps, print_result, reco_of, take_flags, takes
 
 if TYPE_CHECKING:
     from ..measure.evaluate import EvalOptions
@@ -128,7 +128,7 @@ def _measure(source: str, flags: _Evaluated, how: EvalOptions, out: Path) -> Rec
     reading = Reading(group=flags.group, templates=flags.template or (), folder=out)
     named = flags.model is not None or "model" in load_settings().model_fields_set
     if flags.memory is not None:
-        with reco_to_read(flags.model, flags.existing, on_memory_failure="fail") as reco:
+        with reco_of(flags.existing, on_memory_failure="fail") as reco:
             things = _read(source, reading, reco)
             if not len(reco.memory):
                 raise ConfigError(f"the memory {flags.memory} is empty: fill it, or leave out --memory")
@@ -136,7 +136,7 @@ def _measure(source: str, flags: _Evaluated, how: EvalOptions, out: Path) -> Rec
             return replace(record, notes=[*record.notes, *cutoff_notes(reco.memory.store.header.calibration)])
     if not needs_encoder(source) and not named and not flags.tune:
         return evaluate_itself(_read(source, reading, None), how)[1]
-    with reco_of(flags.model, load_settings(memory=":memory:")) as reco:
+    with reco_of(load_settings(memory=":memory:", model=flags.model)) as reco:
         fingerprint, defaults = reco.manifest.fingerprint, reco.defaults
         asking, record = evaluate_itself(_read(source, reading, reco), how, fingerprint, defaults)
         if not flags.tune:

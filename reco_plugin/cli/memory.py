@@ -55,7 +55,7 @@ def info_command(*, memory: MemoryOption = None, as_json: JsonOption = False) ->
         "location": store.location,
         "pairs": count,
         "encoder": {"name": fingerprint.name, "digest": fingerprint.digest, "dimension": fingerprint.dimension},
-        "calibration": _without_arrays(header.calibration),
+        "calibration": {name: one for name, one in header.calibration.items() if name not in ("blob", "match")},
         "opinions": len(header.said),
         "unfinished": unfinished(header),
     }
@@ -85,7 +85,7 @@ def search_command(
     conditions = _parse_where(where)
     settings = OpenOptions(memory, model).existing
     query, modality = (text, "text") if image is None else (image, "image")
-    with reco_here_or_served(model, settings) as reco:
+    with reco_here_or_served(settings) as reco:
         words = reco.defaults.get("words") is not False
         found = reco.memory.search(query, modality=modality, k=k, where=conditions, words=words)  # type: ignore[arg-type]
     payloads = (found.payloads or [[]])[0]
@@ -154,20 +154,6 @@ def _parse_where(text: str | None) -> dict[str, Any] | None:
     if not isinstance(conditions, dict):
         raise InputError(f"--where must be a JSON object, got {text!r}")
     return conditions
-
-
-def _without_arrays(calibration: dict[str, Any]) -> dict[str, Any]:
-    """What was learned, without the arrays; empty if nothing was."""
-    return (
-        {name: value for name, value in calibration.items() if name not in ("blob", "match")}
-        if "blob" in calibration
-        else {}
-    )
-
-
-def calibration_line(calibration: dict[str, Any], pairs: int) -> str:
-    """The same as :func:`calibration_lines`, in one line."""
-    return "; ".join(calibration_lines(calibration, pairs))
 
 
 def calibration_lines(calibration: dict[str, Any], pairs: int) -> list[str]:
@@ -241,7 +227,7 @@ def _judge(asked: _Judgment, *, as_json: bool) -> None:
         raise InputError("name the query: give either --text or --image")
     query, modality = (asked.text, "text") if asked.image is None else (asked.image, "image")
     pair, right = (asked.right, True) if asked.wrong is None else (asked.wrong, False)
-    with reco_here_or_served(asked.model, asked.existing) as reco:
+    with reco_here_or_served(asked.existing) as reco:
         one = reco.memory.reject(query, pair, modality=modality, right=right, by=asked.by)  # type: ignore[arg-type]
         plain = reco.memory.calibration is None
     note = "\nthe memory has learned nothing yet, so its queries stay plain, with and without this" if plain else ""

@@ -18,7 +18,7 @@ from ..memory import Header, Memory, memory_of
 from ..memory.header import read_header
 from ..values import counted
 from .service import explained_lock, open_here_or_served
-from .shared import JsonOption, MemoryFlags, ModelOption, keeps, reco_of, say, with_progress
+from .shared import JsonOption, MemoryFlags, ModelOption, OpenOptions, keeps, reco_of, say, with_progress
 
 if TYPE_CHECKING:
     from ..types import Records
@@ -94,11 +94,10 @@ def _from_file(source: Path, target: str, model: str | None) -> _Copied:
 
     feedback, records = read_feedback(source), read_records(source)
     first = list(islice(records, 1))  # a file that cannot be read is refused before a memory is made
-    settings = MemoryFlags(target).settings
+    settings = OpenOptions(target, model).settings
     with ExitStack() as stack:
         stack.enter_context(keeps(_LEFT))
-        stack.enter_context(explained_lock(settings))
-        reco = stack.enter_context(reco_of(model, settings, on_memory_failure="fail"))
+        reco = stack.enter_context(reco_of(settings, on_memory_failure="fail"))
         same = SameEncoder(reco.encoder, str(reco.manifest.fingerprint), Rows(str(source), ()))
 
         def checked() -> Iterator[Records]:

@@ -154,7 +154,7 @@ class Fill:
         self.asked = asked
         self.cluster = _cluster_of(asked.engine, given)
         self.settings: Settings = asked.existing if only_known else asked.settings
-        self.rows = open_source(source, model=asked.model or self.settings.model, into=self.settings)
+        self.rows = open_source(source, model=self.settings.model, into=self.settings)
         if self.rows.note:
             typer.echo(f"note: {self.rows.note}", err=True)
         if named:
@@ -174,7 +174,7 @@ class Fill:
         """Run it, or only count with --dry-run, and print the outcome."""
         there = not self.asked.dry_run or is_server(self.settings) or in_home(self.settings.memory).exists()
         place = self.settings if there else self.settings.model_copy(update={"memory": ":memory:"})
-        with reco_here_or_served(self.asked.model, place) as reco:
+        with reco_here_or_served(place) as reco:
             outcome = self.run(reco, what, **more)
         result = outcome.to_dict() | ({"dry_run": True} if self.asked.dry_run else {})
         del result["seconds"]
@@ -264,7 +264,7 @@ def _build_version(fill: Fill, asked: _Build) -> None:
     from ..ingest import VersionBuild
 
     settings = fill.settings
-    fingerprint = load_model(asked.model or settings.model).manifest.fingerprint
+    fingerprint = load_model(settings.model).manifest.fingerprint
     again = "the same command with --resume" if is_server(settings) else "the same command"
     with (
         keeps(f"what was written stays beside the version in use; {again} continues"),
@@ -275,7 +275,7 @@ def _build_version(fill: Fill, asked: _Build) -> None:
         def write(name: str, finish: Callable[[Writer], object]) -> Outcome:
             folder = versions.folder(name) if isinstance(versions, FolderVersions) else None
             place = {"memory_collection": name} if folder is None else {"memory": str(folder)}
-            with reco_of(asked.model, settings.model_copy(update=place), on_memory_failure="fail") as reco:
+            with reco_of(settings, on_memory_failure="fail", **place) as reco:
                 return fill.run(reco, "build", finish=finish)
 
         @contextmanager
@@ -313,7 +313,7 @@ def _relearn(asked: _Build) -> None:
     from ..progress import progress_bar
 
     settings = asked.existing
-    manifest = load_model(asked.model or settings.model).manifest
+    manifest = load_model(settings.model).manifest
     with (
         explained_lock(settings),
         closing(memory_of(settings, manifest.fingerprint, create=False)) as store,

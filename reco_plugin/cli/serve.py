@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from ..errors import ConfigError, need
 from ..serve.settings import ServeSettings, load_serve_settings
-from .service import explained_lock
 from .shared import Given, OpenOptions, reco_of, take_flags, takes
 
 
@@ -25,10 +24,9 @@ def serve_command(*, given: Given) -> None:
         given["aliases"] = dict(map(_parse_alias, given["aliases"]))
     settings = load_serve_settings(**given)
     with (
-        explained_lock(place.settings),
         bind(settings) as listener,
         log_to_stderr(settings.log_format, settings.log_level),  # opening the memory may warn
-        reco_of(place.model, place.served) as reco,
+        reco_of(place.served) as reco,
     ):
         run(settings, reco, listener)
 

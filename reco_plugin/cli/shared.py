@@ -37,10 +37,8 @@ from ..config import Settings, load_settings, named_model, said_of
 from ..errors import ConfigError, DataError, MemoryStoreError
 from ..files import in_home
 from ..memory import Memory
-from ..memory.header import HEADER_NAME
 from ..options import options_of
 from ..types import Records
-from ..values import nearest
 from .service import explained_lock, open_here_or_served, served_memory
 
 if TYPE_CHECKING:
@@ -207,17 +205,21 @@ class MemoryFlags:
 
     @property
     def settings(self) -> Settings:
-        """All settings with this memory; ``./memory`` where none is named.
+        """All settings with these flags; ``./memory`` where no memory is named.
 
         The library's own default, a memory in RAM, would be lost at the end of the command.
         """
-        found = load_settings(memory=self.memory)
-        return found if self.is_named else load_settings(memory=DEFAULT_MEMORY)
+        found = self._loaded
+        return found if self._is_named else found.model_copy(update={"memory": DEFAULT_MEMORY})
 
     @property
-    def is_named(self) -> bool:
+    def _loaded(self) -> Settings:
+        return load_settings(memory=self.memory)
+
+    @property
+    def _is_named(self) -> bool:
         """Whether a flag, the environment or ``reco.toml`` names a memory."""
-        return "memory" in load_settings(memory=self.memory).model_fields_set
+        return "memory" in self._loaded.model_fields_set
 
     @property
     def existing(self) -> Settings:
@@ -229,7 +231,7 @@ class MemoryFlags:
         settings = self.settings
         if (location := settings.memory) != ":memory:" and "://" not in location and not in_home(location).exists():
             raise MemoryStoreError(
-                f"there is no memory at {location!r}{_beside(location)}. Check the location; build one: reco memory "
+                f"there is no memory at {location!r}. Check the location; build one: reco memory "
                 f"build SOURCE --memory {location}; or make its folder, to begin with an empty one: mkdir {location}"
             )
         return settings
@@ -237,7 +239,7 @@ class MemoryFlags:
     @property
     def served(self) -> Settings:
         """The same for a service, which makes ``./memory`` where no memory is named; errors as above."""
-        return self.existing if self.is_named else self.settings
+        return self.existing if self._is_named else self.settings
 
     def open(self) -> Memory:
         """The memory of any encoder, without a model; it must exist. One that a service has open is read through it."""
@@ -250,12 +252,9 @@ class OpenOptions(MemoryFlags):
 
     model: ModelOption = None
 
-
-def _beside(location: str) -> str:
-    """A memory of a similar name in the same folder, whose name may have been meant; empty if there is none."""
-    folder = in_home(location)
-    near = nearest(folder.name, sorted(header.parent.name for header in folder.parent.glob(f"*/{HEADER_NAME}")))
-    return f" (did you mean {str(Path(location).with_name(near[0]))!r}?)" if near else ""
+    @property
+    def _loaded(self) -> Settings:
+        return load_settings(memory=self.memory, model=self.model)
 
 
 def check_place(path: Path | None) -> None:
@@ -271,43 +270,29 @@ def check_place(path: Path | None) -> None:
         raise ConfigError(f"{path}: the folder {folder} is read-only")
 
 
-def reco_of(model: str | None, settings: Settings, **more: Any) -> Reco:
-    """The model with the memory of these settings, and other settings by name."""
+def reco_of(settings: Settings, **more: Any) -> Reco:
+    """The model and memory of these settings, and of others by name; errors say which service has the folder open."""
     from ..reco import Reco, tell_fallback
 
-    chosen = settings_of(model, settings, **more)
-    reco = Reco.of(chosen)
+    chosen = settings.model_copy(update=more)
+    with explained_lock(chosen):
+        reco = Reco.of(chosen)
     tell_fallback(chosen)
     return reco
 
 
-def reco_to_read(model: str | None, settings: Settings, **more: Any) -> Reco:
-    """The same for who only reads: where a service has the folder open, the error says to copy it."""
-    with explained_lock(settings):
-        return reco_of(model, settings, **more)
-
-
-def reco_here_or_served(model: str | None, settings: Settings) -> Reco:
+def reco_here_or_served(settings: Settings) -> Reco:
     """The same to change the memory, too: through the service that has it open, if there is one."""
     from ..client.memory import ServedPairs
     from ..encoder_api import load_model
     from ..reco import Reco, tell_fallback
 
-    chosen = settings_of(model, settings, on_memory_failure="fail")
-    store = served_memory(chosen, load_model(chosen.model).manifest.fingerprint)
-    if store is not None:
-        reco = Reco.of(chosen, pairs_of=lambda encoder: ServedPairs(store, encoder))
-    else:
-        with explained_lock(settings):
-            reco = Reco.of(chosen)
-    tell_fallback(chosen)
+    store = served_memory(settings, load_model(settings.model).manifest.fingerprint)
+    if store is None:
+        return reco_of(settings, on_memory_failure="fail")
+    reco = Reco.of(settings, pairs_of=lambda encoder: ServedPairs(store, encoder))
+    tell_fallback(settings)
     return reco
-
-
-def settings_of(model: str | None, settings: Settings, **more: Any) -> Settings:
-    """All settings of the model with the memory of these settings, and other settings by name."""
-    place = {name: getattr(settings, name) for name in ("memory_collection", "memory_options")} | more
-    return load_settings(model=model, memory=settings.memory, **place)
 
 
 def with_progress(batches: Iterable[Records], total: int | None, what: str) -> Iterator[Records]:
