@@ -40,16 +40,26 @@ NAME = "confidence"
 _SIGNALS = 4
 Chances = npt.NDArray[np.float64]
 _GRID = 100  # cut-offs that are tested at most
-_FITTED = 0.3  # of the questions; the others test
 _BEYOND = 1.001  # a cosine of rounded vectors may be a little above 1
 
 
 @dataclass(frozen=True)
 class Questions:
-    """Questions of one kind: signals (n, 4) of their rankings, and whether the first answer is right (n,)."""
+    """Questions of one kind, one a thing.
+
+    Attributes:
+        signals: (n, 4) of their rankings.
+        right: (n,) whether the first answer is right.
+        fits: (n,) whether the thing's questions fit, and so choose what the others test.
+    """
 
     signals: npt.NDArray[np.float32]
     right: npt.NDArray[np.bool_]
+    fits: npt.NDArray[np.bool_]
+
+    def of(self, part: npt.NDArray[np.bool_]) -> Questions:
+        """Those of a mask (n,)."""
+        return Questions(self.signals[part], self.right[part], self.fits[part])
 
 
 @dataclass(frozen=True)
@@ -75,12 +85,10 @@ class Confidence:
 
     @classmethod
     def fit(cls, kinds: Sequence[Questions]) -> Confidence:
-        """Learn from several kinds of questions, each in random order; a cut-off must hold for each kind."""
-        split = [int(_FITTED * len(one.right)) for one in kinds]
-        fitted = [Questions(one.signals[:end], one.right[:end]) for one, end in zip(kinds, split, strict=True)]
-        others = [Questions(one.signals[end:], one.right[end:]) for one, end in zip(kinds, split, strict=True)]
+        """Learn from several kinds of questions; a cut-off must hold for each kind."""
+        fitted, others = [one.of(one.fits) for one in kinds], [one.of(~one.fits) for one in kinds]
         signals = np.concatenate([one.signals for one in fitted])
-        weights = fit_logistic(signals, np.concatenate([one.right for one in fitted]))
+        weights = _fit_rising(signals, np.concatenate([one.right for one in fitted]))
         cuts = np.unique(np.quantile(chance_of(signals, weights), np.linspace(0.0, 1.0, _GRID)))[::-1]
         first = int(_measure(weights, cuts, fitted)[0].argmax())
         return cls(weights, cuts[first:], *_measure(weights, cuts[first:], others))
@@ -102,6 +110,18 @@ class Confidence:
         if numbers.ndim != 2 or weights.shape != (_SIGNALS + 1,):
             raise ValueError(f"numbers of shape {numbers.shape}, weights of shape {weights.shape}")
         return cls(weights, *numbers)
+
+
+def _fit_rising(signals: npt.NDArray[np.float32], right: npt.NDArray[np.bool_]) -> Chances:
+    """Weights (5,) by which a higher score or lead never makes it less likely that the answer is right (n,)."""
+    used = np.ones(_SIGNALS, np.float32)
+    while True:
+        weights = fit_logistic(signals * used, right)
+        falls = weights[:-1] < 0.0
+        falls[-1] = False  # how far a query moved may count either way
+        if not falls.any():
+            return weights
+        used[falls] = 0.0
 
 
 def _measure(weights: Chances, cuts: Chances, kinds: Sequence[Questions]) -> tuple[Chances, Chances]:

@@ -34,8 +34,10 @@ QuestionKind = Literal["plain", "known", "unknown"]
 WAY_OF: Mapping[QuestionKind, QueryWay] = {"plain": "plain", "known": "refined", "unknown": "refined"}
 RefineHidden = Callable[[Vectors, Modality, Sequence[Collection[str]]], Refinement]
 """Refines queries (B, D) of a modality, each with ids that it must not find."""
+_FITTED = 0.3  # of the things; the others test
 _SAME = 0.9995  # cosine from which two texts are one caption, encoded in two batches
 _BLOCK = 128
+_Looked = tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]  # signals (B, 4), and what is right (B,)
 _TIE = np.float32(1e-6)  # of scores: products of the same vectors in two places may differ by rounding
 
 
@@ -92,7 +94,7 @@ def ask_own(pairs: Records, refine: RefineHidden, *, seed: int = 0) -> dict[Moda
         seed: of what is drawn.
 
     Returns:
-        The questions, in random order; a kind that cannot be asked is missing.
+        The questions; a kind that cannot be asked is missing.
     """
     rng = np.random.default_rng(seed)
     thing = np.unique((pairs.text * 64.0).round().astype(np.int8), axis=0, return_inverse=True)[1].ravel()
@@ -102,20 +104,20 @@ def ask_own(pairs: Records, refine: RefineHidden, *, seed: int = 0) -> dict[Moda
         return {}
     some = rng.permutation(index[np.bincount(thing)[thing[index]] <= HIDDEN])[:ASKED]
     some = some[~np.tril(pairs.text[some] @ pairs.text[some].T >= _SAME, -1).any(axis=1)]  # each caption asks once
-    gone = rng.random(len(some)) < ABSENT
+    gone, fits = rng.random(len(some)) < ABSENT, rng.random(len(some)) < _FITTED
     parts: dict[Modality, dict[QuestionKind, list[Questions]]] = {m: {} for m in MODALITIES}
     for start in range(0, len(some), _BLOCK):
         rows = slice(start, start + _BLOCK)
         same = (thing[some[rows]][:, None] == thing) | (pairs.text[some[rows]] @ pairs.text.T >= _SAME)
         few = same.sum(axis=1) <= HIDDEN
         for m in MODALITIES:
-            for kind, one in _ask(pairs, refine, m, index, some[rows][few], same[few], gone[rows][few]):
-                parts[m].setdefault(kind, []).append(one)
+            for kind, here, found in _ask(pairs, refine, m, index, some[rows][few], same[few], gone[rows][few]):
+                parts[m].setdefault(kind, []).append(Questions(*found, fits[rows][few][here]))
     return {m: {kind: _join(found) for kind, found in kinds.items()} for m, kinds in parts.items()}
 
 
 def _join(parts: Sequence[Questions]) -> Questions:
-    return Questions(np.concatenate([one.signals for one in parts]), np.concatenate([one.right for one in parts]))
+    return Questions(*(np.concatenate([getattr(one, name) for one in parts]) for name in ("signals", "right", "fits")))
 
 
 def _ask(
@@ -126,19 +128,22 @@ def _ask(
     asks: npt.NDArray[np.intp],
     same: npt.NDArray[np.bool_],
     gone: npt.NDArray[np.bool_],
-) -> Iterator[tuple[QuestionKind, Questions]]:
-    """Questions of one modality by some pairs (B,) of the things (B, N), of which some have no answer (B,)."""
+) -> Iterator[tuple[QuestionKind, npt.NDArray[np.intp], _Looked]]:
+    """Questions of one modality by some pairs (B,) of the things (B, N), of which some have no answer (B,).
+
+    Of each kind with the rows of those that ask.
+    """
     query, answers = pairs.side(modality)[asks], pairs.side(other(modality))[index]
     rivals, own = np.where(same[:, index], np.float32(-2.0), np.float32(0.0)), asks[:, None] == index
-    still = np.zeros(len(asks), np.float32)
-    yield "plain", _look(query @ answers.T, rivals, own, gone, still)
+    every, still = np.arange(len(asks)), np.zeros(len(asks), np.float32)
+    yield "plain", every, _look(query @ answers.T, rivals, own, gone, still)
     for kind in ("known", "unknown"):
-        here = np.flatnonzero(same.sum(axis=1) > 1) if kind == "known" else np.arange(len(asks))
+        here = np.flatnonzero(same.sum(axis=1) > 1) if kind == "known" else every
         if len(here):
             hidden = [[asks[row]] if kind == "known" else np.flatnonzero(same[row]).tolist() for row in here]
             found = refine(query[here], modality, [[pairs.ids[row] for row in one] for one in hidden])
             scores = found.plain_scores(found.vectors @ answers.T)
-            yield kind, _look(scores, rivals[here], own[here], gone[here], found.moved)
+            yield kind, here, _look(scores, rivals[here], own[here], gone[here], found.moved)
 
 
 def _look(
@@ -147,7 +152,7 @@ def _look(
     own: npt.NDArray[np.bool_],
     gone: npt.NDArray[np.bool_],
     moved: npt.NDArray[np.float32],
-) -> Questions:
+) -> _Looked:
     """Signals of rankings by scores (B, T), and whether the own answer comes first.
 
     A rival of the same score stands before it, as it may in an index: two products of one caption are not told apart.
@@ -162,4 +167,4 @@ def _look(
     mine, against = scores[own], scores + rivals
     right = ~gone & (mine > against.max(axis=1) + _TIE)
     there = np.where(own & ~gone[:, None], scores, against)
-    return Questions(signals_of(nearest_columns(there, LOOKED)[1], moved), np.asarray(right))
+    return signals_of(nearest_columns(there, LOOKED)[1], moved), np.asarray(right)

@@ -34,7 +34,7 @@ def judged(rng: np.random.Generator, many: int, wrong: float = 0.0) -> Questions
     """Questions whose first answers are right with a chance of their score, less a constant."""
     score = rng.random(many)
     signals = np.stack([score, *np.zeros((3, many))], axis=1).astype(np.float32)
-    return Questions(signals, rng.random(many) < score - wrong)
+    return Questions(signals, rng.random(many) < score - wrong, rng.random(many) < 0.3)
 
 
 def precision_at(known: Confidence, precision: float, wrong: float = 0.0) -> float | None:
@@ -108,8 +108,15 @@ def test_a_cutoff_for_two_kinds_holds_for_the_worse_one() -> None:
 
 @pytest.mark.parametrize(("many", "right", "there"), [(30, True, False), (200, True, True), (500, False, False)])
 def test_without_enough_right_answers_that_pass_there_is_no_cutoff(many: int, right: bool, there: bool) -> None:
-    signals = np.random.default_rng(2).random((many, 4)).astype(np.float32)
-    assert (Confidence.fit([Questions(signals, np.full(many, right))]).cutoff(0.9) is not None) is there
+    signals, fits = np.random.default_rng(2).random((many, 4)).astype(np.float32), np.arange(many) < 0.3 * many
+    assert (Confidence.fit([Questions(signals, np.full(many, right), fits)]).cutoff(0.9) is not None) is there
+
+
+def test_a_higher_lead_never_makes_less_sure() -> None:
+    rng = np.random.default_rng(0)
+    signals = rng.normal(size=(400, 4)).astype(np.float32)
+    weights = Confidence.fit([Questions(signals, signals[:, 0] - signals[:, 1] > 0, rng.random(400) < 0.5)]).weights
+    assert weights[0] > 0.0 == weights[1]
 
 
 def queries(many: int) -> Refinement:
