@@ -15,7 +15,7 @@ import numpy.typing as npt
 from ..encode import Encoder
 from ..errors import ConfigError, InputError
 from ..memory import Header, Memory
-from ..memory.header import SaidRecord, change_said
+from ..memory.header import SaidRecord
 from ..types import MODALITIES, ImageInput, Modality, Records, Vectors, other
 from ..values import check_choice, check_flag, check_vectors, is_unicode, show
 from .feedback import SAME_QUERY, Feedback, Voices
@@ -157,7 +157,7 @@ def add_opinions(memory: Memory, records: Iterable[SaidRecord]) -> None:
     fresh = {str(one["id"]): one for one in records if one["id"] not in header.said}
     if not fresh:
         return
-    both = change_said(header.said, fresh.values(), ())
+    both = header.with_said(fresh.values()).said
     gone = Opinions.read(both.values(), header.fingerprint.dimension).replaced(fresh)
     if (left := len(both) - len(gone)) > MOST:
         raise InputError(

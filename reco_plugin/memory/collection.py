@@ -24,7 +24,6 @@ from ..types import MODALITIES, Fingerprint
 from .filters import CAPTION_SCORES
 from .header import (
     Header,
-    change_said,
     check_fingerprint,
     damage_of,
     mark_of,
@@ -210,11 +209,11 @@ class ServedState:
         fingerprint, payload = encoder(), self._fetch(True)
         with damage_of(f"what the memory {self._collection!r} learned"):
             learned, learning = (json.loads(payload.get(name, "{}")) for name in (_LEARNED, _LEARNING))
-            said = change_said({}, (json.loads(text) for name, text in payload.items() if name.startswith(_SAID)), ())
-        self._stamp = payload.get(_STAMP)
-        if known is not None and learned == known.calibration:
-            learned = known.calibration  # who has read it need not do so again
-        return Header(fingerprint, learned, learning, said)
+            said = [json.loads(text) for name, text in payload.items() if name.startswith(_SAID)]
+            if known is not None and learned == known.calibration:
+                learned = known.calibration  # who has read it need not do so again
+            self._stamp = payload.get(_STAMP)
+            return Header(fingerprint, learned, learning).with_said(said)
 
     def write(self, before: Header, after: Header) -> None:
         """Write what has changed in a header; what others write meanwhile stays."""

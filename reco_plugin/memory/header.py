@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -24,19 +24,6 @@ HEADER_NAME = "memory.json"
 RESTORE = "restore it from a backup, or build the memory again from its source in an empty folder"
 SaidRecord: TypeAlias = Mapping[str, Any]
 """What somebody said of an answer, as JSON values, which a memory does not read."""
-
-
-def change_said(
-    said: Mapping[str, SaidRecord], added: Iterable[SaidRecord], gone: Collection[str]
-) -> dict[str, SaidRecord]:
-    """Records by id, oldest first, after some were added and others are gone; one that is added again is replaced.
-
-    >>> list(change_said({"a": {"id": "a", "n": 5}, "b": {"id": "b", "n": 7}}, [{"id": "c", "n": 6}], ["a"]))
-    ['c', 'b']
-    """
-    left = {name: one for name, one in said.items() if name not in set(gone)}
-    left |= {str(one["id"]): one for one in added}
-    return dict(sorted(left.items(), key=lambda item: _when(item[1])))
 
 
 def _when(one: SaidRecord) -> tuple[str, int, str]:
@@ -68,9 +55,12 @@ class Header:
             raise InputError(f"calibration must hold JSON values only: {error}") from error
         return replace(self, calibration=dict(calibration))
 
-    def with_said(self, added: Sequence[SaidRecord], gone: Collection[str]) -> Header:
-        """The same, after somebody said something, or took it back."""
-        return replace(self, said=change_said(self.said, added, gone))
+    def with_said(self, added: Iterable[SaidRecord], gone: Collection[str] = ()) -> Header:
+        """The same, after people said something, or took it back: oldest first; what is said again is replaced."""
+        dropped = set(gone)
+        left = {name: one for name, one in self.said.items() if name not in dropped}
+        left |= {str(one["id"]): one for one in added}
+        return replace(self, said=dict(sorted(left.items(), key=lambda item: _when(item[1]))))
 
 
 def check_fingerprint(stored: Fingerprint, wanted: Fingerprint | None, location: str) -> None:
@@ -170,8 +160,7 @@ def read_header(folder: Path) -> Header | None:
         raise MemoryStoreError(f"{path} cannot be read ({error}): {RESTORE}") from error
     fingerprint = read_mark(stored, str(path))
     with damage_of(str(path)):
-        said = change_said({}, stored["said"], ())
-        return Header(fingerprint, dict(stored["calibration"]), dict(stored["learning"]), said)
+        return Header(fingerprint, dict(stored["calibration"]), dict(stored["learning"])).with_said(stored["said"])
 
 
 def make_folder(folder: Path) -> None:
