@@ -21,7 +21,7 @@ import typer
 from benchmarks.page import PAGE, table, write_blocks
 from reco_plugin.engines import Engine, Question, open_index
 from reco_plugin.files import whole_file
-from reco_plugin.measure import FunctionIndex, load_function
+from reco_plugin.measure import load_function
 from reco_plugin.types import Vectors
 
 from .demo import Demo, prepared
@@ -96,9 +96,7 @@ def _opened(demo: Demo, filled: Filled) -> Engine:
     """The index by its address, or by the page's own function."""
     if filled.address:
         return open_index(filled.address)
-    function = load_function(filled.function)
-    assert not isinstance(function, FunctionIndex)
-    return FunctionIndex(function, demo.dimension)
+    return load_function(filled.function, demo.dimension)
 
 
 def _ask(index: Engine, vectors: Vectors) -> list[list[str]]:

@@ -113,28 +113,21 @@ def compare_command(
 def _compare(index: str | None, queries: str, flags: _Compared, options: dict[str, Any]) -> Record:
     from ..engines import open_index, parse_address
     from ..measure.compare import compare, compare_runs
-    from ..measure.function import FunctionIndex, load_function
+    from ..measure.function import load_function
     from ..measure.queries import read_queries
 
     log = read_queries(queries).sample(flags.limit, flags.seed)
     target = options.pop("target", None)
+    address = None if index is None else parse_address(index)
+    pictures = Path() if address is None else in_home(address.images or ".")
+    asked = _options(flags, pictures, target, options)
     if flags.run:
-        return compare_runs(log, dict(map(_named, flags.run)), _options(flags, Path(), target, options))
-    if index is None:
-        function = load_function(flags.function or "")
-        asked = _options(flags, Path(), target, options)
-        with reco_of(flags.existing, on_memory_failure="fail") as reco, _bar(log) as progress:
-            if not isinstance(function, FunctionIndex):
-                function = FunctionIndex(function, reco.manifest.fingerprint.dimension, name=flags.function or "")
-            return compare(reco, function, log, asked, progress)
-    address = parse_address(index)
-    asked = _options(flags, in_home(address.images or "."), target, options)
-    with (
-        closing(open_index(address)) as opened,
-        reco_of(flags.existing, on_memory_failure="fail") as reco,
-        _bar(log) as progress,
-    ):
-        return compare(reco, opened, log, asked, progress)
+        return compare_runs(log, dict(map(_named, flags.run)), asked)
+    with reco_of(flags.existing, on_memory_failure="fail") as reco, _bar(log) as progress:
+        dimension = reco.manifest.fingerprint.dimension
+        engine = load_function(flags.function or "", dimension) if address is None else open_index(address)
+        with closing(engine):
+            return compare(reco, engine, log, asked, progress)
 
 
 def _options(flags: _Compared, pictures: Path, target: Any, options: dict[str, Any]) -> CompareOptions:

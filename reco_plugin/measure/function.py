@@ -83,8 +83,12 @@ def _is_score(score: object) -> bool:
     return isinstance(score, Real) and isfinite(score)
 
 
-def load_function(where: str) -> AskIndex | FunctionIndex:
+def load_function(where: str, dimension: int) -> FunctionIndex:
     """The function ``NAME`` of ``FILE.py:NAME``, or the :class:`FunctionIndex` of that name. The file is run.
+
+    Args:
+        where: the file and the name.
+        dimension: of the index's vectors, where the file does not state it.
 
     Raises:
         ConfigError: there is no such file or name, it is neither, or the file cannot be run.
@@ -107,6 +111,8 @@ def load_function(where: str) -> AskIndex | FunctionIndex:
     if not hasattr(module, name):
         raise ConfigError(f"--function {where}: {path.name} has no {name!r}: {did_you_mean(name, own)}")
     said = getattr(module, name)
-    if not callable(said) and not isinstance(said, FunctionIndex):
+    if isinstance(said, FunctionIndex):
+        return said
+    if not callable(said):
         raise ConfigError(f"--function {where}: {name} is {type(said).__name__}, no function")
-    return said  # type: ignore[no-any-return]  # what it gives is checked when it is asked
+    return FunctionIndex(said, dimension, name=where)  # what it gives is checked when it searches

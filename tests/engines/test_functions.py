@@ -11,7 +11,7 @@ from benchmarks.engines.entries import PAGE, function_of
 from benchmarks.engines.pages import Page
 from reco_plugin.engines import Question
 from reco_plugin.errors import EngineError
-from reco_plugin.measure import FunctionIndex, load_function
+from reco_plugin.measure import load_function
 
 from .conftest import DIMENSION, rows, unit
 
@@ -26,9 +26,7 @@ def test_the_function_of_the_page_finds_the_nearest_with_their_cosines(tmp_path:
     here = {"512": str(DIMENSION), '"./shop"': f'"{tmp_path}/shop"'}
     page = Page(PAGE, "Chroma", here, known, tmp_path)
     page.run_python("Fill Chroma")
-    function = load_function(function_of(page))
-    assert not isinstance(function, FunctionIndex)
-    index = FunctionIndex(function, DIMENSION, name="chroma")
+    index = load_function(function_of(page), DIMENSION)
     for query in unit(3, 1):
         hits = index.search(Question(query, k=5))
         scores = CLIP @ query
@@ -37,5 +35,5 @@ def test_the_function_of_the_page_finds_the_nearest_with_their_cosines(tmp_path:
         np.testing.assert_allclose([hit.score for hit in hits], scores[order], atol=1e-4)
         assert [hit.text for hit in hits] == [SHOP[row].title for row in order]
     assert index.search(Question(query, k=5, where='{"sku": "nobody"}')) == []
-    with pytest.raises(EngineError, match="chroma"):
+    with pytest.raises(EngineError, match="search"):
         index.search(Question(query[:8], k=5))
