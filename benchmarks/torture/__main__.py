@@ -17,17 +17,19 @@ from reco_plugin.files import whole_file
 
 from ..page import PAGE, table, write_blocks
 from .bodies import bodies
+from .lanes import lanes, objects
 from .leaving import leavers
 from .overload import overload
 from .target import Found, Round
-from .writes import kill_service, kill_writes
+from .writes import kill_service
 
 CLASSES: dict[str, Callable[[Round], Found]] = {
-    "kill-writes": kill_writes,
     "kill-service": kill_service,
     "bodies": bodies,
     "leavers": leavers,
     "overload": overload,
+    "lanes": lanes,
+    "objects": objects,
 }
 Rows = Mapping[str, Mapping[str, Any]]
 

@@ -12,8 +12,6 @@ from typing import Any
 
 from PIL import Image
 
-from reco_plugin.memory import open_memory
-
 from .target import ADMIN, DIMENSION, Found, Round, target, watched
 from .wire import Answer, as_json, request, send
 
@@ -45,7 +43,7 @@ BROKEN = (b"", b"\0", b"\xff\xfe", b"\xed\xa0\x80", b"[", b'"', b"\r\n", b"{" * 
 
 
 def bodies(given: Round) -> Found:
-    """Send them, and look in the end whether the memory holds what the service says."""
+    """Send them."""
     found = Found()
     with target(given.work) as service:
 
@@ -63,12 +61,6 @@ def bodies(given: Round) -> Found:
 
         with watched(service, found):
             asyncio.run(callers())
-        told = json.loads(asyncio.run(send(service.address, request("/v1/memory", None, "GET", ADMIN))).body)["pairs"]
-    memory = open_memory(service.memory, None, create=False)
-    held = memory.count()
-    memory.close()
-    if told != held:
-        found.faults.append(f"the service reports {told} pairs, the memory holds {held}")
     return found
 
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import random
-import re
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -88,21 +87,14 @@ class Target:
         """Its address."""
         return f"http://{self.address[0]}:{self.address[1]}"
 
-    def peak_mib(self) -> float | None:
-        """The most memory that its process ever had; None where the system does not tell."""
-        status = Path(f"/proc/{self.pid}/status")
-        if not status.is_file():
-            return None
-        return int(re.findall(r"VmHWM:\s+(\d+) kB", status.read_text())[0]) / 1024
-
 
 @contextmanager
-def target(work: Path, memory: str | None = None) -> Iterator[Target]:
+def target(work: Path, memory: str | None = None, flags: Sequence[str] = ()) -> Iterator[Target]:
     """A service with the shipped model, an admin key, and a memory of 500 pairs if none is named."""
     folder = work / "memory"
     if memory is None:
         fill(folder)
-    with started(MODEL, memory or folder, work / "log", ["--log-level", "error"]) as service:
+    with started(MODEL, memory or folder, work / "log", ["--log-level", "error", *flags]) as service:
         host, port = service.url.removeprefix("http://").split(":")
         yield Target((host, int(port)), service.pid, folder)
 
@@ -120,7 +112,7 @@ def fill(folder: Path) -> None:
 
 @contextmanager
 def watched(service: Target, found: Found) -> Iterator[None]:
-    """See meanwhile how long ``/livez`` takes at most, asked by another process, and the most memory."""
+    """See meanwhile how long ``/livez`` takes at most, asked by another process."""
     asked = f"curl -s -o /dev/null -w '%{{http_code}} %{{time_total}}\\n' -m 60 {service.url}/livez"
     script = f"while sleep 0.05; do {asked}; done"
     with subprocess.Popen(["sh", "-c", script], stdout=subprocess.PIPE, text=True) as process:
@@ -131,8 +123,6 @@ def watched(service: Target, found: Found) -> Iterator[None]:
             told = [line.split() for line in process.communicate()[0].splitlines()]
     failed = [code == "200" for code, _ in told].count(False)
     found.figures["slowest /livez"] = f"{max((float(seconds) for _, seconds in told), default=0):.2f} s"
-    if (peak := service.peak_mib()) is not None:
-        found.figures["peak memory"] = f"{peak:,.0f} MiB"
     if failed >= DEAD_AFTER:
         found.faults.append(f"/livez did not answer 200, {failed} times")
 

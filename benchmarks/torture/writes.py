@@ -1,7 +1,4 @@
-"""A memory whose writer is killed with SIGKILL: what it acknowledged must be there, and nothing half of it.
-
-Run as a program, this is that writer: it says what it begins, and ``ok`` when that is acknowledged.
-"""
+"""A service that is killed with SIGKILL while it writes: what it acknowledged must be there, and nothing half of it."""
 
 from __future__ import annotations
 
@@ -9,10 +6,8 @@ import asyncio
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +15,7 @@ import numpy as np
 
 from reco_plugin.errors import RecoError
 from reco_plugin.memory import open_memory
-from reco_plugin.memory.edge import EdgeMemory
-from reco_plugin.types import Fingerprint, Records, Vectors
+from reco_plugin.types import Vectors
 
 from .target import ADMIN, DIMENSION, Found, Round, Target, target
 from .wire import as_json, request, send
@@ -29,23 +23,6 @@ from .wire import as_json, request, send
 Content = dict[str, tuple[Any, Any, Any]]
 State = dict[str, int]
 """id -> the turn that wrote it."""
-
-
-def kill_writes(given: Round) -> Found:
-    """A process that adds, replaces and removes, killed again and again over one memory."""
-    found, state, acknowledged, folder = Found(), State(), 0, given.work / "memory"
-    while given.more(found):
-        said, error = _killed(_command(folder, given.rng.randrange(2**31)), given.work, given.rng, 1.5)
-        if error:
-            found.faults.append(f"the writer failed, and was not killed: {error[-500:]}")
-            return found
-        found.tried["writer"] += 1
-        acknowledged += said.count("ok\n")
-        state, begun = _after(state, said)
-        state = checked(found, folder, state, begun)
-    found.figures["acknowledged writes"] = f"{acknowledged:,}"
-    found.figures["pairs held in the end"] = f"{len(state):,}"
-    return found
 
 
 def kill_service(given: Round) -> Found:
@@ -59,33 +36,6 @@ def kill_service(given: Round) -> Found:
         state = checked(found, given.work / "memory", state, begun)
     found.figures["acknowledged pairs"] = f"{len(state):,}"
     return found
-
-
-def _killed(command: list[str], work: Path, rng: random.Random, seconds: float) -> tuple[str, str]:
-    """Kill a writer at a random moment after it has opened the memory; what it said, and what it failed of."""
-    said, error = work / "said", work / "error"
-    with said.open("wb") as out, error.open("wb") as err, subprocess.Popen(command, stdout=out, stderr=err) as process:
-        while not said.stat().st_size and process.poll() is None:
-            time.sleep(0.005)
-        time.sleep(rng.uniform(0, seconds))
-        process.kill()
-    return said.read_text(), error.read_text() if process.returncode > 0 else ""
-
-
-def _after(state: State, said: str) -> tuple[State, State | None]:
-    """What is acknowledged, and what it would be with the write that was begun and not acknowledged."""
-    begun: State | None = None
-    for line in said.splitlines(keepends=True):
-        if not line.endswith("\n"):
-            break  # the kill came in the middle of it
-        match line.split():
-            case ["ok"]:
-                state, begun = begun if begun is not None else state, None
-            case ["put", turn, *ids]:
-                begun = state | dict.fromkeys(ids, int(turn))
-            case ["delete", *ids]:
-                begun = {name: turn for name, turn in state.items() if name not in ids}
-    return state, begun
 
 
 def content(place: Path) -> Content:
@@ -166,36 +116,3 @@ async def _write_until_killed(service: Target, rng: random.Random, state: State,
 
     await asyncio.gather(kill(), *(caller() for _ in range(4)))
     return begun | state
-
-
-def _command(folder: Path, seed: int) -> list[str]:
-    return [sys.executable, "-m", __name__, str(folder), str(seed)]
-
-
-def _writer(folder: str, seed: int) -> Iterator[str]:
-    """Open the memory and write it: what is begun, and ``ok`` after each."""
-    memory = open_memory(folder, Fingerprint("torture", "0" * 64, DIMENSION))
-    assert isinstance(memory, EdgeMemory)
-    yield "open"
-    rng, turn = random.Random(seed), seed
-
-    def records(ids: list[str]) -> Records:
-        image, text = (np.stack([vector(name, turn, side) for name in ids]) for side in (0, 1))
-        return Records(ids, image, text, [{"turn": turn} for _ in ids])
-
-    while True:
-        turn += 1
-        ids = [f"{rng.randrange(2_000)}" for _ in range(rng.choice((1, 8, 64)))]
-        ids = list(dict.fromkeys(ids))
-        if rng.random() < 0.2:
-            yield f"delete {' '.join(ids)}"
-            memory.delete(ids)
-        else:
-            yield f"put {turn} {' '.join(ids)}"
-            memory.upsert(records(ids))
-        yield "ok"
-
-
-if __name__ == "__main__":
-    for line in _writer(sys.argv[1], int(sys.argv[2])):
-        print(line, flush=True)

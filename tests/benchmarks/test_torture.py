@@ -19,14 +19,13 @@ def test_a_short_round_writes_what_it_saw(tmp_path: Path, capsys: pytest.Capture
     page, kept = tmp_path / "page.md", tmp_path / "page" / "reliability.json"
     kept.parent.mkdir()
     page.write_text("# Words\n<!-- measured: torture -->\n<!-- end -->\n")
-    assert torture.main(["kill-writes", "--count", "2", "--write"], page) == 0, capsys.readouterr().out
+    assert torture.main(["kill-service", "--count", "1", "--write"], page) == 0, capsys.readouterr().out
     assert torture.main(["bodies", "--count", "40", "--write"], page) == 0, capsys.readouterr().out
     rows = json.loads(kept.read_text())
-    assert list(rows) == ["kill-writes", "bodies"]
+    assert list(rows) == ["kill-service", "bodies"]
     assert sum(rows["bodies"]["tried"].values()) >= 40
-    assert rows["kill-writes"]["answers"] == {"all acknowledged pairs there": 2}
-    assert int(rows["kill-writes"]["figures"]["acknowledged writes"].replace(",", "")) > 2
-    assert "| kill-writes | writer × 2 |" in page.read_text() and page.read_text().startswith("# Words\n")
+    assert rows["kill-service"]["answers"] == {"all acknowledged pairs there": 1}
+    assert "| kill-service | service × 1 |" in page.read_text() and page.read_text().startswith("# Words\n")
 
 
 def test_a_fault_is_told_and_ends_in_1(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
