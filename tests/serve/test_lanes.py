@@ -6,7 +6,6 @@ import asyncio
 import base64
 import io
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
@@ -77,7 +76,7 @@ def test_a_lane_that_waits_is_let_go_when_it_is_given_up() -> None:
         with pytest.raises(Refused, match="queue"):
             await lanes.run(lambda: None)
         second.cancel()
-        await asyncio.sleep(0.05)
+        await asyncio.wait([second])
         third = asyncio.ensure_future(lanes.run(lambda: 3))
         go.set()
         assert (await third)[0] == 3
@@ -88,22 +87,21 @@ def test_a_lane_that_waits_is_let_go_when_it_is_given_up() -> None:
     asyncio.run(ask())
 
 
-def test_beside_callers_with_hundreds_of_pictures_a_query_is_answered_in_half_a_second(filled, live) -> None:
+def test_beside_callers_with_hundreds_of_pictures_queries_are_answered_and_have_the_same_vectors(filled, live) -> None:
+    """How soon, ``python -m benchmarks.torture lanes`` measures."""
     file = io.BytesIO()
     Image.effect_noise((320, 240), 80).convert("RGB").save(file, "JPEG")
     picture = base64.b64encode(file.getvalue()).decode()
     body = {"input": [{"image": picture}] * 256, "model": "clip"}
     text = {"input": ["a red circle"], "model": "clip-reco-query"}
-    with live(filled, max_pending_bytes=2_000_000_000) as (url, server), ThreadPoolExecutor(4) as callers:
+    with (
+        live(filled, max_pending_bytes=2_000_000_000, deadline_s=600) as (url, server),
+        ThreadPoolExecutor(4) as callers,
+    ):
         alone = httpx.post(f"{url}/v1/embeddings", json=text, timeout=60).json()["data"]
-        sent = [callers.submit(httpx.post, f"{url}/v1/embeddings", json=body, timeout=300) for _ in range(4)]
+        sent = [callers.submit(httpx.post, f"{url}/v1/embeddings", json=body, timeout=600) for _ in range(4)]
         wait_until(lambda: server.config.app.state.edge.lanes.pending == 4 or any(one.done() for one in sent))
-        waited = []
-        while len(waited) < 30 and not all(one.done() for one in sent):
-            began = time.monotonic()
-            answer = httpx.post(f"{url}/v1/embeddings", json=text, timeout=60)
-            waited.append(time.monotonic() - began)
-            assert answer.json()["data"] == alone
-        assert len(waited) > 5
-        assert sorted(waited)[-2] < 1.0, waited
-        assert {one.result(300).status_code for one in sent} == {200}
+        for _ in range(3):
+            assert httpx.post(f"{url}/v1/embeddings", json=text, timeout=60).json()["data"] == alone
+        assert not all(one.done() for one in sent)
+        assert {one.result(600).status_code for one in sent} == {200}
