@@ -32,7 +32,6 @@ LISTS: list[tuple[str, str, type[BaseModel]]] = [
     ("/v1/multimodalembeddings", "inputs", VoyageRequest),
     ("/v2/embed", "texts", CohereRequest),
     ("/v2/embed", "images", CohereRequest),
-    ("/v2/embed", "inputs", CohereRequest),
     ("/vectorize", "texts", VectorizeRequest),
     ("/vectorize", "images", VectorizeRequest),
     ("/v1/refine", "vectors", RefineRequest),

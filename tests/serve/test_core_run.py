@@ -22,7 +22,7 @@ from pydantic import SecretStr
 from typer.testing import CliRunner
 
 from reco_plugin.cli.app import app
-from reco_plugin.cli.service import serve_command
+from reco_plugin.cli.serve import serve_command
 from reco_plugin.config import load_settings
 from reco_plugin.errors import ConfigError
 from reco_plugin.memory.header import HEADER_NAME

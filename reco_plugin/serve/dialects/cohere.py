@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import uuid
-from typing import Annotated, Any, Literal
+from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, Field, model_validator
+from pydantic import Field, model_validator
 
 from ..edge import Edge
 from ..embedder import Embedded, Embedder
@@ -27,45 +27,13 @@ from .shared import (
 )
 
 
-class CohereText(Strict):
-    """A text."""
-
-    type: Literal["text"]
-    text: str
-
-
-class CohereUrl(BaseModel):
-    """A data URI; ``detail`` is ignored."""
-
-    url: str
-
-
-class CohereImage(Strict):
-    """An image."""
-
-    type: Literal["image_url"]
-    image_url: CohereUrl
-
-
-def part_of(one: CohereText | CohereImage) -> Item:
-    """The same for the embedder."""
-    return Item(one.text, "text") if isinstance(one, CohereText) else Item(one.image_url.url, "image")
-
-
-class CohereInput(Strict):
-    """Parts that become one vector, the direction of their mean."""
-
-    content: Items[Annotated[CohereText | CohereImage, Field(discriminator="type")]] = Field(min_length=1)
-
-
 class CohereRequest(Strict):
-    """Cohere's request; one of texts, images and inputs."""
+    """Cohere's request; texts or images."""
 
     model: str | None = Field(None, description="alias: of GET /v1/models")
     input_type: str | None = Field(None, description="search_query, search_document, image (a document), ...")
     texts: Items[str] | None = Field(None, min_length=1)
     images: Items[str] | None = Field(None, min_length=1, description="data URIs")
-    inputs: Items[CohereInput] | None = Field(None, min_length=1)
     embedding_types: Items[str] | None = Field(None, min_length=1, description="float, base64 or both")
     output_dimension: int | None = Field(None, description="the model's own, or one that it was trained to be cut to")
     truncate: Cut | None = Field(None, description="NONE or START: refuse long texts")
@@ -73,9 +41,9 @@ class CohereRequest(Strict):
     priority: int | None = Field(None, description="ignored")
 
     @model_validator(mode="after")
-    def _one_of_three(self) -> CohereRequest:
-        if [self.texts, self.images, self.inputs].count(None) != 2:
-            raise ValueError("give one of texts, images and inputs")
+    def _one_of_both(self) -> CohereRequest:
+        if (self.texts is None) == (self.images is None):
+            raise ValueError("give texts or images, and not both")
         return self
 
     def to_wanted(self, embedder: Embedder) -> Wanted:
@@ -87,12 +55,10 @@ class CohereRequest(Strict):
         check_offered("max_tokens", self.max_tokens, ())
         for one in self.embedding_types or ():
             check_offered("embedding_types", one, ("float", "base64"))
-        if self.inputs is not None:
-            inputs = numbered("inputs", (list(map(part_of, one.content)) for one in self.inputs))
-        elif self.images is not None:
-            inputs = numbered("images", ([Item(image, "image")] for image in self.images))
-        else:
+        if self.images is None:
             inputs = numbered("texts", ([Item(text, "text")] for text in self.texts or []))
+        else:
+            inputs = numbered("images", ([Item(image, "image")] for image in self.images))
         return Wanted(
             inputs=inputs,
             model=self.model,
@@ -112,7 +78,7 @@ def router(edge: Edge) -> APIRouter:
 
     @routes.post("/v2/embed")
     async def cohere_embed(request: Request, body: CohereRequest) -> Response:
-        """Embed texts, images or mixed inputs; Cohere's API."""
+        """Embed texts or images; Cohere's API."""
         return await embed(request, body, "2")
 
     @routes.post("/v1/embed")

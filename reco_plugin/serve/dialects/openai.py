@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal, TypeAlias
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, WithJsonSchema, model_validator
 
 from ...options import RefineOptions
 from ..edge import Edge
@@ -38,24 +38,8 @@ _KINDS = {type(None): "null", bool: "a boolean", int: "a number", float: "a numb
 Form = Literal["float", "base64"]
 
 
-class TextInput(Strict):
-    """Jina's text."""
-
-    text: str
-
-
-class NoInput(Strict):
-    """Nothing: what Weaviate's module for Jina sends for an empty title, beside a picture."""
-
-
-class JinaImage(Strict):
-    """Jina's image: data URI or base64."""
-
-    image: str
-
-
-def check_input(value: Any, info: ValidationInfo) -> Any:
-    """Report a bad input in one sentence; pydantic would report every alternative for every item.
+def read_input(value: Any, info: ValidationInfo) -> list[list[Item]]:
+    """The parts of each input; a bad one is reported in one sentence.
 
     Raises:
         ValueError: no input, or another form.
@@ -67,37 +51,41 @@ def check_input(value: Any, info: ValidationInfo) -> Any:
     if _are_ids(items) or (all(isinstance(one, list) for one in items) and all(map(_are_ids, items))):
         raise Refused(Failure(400, "token_ids_refused", _NO_IDS, "input"))
     check_length(value, info)
-    pictured = any(isinstance(one, dict) and "image" in one for one in items)
-    for index, one in enumerate(items):
-        if not (isinstance(one, str) or _is_object(one) or (one == {} and pictured)):
+    parts = [_parts_of(one) for one in items]
+    pictured = any(part.is_picture for some in parts for part in some or ())
+    for index, (one, some) in enumerate(zip(items, parts, strict=True)):
+        if some is None or not (some or pictured):
             raise ValueError(f"item {index} is {_KINDS.get(type(one), 'another object')}; give {WORDS}")
-    return value
+    return [some or [] for some in parts]
+
+
+def _parts_of(one: Any) -> list[Item] | None:
+    """An item as parts; None of another form. Weaviate's module for Jina sends {} for a title that is empty."""
+    match one:
+        case str():
+            return [Item(one, "image" if is_data_uri(one) else "text")]
+        case {"text": str(text)} if len(one) == 1:
+            return [Item(text, "text")]
+        case {"image": str(image)} if len(one) == 1:
+            return [Item(image, "image")]
+    return [] if one == {} else None
 
 
 def _are_ids(items: list[Any]) -> bool:
     return bool(items) and all(type(one) is int for one in items)
 
 
-def _is_object(one: Any) -> bool:
-    return isinstance(one, dict) and [*one] in (["text"], ["image"]) and isinstance(next(iter(one.values())), str)
-
-
-One: TypeAlias = str | TextInput | JinaImage | NoInput
-Input: TypeAlias = Annotated[One | Items[One], BeforeValidator(check_input)]
+_ONE: Any = {
+    "anyOf": [
+        {"type": "string"},
+        {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]},
+        {"type": "object", "properties": {"image": {"type": "string"}}, "required": ["image"]},
+    ]
+}
+Input: TypeAlias = Annotated[
+    Any, BeforeValidator(read_input), WithJsonSchema({"anyOf": [_ONE, {"type": "array", "items": _ONE, "minItems": 1}]})
+]
 """The field ``input``."""
-
-
-def parts_of(one: One, word: str | None) -> list[Item]:
-    """An item of a checked input as parts; a string is an image where ``word`` says so, or its header."""
-    match one:
-        case str():
-            return [Item(one, "image" if word == "image" or is_data_uri(one) else "text")]
-        case TextInput():
-            return [Item(one.text, "text")]
-        case JinaImage():
-            return [Item(one.image, "image")]
-        case NoInput():
-            return []
 
 
 class EmbeddingsRequest(Strict):
@@ -147,13 +135,16 @@ class EmbeddingsRequest(Strict):
         check_offered("embedding_type", self.embedding_type, ("float", "base64"))
         check_offered("encoding_type", self.encoding_type, ("float", "base64"))
         check_offered("output_dtype", self.output_dtype, ("float",))
-        items = self.input if isinstance(self.input, list) else [self.input]
-        words = self.modality if isinstance(self.modality, list) else [self.modality] * len(items)
-        if len(words) != len(items):
+        words = self.modality if isinstance(self.modality, list) else [self.modality] * len(self.input)
+        if len(words) != len(self.input):
             message = "modality must have as many words as input has items"
             raise Refused(Failure(400, "invalid_request", message, "modality"))
+        inputs = (
+            [Item(part.content, "image") for part in parts] if word == "image" else parts
+            for parts, word in zip(self.input, words, strict=True)
+        )
         return Wanted(
-            inputs=numbered("input", map(parts_of, items, words)),
+            inputs=numbered("input", inputs),
             model=self.model,
             side=side_of(input_type=self.input_type, task=self.task),
             refine=self.refine,
