@@ -96,10 +96,11 @@ class EdgeMemory(KeptHeader, PointMemory):
                         f"{path} cannot be written, which the engine needs also to read: allow this user to write it, "
                         "or copy the folder to a place that can be written"
                     )
-                return cls(load_shard(path, header.fingerprint.dimension), header, folder, options, held)
+                shard = load_shard(path, header.fingerprint.dimension)
         except BaseException:
             release(held)
             raise
+        return cls(shard, header, folder, options, held)
 
     def _keep(self, before: Header, after: Header) -> None:
         """Write ``memory.json``."""
