@@ -302,7 +302,7 @@ class PairMemory:
             calibration = Calibration.from_json(header.calibration)
             presence = PresenceState.read(header.calibration)
         except ConfigError as error:
-            warnings.warn(f"the memory is not refined by: {error}", stacklevel=5)
+            warnings.warn(f"queries stay plain: {error}", stacklevel=5)
             return None
         return replace(calibration, presence=presence, feedback=self._read_feedback(header))
 

@@ -132,6 +132,11 @@ def _measure(source: str, flags: _Evaluated, how: EvalOptions, out: Path) -> Rec
             things = _read(source, reading, reco)
             if not len(reco.memory):
                 raise ConfigError(f"the memory {flags.memory} is empty: fill it, or leave out --memory")
+            if reco.memory.calibration is None:
+                raise ConfigError(
+                    f"the memory {flags.memory} has learned nothing about its pairs, so no query would move: run reco "
+                    f"memory build --relearn --memory {flags.memory}, or add pairs"
+                )
             record = evaluate(ask_memory(things, reco.memory.store), reco, how)
             return replace(record, notes=[*record.notes, *cutoff_notes(reco.memory.store.header.calibration)])
     if not needs_encoder(source) and not named and not flags.tune:
