@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from ..config import Settings
 from ..errors import ConfigError, InputError
 from ..values import counted, show, strip_marks
 from .shared import (
@@ -55,7 +54,7 @@ def info_command(*, memory: MemoryOption = None, as_json: JsonOption = False) ->
         "location": store.location,
         "pairs": count,
         "encoder": {"name": fingerprint.name, "digest": fingerprint.digest, "dimension": fingerprint.dimension},
-        "calibration": {name: one for name, one in header.calibration.items() if name not in ("blob", "match")},
+        "calibration": {name: one for name, one in header.calibration.items() if name != "blob"},
         "opinions": len(header.said),
         "unfinished": unfinished(header),
     }
@@ -110,7 +109,7 @@ def remove_command(
     if not ids and source is None:
         raise InputError("nothing to remove: give ids, or --from FILE")
     flags = MemoryFlags(memory)
-    wanted = list(dict.fromkeys([*(ids or []), *(_ids_in(source, flags.settings) if source else [])]))
+    wanted = list(dict.fromkeys([*(ids or []), *(_ids_in(source) if source else [])]))
     with closing(flags.open()) as store:
         found = {name for name, _ in store.payloads(wanted[:_LOOKED_FOR])} if wanted else set()
         removed, left = store.delete(wanted), store.count()
@@ -122,14 +121,14 @@ def remove_command(
     say({"removed": removed, "pairs": left}, text, as_json)
 
 
-def _ids_in(source: str, settings: Settings) -> list[str]:
+def _ids_in(source: str) -> list[str]:
     """The ids of a list, or of a source, also of its rejected rows."""
     from ..data.source import read_lines
     from ..ingest.source import open_source
 
     if (path := Path(source)).suffix.lower() == ".txt":
         return read_lines(path)
-    return [row.id for row in open_source(source, into=settings) if row.id is not None]
+    return [row.id for row in open_source(source) if row.id is not None]
 
 
 def _table(hits: Sequence[dict[str, Any]]) -> str:

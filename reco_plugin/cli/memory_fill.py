@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _SOURCE = typer.Argument(
     metavar="SOURCE",
     help="A table of paths or URLs (.csv, .tsv, .jsonl, .parquet), a folder of images with .txt captions, .tar shards, "
-    "vectors (.npz, .parquet), another memory, or the index of a search engine, as in "
+    "vectors (.npz, .parquet), or the index of a search engine, as in "
     "'postgresql://HOST/DATABASE?table=NAME&text=title'. Other column names than id, image and text are named, as in "
     "'shop.csv?id=sku&image=photo&text=title'. See docs/sources.md.",
 )
@@ -154,7 +154,7 @@ class Fill:
         self.asked = asked
         self.cluster = _cluster_of(asked.engine, given)
         self.settings: Settings = asked.existing if only_known else asked.settings
-        self.rows = open_source(source, model=self.settings.model, into=self.settings)
+        self.rows = open_source(source, model=self.settings.model)
         if self.rows.note:
             typer.echo(f"note: {self.rows.note}", err=True)
         if named:

@@ -80,7 +80,7 @@ def open_rows(source: str | Path) -> Rows:
     rows = _open(where.without("check"))
     if not rows.parts:
         raise DataError(f"{where.name} holds no pairs: it is empty")
-    return replace(rows, name=where.name, check=where.flag("check"))
+    return replace(rows, name=where.name, check=where.flag("check") is not False)
 
 
 def read_pairs(source: str | Path) -> Iterator[Pair]:

@@ -93,9 +93,8 @@ class Rows:
     name: str
     parts: tuple[SourcePart, ...]  # in order
     total: int | None = None  # number of rows, where cheap to count, else None
-    check: bool | None = None  # whether vectors are compared with the captions and pictures at hand; None: unless told
+    check: bool = True  # whether vectors are compared with the captions and pictures at hand
     note: str = ""  # what a user should know of its ids
-    told: bool = False  # a memory, which tells the encoder of its vectors
     folders: tuple[Path, ...] = ()  # base folders of its image paths, each once
     beside: tuple[Path, ...] = ()  # folders of its vectors, where pictures may stand, too
     stamps: Mapping[Path, tuple[int, ...]] = field(default_factory=dict)  # of its tables, from before they were read

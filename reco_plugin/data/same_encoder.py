@@ -44,7 +44,7 @@ class SameEncoder:
     def __init__(self, encoder: EncodesPairs, name: str, rows: Rows, off: str | None = None) -> None:
         self._encoder, self._name, self._rows = encoder, name, rows
         self._off = off or f"give the option check=0, as in '{rows.name}?check=0'"
-        self._wanted = rows.check is not False and not (rows.told and rows.check is None)
+        self._wanted = rows.check
         self._cosines: dict[Modality, list[float]] = {modality: [] for modality in MODALITIES}
         self._looked: dict[Modality, int] = dict.fromkeys(MODALITIES, 0)
         self._away = 0
@@ -85,16 +85,14 @@ class SameEncoder:
     def note(self) -> str | None:
         """How the vectors of each side were checked; None if there were none to check."""
         brought = [modality for modality in MODALITIES if self._looked[modality]]
-        if not brought or (self._rows.told and not self._wanted):
-            return None
-        return "; ".join(map(self._note, brought))
+        return "; ".join(map(self._note, brought)) or None
 
     def _note(self, modality: Modality) -> str:
         found, what = self._cosines[modality], _NAMES[modality]
         if found:
             agree = f"{counted(len(found), f'{what} agrees', f'{what}s agree')} (mean cosine {np.mean(found):.3f})"
             return f"{modality} vectors are of this encoder: {agree}"
-        why = "check=0" if self._rows.check is False else f"no {what} is at hand"
+        why = "check=0" if not self._wanted else f"no {what} is at hand"
         return f"{modality} vectors were not checked to be of this encoder: {why}"
 
     def _compare(self, vectors: Mapping[Modality, Any], payload: Payload) -> None:

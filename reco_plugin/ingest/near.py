@@ -58,9 +58,6 @@ def excluded_images(sources: Sequence[str], reco: Reco) -> Excluded | None:
 
     Raises:
         DataError: a source that cannot be used, or without any image.
-        ConfigError: a source is the memory that is filled.
-        FingerprintMismatch: a memory of another encoder.
-        MemoryStoreError: a memory that cannot be read.
     """
     if not sources:
         return None
@@ -80,7 +77,7 @@ def _images(source: str, reco: Reco) -> Iterator[tuple[str, Any]]:
     """Ids and images, neither decoded nor fetched: of pairs, else of labelled images."""
     found, unpaired = False, None
     try:
-        for row in open_source(source, model=reco.settings.model, into=reco.settings):
+        for row in open_source(source, model=reco.settings.model):
             if not isinstance(row, Rejected):
                 found = True
                 yield row.id, row.image

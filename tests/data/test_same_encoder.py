@@ -78,23 +78,10 @@ def test_the_outcome_says_what_was_compared(write: Write, fill: Callable[[str], 
     assert bare and bare.count("were not checked") == 2
 
 
-def test_raw_pairs_and_memories_that_name_their_encoder_need_no_check(
-    tmp_path: Path, fill: Callable[[str], Outcome], drawings: list[Pair], model: Path
-) -> None:
-    from reco_plugin.ingest.source import open_source
-
+def test_raw_pairs_need_no_check(tmp_path: Path, fill: Callable[[str], Outcome], drawings: list[Pair]) -> None:
     drawings[0].image.save(tmp_path / "a.png")  # type: ignore[union-attr]
     (tmp_path / "raw.csv").write_text(f"id,image,text\na,a.png,{drawings[0].text}\n")
     assert fill(str(tmp_path / "raw.csv")).vectors is None
-    with Reco.open(model, tmp_path / "made") as made:
-        side = np.eye(3, made.encoder.dimension, dtype=np.float32)
-        made.memory.add_records([Records(["a", "b", "c"], side, side, [{"caption": "merged"}] * 3)])
-    with Reco.open(model, ":memory:") as other:
-        options = IngestOptions(rejected=tmp_path / "rejected.jsonl")
-        assert ingest(open_source(tmp_path / "made"), other, options).vectors is None
-        other.memory.remove(["a", "b", "c"])
-        with pytest.raises(FingerprintMismatch, match="3 captions"):
-            ingest(open_source(f"{tmp_path / 'made'}?check=1"), other, options)
 
 
 def test_pictures_behind_urls_are_fetched_unless_they_are_away(

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from reco_plugin import Reco
 from reco_plugin.cli.app import app
-from reco_plugin.errors import ConfigError, EngineError, FingerprintMismatch, InputError
+from reco_plugin.errors import ConfigError, DataError, EngineError, FingerprintMismatch, InputError
 from reco_plugin.ingest import ingest
 from reco_plugin.ingest.options import IngestOptions
 from reco_plugin.ingest.source import name_of, open_source
@@ -172,3 +172,9 @@ def test_the_commands_take_an_index(engine: Served, shop, model: Path, tmp_path:
     assert "would add 0 pairs, 24 unchanged" in synced.stdout, synced.output
     synced = CliRunner().invoke(app, ["memory", "sync", source, "--memory", "m"])
     assert "added 0 pairs, 24 unchanged; the memory holds 24" in synced.stdout, synced.output
+
+
+def test_what_begins_no_source_is_refused_without_its_password() -> None:
+    with pytest.raises(DataError, match="mysql:// begins no source that can be read") as told:
+        open_source("mysql://user:s3cret@db/shop?table=products&text=title")
+    assert "s3cret" not in str(told.value)

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from qdrant_stand_in import serving
 from ray_parts import Drawings
 from typer.testing import CliRunner
 
@@ -26,7 +25,6 @@ from reco_plugin.data.rows import Rows
 from reco_plugin.errors import ArtifactError, ConfigError, DataError, MissingExtra
 from reco_plugin.ingest import IngestOptions, ingest
 from reco_plugin.ingest.prepare import Encoded, Skipped
-from reco_plugin.ingest.source import open_source
 
 ray = pytest.importorskip("ray", reason="pip install 'reco-plugin[ray]'")
 from reco_plugin.ingest import ray_engine  # noqa: E402
@@ -151,26 +149,6 @@ def test_the_result_is_that_of_one_process_and_a_second_run_encodes_nothing(fold
     assert len(again) == ROWS
     assert [type(item) for item in again].count(Skipped) == 33
     assert not any(isinstance(item, Encoded) for item in again)
-
-
-@pytest.mark.usefixtures("cluster")
-def test_a_memory_on_a_server_is_a_source_of_workers_too(folder, model, tmp_path):
-    lists = options(tmp_path / "rejected.jsonl")
-    with ExitStack() as stack:
-        place = stack.enter_context(serving()).url("grpc")
-        with Reco.open(model, place, on_memory_failure="fail") as reco:
-            ingest(rows(folder), reco, lists)
-        source = open_source(place, model=str(model))
-        with Reco.open(model, tmp_path / "here", on_memory_failure="fail") as reco:
-            ingest(source, reco, lists)
-            here = held(reco)
-        with Reco.open(model, tmp_path / "there", on_memory_failure="fail") as reco:
-            assert ingest(source, reco, lists, cluster=ONE).added == 33
-            assert ingest(source, reco, lists).unchanged == 33
-            there = held(reco)
-    assert (there["ids"], there["payloads"]) == (here["ids"], here["payloads"])
-    for side in ("image", "text"):
-        np.testing.assert_array_equal(there[side], here[side])
 
 
 @pytest.mark.usefixtures("cluster")
