@@ -43,10 +43,8 @@ def open_source(source: str | Path, *, model: str | None = None) -> Rows:
         return _open_index_rows(str(source), model)
     where = parse_source(source)
     if is_memory(where):
-        raise ConfigError(
-            f"{where.name.rpartition('@')[2]} is no source: reco memory copy copies a memory, and a file that is behind "
-            "a URL is downloaded first"
-        )
+        shown = where.name.partition("?")[0].rpartition("@")[2]  # without a key
+        raise ConfigError(f"{shown} is no source: reco memory copy copies a memory; download a file first")
     if "://" in where.name and not where.path.exists():
         scheme = where.name.partition("://")[0]
         raise DataError(
