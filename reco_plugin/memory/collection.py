@@ -1,4 +1,4 @@
-"""A Qdrant collection as a memory: made, checked, used through an alias; and what it learned and was told.
+"""A Qdrant collection as a memory: made, checked, used through an alias, with what was learned, and the opinions.
 
 That is one reserved point, without vectors. Its payload holds what was learned, the note of who learns, and each word
 of people under a key of its own, so that two writers do not overwrite each other. ``stamp`` changes with each write:
@@ -155,18 +155,18 @@ def _creation(dimension: int, options: MemoryOptions, metadata: dict[str, Any]) 
     Raises:
         ConfigError: options that Qdrant's request does not have.
     """
-    asked = dict(options.create_collection)
+    body = dict(options.create_collection)
     sparse = {WORDS: models.SparseVectorParams(modifier=models.Modifier.IDF)}
     try:
-        side = {**asked.pop("vectors", {}), "size": dimension, "distance": models.Distance.COSINE}
+        side = {**body.pop("vectors", {}), "size": dimension, "distance": models.Distance.COSINE}
         ours = {"vectors": dict.fromkeys(MODALITIES, side), "sparse_vectors": sparse, "metadata": metadata}
-        made = models.CreateCollection.model_validate({**asked, **ours})
+        made = models.CreateCollection.model_validate({**body, **ours})
     except (TypeError, ValidationError) as error:
         raise ConfigError(
             "memory_options.create_collection: expected the body of Qdrant's request to create a collection, in which "
             f"`vectors` is what those of both sides have in common: {error}"
         ) from error
-    given = {name: getattr(made, name) for name in asked.keys() - ours.keys()}
+    given = {name: getattr(made, name) for name in body.keys() - ours.keys()}
     return {"vectors_config": made.vectors, "sparse_vectors_config": sparse, "metadata": metadata, **given}
 
 

@@ -86,7 +86,7 @@ def make_shard(path: Path, dimension: int) -> None:
     partial = path.with_name(path.name + PARTIAL)
     shutil.rmtree(partial, ignore_errors=True)
     words = {WORDS: qe.EdgeSparseVectorParams(modifier=qe.Modifier.Idf)}
-    # pages are read as they are asked for: vectors in RAM are read whole, 64 MB also for a dozen pairs
+    # pages are read when they are needed: vectors in RAM are read whole, 64 MB also for a dozen pairs
     config = _config(dimension, qe.Memory.Cold, wal_enabled=True, sparse_vectors=words)
     qe.EdgeShard.create(str(partial), config).close()
     partial.rename(path)

@@ -1,4 +1,4 @@
-"""The search index beside the embedded store: made in the background after the first search, and kept in RAM.
+"""The search index beside the embedded store: made in the background after the first search, in RAM.
 
 It only names candidates: the store scores them with its own vectors, so what is found is there and its similarity is
 exact, also with conditions and after deletions. Until it is ready, and for queries for which it names too few, the

@@ -135,7 +135,7 @@ class QdrantMemory(KeptHeader, PointMemory):
         self._write("write", lambda left: client.batch_update_points(self.collection, changes, wait=True, timeout=left))
 
     def _read_again(self) -> None:
-        """Read the header again: another process may have swapped the version, learned or been told something.
+        """Read the header again: another process may have swapped the version, learned, or stored an opinion.
 
         Raises:
             FingerprintMismatch: the version is of another encoder; every search raises it until that changes.
@@ -190,15 +190,15 @@ class QdrantMemory(KeptHeader, PointMemory):
     ) -> list[list[models.ScoredPoint]]:
         """The hits of each request; ``left`` seconds may pass, None: as many as the client allows.
 
-        It is not asked by ``QdrantClient.query_batch_points``: that first copies each number of each request, in
+        It does not go through ``QdrantClient.query_batch_points``: that first copies each number of each request, in
         case a text is to be embedded, which takes half of the CPU of a search.
         """
         if not self._server.by_grpc:
             batch = models.QueryRequestBatch.model_construct(searches=list(requests))
             search = client.http.search_api.query_batch_points
             limits: dict[str, Any] = {"timeout": left}
-            told = search(collection_name=self.collection, query_request_batch=batch, **limits)
-            return [answer.points for answer in told.result or []]
+            answer = search(collection_name=self.collection, query_request_batch=batch, **limits)
+            return [hits.points for hits in answer.result or []]
         message = grpc.QueryBatchPoints(
             collection_name=self.collection,
             query_points=[RestToGrpc.convert_query_request(request, self.collection) for request in requests],
@@ -222,5 +222,5 @@ class QdrantMemory(KeptHeader, PointMemory):
         self, start: Any, size: int, payload: list[str] | bool, *, vectors: bool = False, where: Any = None
     ) -> tuple[list[Any], Any]:
         client = self._live()
-        asked: Any = {"limit": size, "offset": start, "with_payload": payload, "with_vectors": vectors and _SIDES}
-        return self._run("read", lambda left: client.scroll(self.collection, where or PAIRS, timeout=left, **asked))
+        how: Any = {"limit": size, "offset": start, "with_payload": payload, "with_vectors": vectors and _SIDES}
+        return self._run("read", lambda left: client.scroll(self.collection, where or PAIRS, timeout=left, **how))

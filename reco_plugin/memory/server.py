@@ -192,37 +192,37 @@ class Server:
 
     def _error(self, fault: Fault, doing: str, *, within_s: int, patient: bool) -> MemoryStoreError:
         """Our error for one of the server; no message contains the key."""
-        setting, kind, said = f"memory_options.{'write_' if patient else ''}timeout_s", MemoryStoreError, fault.text
+        setting, kind, text = f"memory_options.{'write_' if patient else ''}timeout_s", MemoryStoreError, fault.text
         match fault.kind:
             case "busy":
                 kind = MemoryOverloaded
-                said = (
+                text = (
                     f"the server limits the rate of requests and asks to wait {fault.wait_s} s, beyond the {within_s} "
                     f"s that the call may take. Send fewer, or raise {setting}"
                 )
             case "late":
                 kind = MemoryTimeout
                 again = "; what was sent may be stored all the same, and can be sent again" if patient else ""
-                said = f"no answer in time ({said}). See its load, or raise memory_options.timeout_s{again}"
+                text = f"no answer in time ({text}). See its load, or raise memory_options.timeout_s{again}"
             case "down":
                 kind = MemoryUnavailable
                 tried = f", for {within_s} s ({setting})" if patient else ""
-                said = (
-                    f"{said or 'no answer'}{tried}. Is a Qdrant server running there? {_START} (REST is "
+                text = (
+                    f"{text or 'no answer'}{tried}. Is a Qdrant server running there? {_START} (REST is "
                     "http://host:6333, gRPC grpc://host:6334; with TLS https:// or grpcs://, and a private authority's "
                     f"certificate in memory_options.ca_file){proxy_of(self.location)}"
                 )
             case "key":
                 found = "none was sent" if self.api_key is None else "the server refuses the one that was sent"
-                said = f"{said}. Check the API key: {found}. Set RECO_MEMORY_API_KEY, to a key that may do this"
+                text = f"{text}. Check the API key: {found}. Set RECO_MEMORY_API_KEY, to a key that may do this"
             case "absent":
-                said = (
-                    f"{said}. The collection is gone (see `reco memory versions`), or what answers there is no Qdrant "
+                text = (
+                    f"{text}. The collection is gone (see `reco memory versions`), or what answers there is no Qdrant "
                     "server of a version that the client knows"
                 )
             case "broken" | "lost":  # a restart may fix it
-                kind, said = MemoryUnavailable, f"{said}. The server's log has more"
-        return kind(f"cannot {doing} the memory at {self.location!r}: {said}")
+                kind, text = MemoryUnavailable, f"{text}. The server's log has more"
+        return kind(f"cannot {doing} the memory at {self.location!r}: {text}")
 
 
 @dataclass(frozen=True)

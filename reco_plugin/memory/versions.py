@@ -47,7 +47,7 @@ class Version:
     number: int  # counts up from 1; 0 for a plain folder without other versions
     live: bool  # in use
     finished: bool  # completely built
-    header: Header  # its encoder, and what was learned and said
+    header: Header  # its encoder, and what was learned, and the opinions
     count: Callable[[], int | None]
 
     @cached_property
@@ -143,8 +143,8 @@ class Versions(ABC):
     def prune(self) -> list[str]:
         """Delete versions that are not in use, except the newest finished one; returns their names."""
         idle = [version for version in self.all() if not version.live]
-        kept = [version.name for version in idle if version.finished][-1:]
-        return [version.name for version in idle if version.name not in kept and self._delete(version.name)]
+        newest = [version.name for version in idle if version.finished][-1:]
+        return [version.name for version in idle if version.name not in newest and self._delete(version.name)]
 
     def in_use(self, fingerprint: Fingerprint) -> Version | None:
         """The version in use; None if there is none yet.
