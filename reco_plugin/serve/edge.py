@@ -13,7 +13,7 @@ from .settings import ServeSettings
 from .versions import VersionInUse
 
 _BATCHED = 64  # requests that wait for a batch, one and the next
-_LOOK_S, _RETRY_S = 0.01, 1.0
+_LOOK_S = 0.01
 
 
 class Budget:
@@ -39,7 +39,7 @@ class Budget:
     def refusal(self) -> Failure:
         """What is answered where there is no room."""
         message = f"requests take {self.taken:,} of {self.most:,} bytes (max_pending_bytes): try again later"
-        return Failure(429, "too_many_bytes", message, retry_after_s=_RETRY_S)
+        return Failure(429, "too_many_bytes", message)
 
 
 class Edge:

@@ -23,8 +23,6 @@ from ..errors import (
     VectorError,
 )
 
-_RETRY_S = 1.0
-
 
 @dataclass(frozen=True)
 class Failure:
@@ -34,7 +32,6 @@ class Failure:
     code: str  # for programs, such as ``image_too_large``
     message: str  # for people: the value and what to do
     param: str | None = None  # field of the request, as in ``input[3]``
-    retry_after_s: float | None = None  # when a retry makes sense
 
     @property
     def kind(self) -> str:
@@ -67,7 +64,7 @@ class Refused(Exception):
         self.failure = failure
 
 
-STOPPING = Failure(503, "stopping", "the service is stopping: use another one, or try later", retry_after_s=_RETRY_S)
+STOPPING = Failure(503, "stopping", "the service is stopping: use another one, or try later")
 """Answered while the service stops."""
 _KINDS = {
     401: "authentication_error",
@@ -115,6 +112,5 @@ def failure_of(error: BaseException) -> Failure:
         return error.failure
     for kind, status, code, message in _TABLE:
         if isinstance(error, kind):
-            retry = _RETRY_S if status in (429, 503) else None
-            return Failure(status, code, message or str(error), retry_after_s=retry)
+            return Failure(status, code, message or str(error))
     return Failure(500, "internal_error", f"the service failed to answer; {_LOGGED}")

@@ -119,9 +119,9 @@ class Keys:
         return Failure(401, "key_missing", f"this needs a key with the right {right}: {how}")
 
     def _find(self, given: str) -> CallerKey | None:
-        sent = [_hash(given.encode("latin-1")), _hash(given.encode())]  # sent as UTF-8, or as Latin-1
+        sent = _hash(given.encode("latin-1"))  # as headers are decoded
         known = [*self._set, *self._read, *self._token]  # all are compared: constant time
-        fits = [key for key in known for one in sent if hmac.compare_digest(one, key.digest)]
+        fits = [key for key in known if hmac.compare_digest(sent, key.digest)]
         return fits[0] if fits else None
 
     def _look(self) -> tuple[int, int, int] | None:

@@ -26,7 +26,6 @@ from ..counters import SECONDS, Histogram
 from .failures import STOPPING, Failure, Refused
 
 T = TypeVar("T")
-_RETRY_S = 1.0
 _GIVEN_UP = Failure(503, "given_up", "no client waits for the answer any more")
 _LOOK_S = 0.02
 
@@ -155,7 +154,9 @@ class Lanes:
         self._bulk = CapacityLimiter(2 * threads)  # one decodes while the other one's batch is encoded
         self._unbounded = CapacityLimiter(math.inf)  # what bounds a thread is above: a call that hangs keeps its share
         self._calls: dict[LaneCall, None] = {}  # that wait or run, the oldest first
-        self._inputs, self._closed = 0, False
+        self.inputs = 0
+        """Of the calls that wait or run."""
+        self._closed = False
         self._lock = threading.Lock()
 
     async def run(self, call: Callable[[], T], inputs: int = 1, *, bulk: bool = False) -> tuple[T, float]:
@@ -209,20 +210,15 @@ class Lanes:
             raise Refused(STOPPING)
         if len(self._calls) < self._threads:
             return
-        waiting = self._inputs - sum(ticket.inputs for ticket in islice(self._calls, self._threads))
+        waiting = self.inputs - sum(ticket.inputs for ticket in islice(self._calls, self._threads))
         if waiting + inputs > self._queue and (waiting or not self._queue):
             message = f"{waiting:,} inputs wait already, the limit is {self._queue:,} (queue): try again later"
-            raise Refused(Failure(429, "queue_full", message, retry_after_s=_RETRY_S))
+            raise Refused(Failure(429, "queue_full", message))
 
     @property
     def pending(self) -> int:
         """Calls that wait or run."""
         return len(self._calls)
-
-    @property
-    def inputs(self) -> int:
-        """Inputs of the calls that wait or run."""
-        return self._inputs
 
     def hangs(self, deadlines: float) -> bool:
         """Whether as many calls as compute at the same time have taken so many deadlines."""
@@ -248,7 +244,7 @@ class Lanes:
         ticket = LaneCall(self._places, inputs, bulk=bulk)
         with self._lock:
             self._calls[ticket] = None
-            self._inputs += inputs
+            self.inputs += inputs
         return ticket
 
     def _begin(self, ticket: LaneCall) -> None:
@@ -260,6 +256,6 @@ class Lanes:
     def _end(self, ticket: LaneCall) -> None:
         with self._lock:
             del self._calls[ticket]
-            self._inputs -= ticket.inputs
+            self.inputs -= ticket.inputs
         if ticket.limiter is not None:
             ticket.limiter.release_on_behalf_of(ticket)

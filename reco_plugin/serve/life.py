@@ -25,7 +25,7 @@ from .failures import Failure, Refused
 from .hosts import unknown_host
 from .lanes import Lanes, take_place
 from .logs import LOGGER, request_id
-from .routes import PROBES, BodyRefused, is_form, routed, shape_for_all, to_response
+from .routes import PROBES, BodyRefused, routed, shape_for_all, to_response
 from .schemas import most_items
 from .wire import Answer, answer_json, write_json
 
@@ -101,7 +101,7 @@ class Life:
             size = most
         if size > SMALL:
             budget, late = self.edge.budget, self.late
-            count, self.late = min(size * (1 if is_form(self.sent) else 2), budget.most), budget.refusal
+            count, self.late = min(2 * size, budget.most), budget.refusal
             await budget.take(count)
             self._held, self.late = count, late
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import re
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_type_hints
@@ -41,8 +40,8 @@ MOST_VALUES = 1_000_000
 _SIGNS = b",[{:"
 _SLASHES = re.compile("/{2,}")
 _TWICE = re.compile("(/v1){2,}/")
-THROTTLED = {"x-amzn-errortype": "ThrottlingException"}
-"""Headers of 429 and 503 in every dialect: OpenSearch (ml-commons) tries again only where it reads this."""
+AGAIN = {"retry-after": "1", "x-amzn-errortype": "ThrottlingException"}
+"""Headers of 429 and 503 in every dialect: OpenSearch (ml-commons) tries again only where it reads the second."""
 
 
 class BodyRefused(HTTPException):
@@ -143,15 +142,6 @@ def memory_routes() -> APIRouter:
     )
 
 
-def is_form(sent: Mapping[bytes, bytes]) -> bool:
-    """Whether a body is a form with files, by the headers that were sent; their case says nothing.
-
-    >>> is_form({b"content-type": b"Multipart/Form-Data; boundary=x"})
-    True
-    """
-    return sent.get(b"content-type", b"").lower().startswith(b"multipart/form-data")
-
-
 def routed(scope: Scope) -> Scope:
     """The scope by which a route is found, with the meaning of the prefix in its state.
 
@@ -197,10 +187,8 @@ def to_failure(error: Exception) -> Failure:
 def to_response(failure: Failure, shape: Shape, more: Mapping[str, str] | None = None) -> Response:
     """The response to a failure, with further headers."""
     headers: dict[str, str] = {}
-    if failure.retry_after_s is not None:
-        headers["retry-after"] = str(max(1, math.ceil(failure.retry_after_s)))
     if failure.status in (429, 503):
-        headers.update(THROTTLED)
+        headers |= AGAIN
     if failure.status == 401:
         headers["www-authenticate"] = "Bearer"
     response = answer_json(write_json(shape(failure)))

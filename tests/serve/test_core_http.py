@@ -185,22 +185,22 @@ def test_methods_that_are_allowed_are_named(reading):
 
 
 @pytest.mark.parametrize(
-    ("error", "status", "code", "retry"),
+    ("error", "status", "code"),
     [
-        (SessionOverloaded("the secret of 10.0.0.7:8001"), 429, "model_server_overloaded", True),
-        (SessionUnavailable("the secret of 10.0.0.7:8001"), 503, "model_server_unavailable", True),
-        (SessionTimeout("the secret of 10.0.0.7:8001"), 504, "model_server_timeout", False),
-        (SessionError("the secret of /srv/models"), 500, "encoder_failed", False),
-        (MemoryOverloaded("the secret of 10.0.0.8:6333"), 503, "memory_overloaded", True),
-        (MemoryTimeout("the secret of 10.0.0.8:6333"), 504, "memory_timeout", False),
-        (MemoryUnavailable("the secret of 10.0.0.8:6333"), 503, "memory_unavailable", True),
-        (MemoryLocked("the secret of /srv/memory"), 503, "memory_unavailable", True),
-        (ZeroDivisionError("the secret of line 3"), 500, "internal_error", False),
+        (SessionOverloaded("the secret of 10.0.0.7:8001"), 429, "model_server_overloaded"),
+        (SessionUnavailable("the secret of 10.0.0.7:8001"), 503, "model_server_unavailable"),
+        (SessionTimeout("the secret of 10.0.0.7:8001"), 504, "model_server_timeout"),
+        (SessionError("the secret of /srv/models"), 500, "encoder_failed"),
+        (MemoryOverloaded("the secret of 10.0.0.8:6333"), 503, "memory_overloaded"),
+        (MemoryTimeout("the secret of 10.0.0.8:6333"), 504, "memory_timeout"),
+        (MemoryUnavailable("the secret of 10.0.0.8:6333"), 503, "memory_unavailable"),
+        (MemoryLocked("the secret of /srv/memory"), 503, "memory_unavailable"),
+        (ZeroDivisionError("the secret of line 3"), 500, "internal_error"),
     ],
 )
-def test_each_error_has_its_status(error, status, code, retry):
+def test_each_error_has_its_status(error, status, code):
     failure = failure_of(error)
-    assert (failure.status, failure.code, failure.retry_after_s is not None) == (status, code, retry)
+    assert (failure.status, failure.code) == (status, code)
     assert "secret" not in failure.message
 
 

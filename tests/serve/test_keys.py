@@ -136,10 +136,9 @@ def test_a_bad_file_is_refused_and_its_keys_are_not_shown(tmp_path: Path, text: 
     assert "s3cret" not in repr(ServeSettings(api_keys=["s3cret"], admin_key="s3cret"))
 
 
-@pytest.mark.parametrize("sent", ["schlüssel".encode(), "schlüssel".encode("latin-1")])
-def test_a_key_may_be_of_any_alphabet(sent: bytes) -> None:
+def test_a_key_may_be_of_any_alphabet() -> None:
     keys = Keys(ServeSettings(api_keys=["schlüssel"]), "token-of-this-machine")
-    assert keys.check("read", {b"api-key": sent}) == "api_keys[0]"
+    assert keys.check("read", {b"api-key": "schlüssel".encode()}) == "api_keys[0]"
     assert keys.check("write", {b"authorization": b"Bearer token-of-this-machine"}) == "this machine"
     for header in (b"Basic: k", b"Bearer", b""):
         with pytest.raises(Refused):

@@ -80,6 +80,6 @@ def router(edge: Edge) -> APIRouter:
         """Whether requests should be sent here, as ``/readyz``."""
         state = request.app.state.health.ready()
         if state.reasons:
-            raise Refused(Failure(503, "not_ready", "; ".join(state.reasons), retry_after_s=1.0))
+            raise Refused(Failure(503, "not_ready", "; ".join(state.reasons)))
 
     return routes
