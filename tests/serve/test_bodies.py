@@ -134,15 +134,6 @@ def all_of(connection: socket.socket) -> bytes:
     return b"".join(iter(lambda: connection.recv(65536), b""))
 
 
-def test_past_the_time_to_stop_a_body_that_does_not_end_is_503(filled, live):
-    with live(filled, shutdown_s=1) as (url, server), connected(url, head("/v1/explain", 9), b"{") as begun:
-        wait_until(lambda: server.server_state.tasks)
-        server.should_exit = True
-        answer = all_of(begun)
-    assert answer.startswith(b"HTTP/1.1 503")
-    assert b"stopping" in answer
-
-
 @pytest.mark.parametrize(
     ("path", "key"), [("/v1/embeddings", "error"), ("/v2/embed", "message"), ("/v1/multimodalembeddings", "detail")]
 )

@@ -60,14 +60,6 @@ def test_refined_vectors_are_those_of_reco(embedder, filled):
     assert np.array_equal([row.frozen for row in answer.rows[:3]], filled.embed_texts(TEXTS, refine=False))
 
 
-def test_vectors_are_refined_without_an_encoder(embedder, filled):
-    frozen = filled.embed_texts(TEXTS, refine=False)
-    before = filled.counters.encode_s["text"].to_dict()["count"]
-    answer = embedder.embed(EmbedRequest([Item(row.tolist(), "text") for row in frozen], refine=True))
-    assert filled.counters.encode_s["text"].to_dict()["count"] == before
-    assert np.allclose(answer.vectors, filled.refine(frozen, modality="text").vectors, atol=1e-6)
-
-
 def test_options_reach_the_refinement(embedder, filled):
     where = {"colour": "green"}
     answer = embedder.embed(texts(refine=True, explain=True, options=RefineOptions(k=2, where=where)))
@@ -76,16 +68,6 @@ def test_options_reach_the_refinement(embedder, filled):
     found = {used.id for row in answer.rows for used in row.used}
     hidden = embedder.embed(texts(refine=True, explain=True, options=RefineOptions(exclude=tuple(found))))
     assert not found & {used.id for row in hidden.rows for used in row.used}
-
-
-def test_an_explanation_is_what_reco_explains(embedder, filled):
-    answer = embedder.embed(texts(refine=True, explain=True))
-    whole = filled.embed(TEXTS, modality="text", refine=True, explain=True)
-    for row, used in enumerate(one.used for one in answer.rows):
-        assert [one.id for one in used] == whole.neighbours.ids[row]
-        assert np.allclose([one.weight for one in used], whole.weights[row, : len(used)], atol=1e-6)
-        assert np.allclose([one.reliability for one in used], whole.reliability[row, : len(used)], atol=1e-6)
-        assert np.allclose([one.similarity for one in used], whole.neighbours.similarity[row, : len(used)], atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -58,15 +58,6 @@ def test_what_is_stored_is_what_reco_stores(empty, filled_twin, admin, pairs_jso
     }
 
 
-def test_pairs_of_vectors_need_no_encoder(empty, reco, admin):
-    image, text = reco.embed_texts(["one", "two"], refine=False)
-    pair = {"id": "v/1 ä", "image_vector": image.tolist(), "text_vector": text.tolist(), "payload": {"n": None}}
-    assert empty.post("/v1/memory/pairs", json={"pairs": [pair]}, headers=admin).json()["stored"] == 1
-    (found,) = empty.get("/v1/memory/pairs", params={"id": "v/1 ä", "vectors": "float"}, headers=admin).json()["data"]
-    assert np.allclose(found["image_vector"], image, atol=1e-6)
-    assert found["payload"] == {"n": None}
-
-
 def test_one_bad_pair_refuses_all(empty, reco, admin, red_square):
     good = {"id": "good", "text": "red", "image": red_square}
     bad = [

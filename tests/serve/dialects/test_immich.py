@@ -67,12 +67,6 @@ def test_texts_are_refined_and_images_are_not(client: TestClient, filled: Reco, 
     assert {name: found.json()[name] for name in ("imageWidth", "imageHeight")} == {"imageWidth": 40, "imageHeight": 30}
 
 
-def test_a_text_of_blanks_is_none(client: TestClient) -> None:
-    for blank in ("", " "):
-        found = client.post("/predict", data=entries("textual"), files={"text": (None, blank)})
-        assert found.status_code == 400 and "a text is empty" in found.json()["detail"]
-
-
 def test_immichs_own_client(filled: Reco, live: Any, red_square: str, tmp_path: Path) -> None:
     if not (node := shutil.which("node")):
         pytest.skip("immich's client needs node")

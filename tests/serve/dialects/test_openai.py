@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-import json
-import shutil
-import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,21 +15,8 @@ from starlette.testclient import TestClient
 
 from reco_plugin import Reco
 
-NPM = "openai@7.57.0"
 TEXTS = ["a small red circle", "a large blue square"]
 LONG = "a red circle " * 50
-SCRIPT = """
-import OpenAI from "openai";
-const [baseURL, image] = process.argv.slice(2);
-const client = new OpenAI({ baseURL, apiKey: "any", maxRetries: 0 });
-const plain = await client.embeddings.create({ model: "clip", input: ["a small red circle", image] });
-const floats = await client.embeddings.create({ model: "clip", input: "a fox", encoding_format: "float" });
-let failed;
-try { await client.embeddings.create({ model: "clip", input: "a fox", dimensions: 3 }); }
-catch (error) { failed = { name: error.constructor.name, status: error.status, code: error.code, param: error.param }; }
-const vectors = plain.data.map((one) => Array.from(one.embedding));
-console.log(JSON.stringify({ vectors, floats: floats.data[0].embedding, usage: plain.usage, failed }));
-"""
 
 
 @pytest.fixture
@@ -104,37 +87,6 @@ class TestPythonClient:
         with openai.OpenAI(base_url=f"{url}/refined/v1", api_key="any") as refined:
             answer = refined.embeddings.create(model="clip", input=TEXTS)
         assert np.allclose([one.embedding for one in answer.data], filled.embed_texts(TEXTS), atol=1e-5)
-
-
-@pytest.fixture(scope="session")
-def npm_client(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    node, npm = shutil.which("node"), shutil.which("npm")
-    if not node or not npm:
-        pytest.skip("the npm client needs node and npm")
-    folder = tmp_path_factory.mktemp("npm")
-    (folder / "package.json").write_text('{"type": "module"}')
-    (folder / "main.js").write_text(SCRIPT)
-    command = [npm, "install", "--no-audit", "--no-fund", "--ignore-scripts", NPM]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
-    if done.returncode:
-        pytest.skip(f"npm cannot fetch {NPM}: {done.stderr[-200:]}")
-    return folder
-
-
-@pytest.mark.slow
-def test_npm_client(npm_client: Path, url: str, filled: Reco, red_square: str, picture: Image.Image) -> None:
-    command = ["node", "main.js", f"{url}/v1", f"data:image/png;base64,{red_square}"]
-    done = subprocess.run(command, cwd=npm_client, capture_output=True, text=True, timeout=60, check=True)
-    said = json.loads(done.stdout)
-    assert np.allclose(said["vectors"][0], filled.embed_texts(TEXTS[:1], refine=False)[0], atol=1e-6)
-    assert np.allclose(said["vectors"][1], filled.embed_images([picture], refine=False)[0], atol=1e-5)
-    assert np.allclose(said["floats"], filled.embed_texts(["a fox"], refine=False)[0], atol=1e-6)
-    assert said["failed"] == {
-        "name": "BadRequestError",
-        "status": 400,
-        "code": "unsupported_dimensions",
-        "param": "dimensions",
-    }
 
 
 def ask(client: TestClient, **body: Any) -> dict[str, Any]:

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 from starlette.testclient import TestClient
 
 from reco_plugin import Reco
@@ -14,18 +13,6 @@ from reco_plugin import Reco
 
 class TestTitan:
     """OpenSearch's ``text_image_embedding``, which writes ``"null"`` where a field is missing."""
-
-    def test_text_image_and_both(self, client: TestClient, filled: Reco, red_square: str, picture: Image.Image) -> None:
-        def embed(text: str, image: str) -> Any:
-            response = client.post("/titan", json={"inputText": text, "inputImage": image})
-            assert response.status_code == 200, response.text
-            return response.json()["embedding"]
-
-        text, image = filled.embed_texts(["a fox"], refine=False)[0], filled.embed_images([picture], refine=False)[0]
-        both = (text + image) / np.linalg.norm(text + image)  # direction of the mean
-        assert np.allclose(embed("a fox", "null"), text, atol=1e-5)
-        assert np.allclose(embed("null", red_square), image, atol=1e-5)
-        assert np.allclose(embed("a fox", red_square), both, atol=1e-5)
 
     def test_null_is_a_title_where_no_image_is_spoken_of(self, client: TestClient, filled: Reco) -> None:
         """OpenSearch always sends both fields."""

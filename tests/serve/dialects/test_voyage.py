@@ -54,20 +54,6 @@ class TestVoyageClient:
 class TestWeaviateThroughVoyage:
     """What multi2vec-voyageai sends and how it reads the answer."""
 
-    def test_request_and_answer(self, client: TestClient, red_square: str, filled: Reco) -> None:
-        image = {"type": "image_base64", "image_base64": f"data:image/png;base64,{red_square}"}
-        body = {
-            "inputs": [{"content": [{"type": "text", "text": "a fox"}]}, {"content": [image]}],
-            "model": "clip-reco",
-            "truncation": True,
-            "input_type": "query",
-        }
-        response = client.post("/v1/multimodalembeddings", json=body)
-        assert response.status_code == 200
-        data = response.json()["data"]
-        assert [type(one["embedding"][0]) for one in data] == [float, float]
-        assert np.allclose(data[0]["embedding"], filled.embed_texts(["a fox"])[0], atol=1e-5)
-
     def test_an_empty_title_beside_a_picture_is_zeros(self, client: TestClient, red_square: str) -> None:
         """It asks for one vector each, adds them, and compares directions: the object is its picture."""
         image = {"type": "image_base64", "image_base64": f"data:image/png;base64,{red_square}"}
