@@ -8,12 +8,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+from live_service import wait_until
 from starlette.testclient import TestClient
 
 from reco_plugin import Pair, Reco
@@ -204,21 +204,14 @@ def test_trust_is_learned_anew_when_the_memory_has_doubled_or_halved(reco):
     assert (reco.memory.calibration, reco.memory.store.header.calibration) == (None, {})
 
 
-def until(done: Callable[[], bool]) -> None:
-    end = time.monotonic() + 60
-    while not done():
-        assert time.monotonic() < end
-        time.sleep(0.02)
-
-
 def test_a_service_learns_behind_its_writes(reco):
     reco.memory.learner.behind = True
     reco.memory.add(made(reco, 320))
-    until(lambda: pairs_known(reco) == 320)
-    until(lambda: not threads())
+    wait_until(lambda: pairs_known(reco) == 320)
+    wait_until(lambda: not threads())
     version = reco.memory.version
     reco.memory.add(made(reco, 3, "new", seed=1))
-    until(lambda: not threads())
+    wait_until(lambda: not threads())
     assert np.isfinite(reco.memory.store.caption_scores(["new0", "new1", "new2"])).all()
     assert (pairs_known(reco), reco.memory.version > version + 1) == (320, True)
 
@@ -244,10 +237,10 @@ def test_a_search_that_fails_leaves_its_pairs_to_the_next_write(behind, reco, mo
     with monkeypatch.context() as patch, pytest.warns(UserWarning, match="no search"):
         patch.setattr(reco.memory.store, "search", failing)
         reco.memory.add(made(reco, 70, "lost", seed=1))
-        until(lambda: not threads())
+        wait_until(lambda: not threads())
     assert reco.memory.store.count_unjudged() == 70
     reco.memory.add(made(reco, 1, "next", seed=2))
-    until(lambda: not threads())
+    wait_until(lambda: not threads())
     assert (judged(reco), pairs_known(reco)) == (True, 320)
 
 
@@ -262,11 +255,11 @@ def test_pairs_that_a_stopped_process_did_not_judge_are_judged_by_the_next(model
             reco.memory.learner.behind = True
             patch.setattr(learner.Learner, "_judge_behind", lambda _: None)  # stopped before
             reco.memory.add(made(reco, 5, "new", seed=int(time.monotonic_ns() % 1000)))
-            until(lambda: not threads())
+            wait_until(lambda: not threads())
             assert not judged(reco)
         with Reco.open(model, memory=tmp_path / "m") as reco:
             go_on(reco)
-            until(lambda: not threads())
+            wait_until(lambda: not threads())
             assert (judged(reco), pairs_known(reco)) == (True, 320)
 
 
@@ -286,7 +279,7 @@ def test_pairs_that_come_while_trust_is_learned_are_judged_after_it(reco, monkey
     assert read.wait(60)
     reco.memory.add(made(reco, 70, "late", seed=1))
     late.set()
-    until(lambda: not threads())
+    wait_until(lambda: not threads())
     assert (judged(reco), pairs_known(reco), len(reco.memory)) == (True, 320, 390)
 
 
@@ -317,7 +310,7 @@ def test_a_learning_that_was_killed_is_not_begun_again_by_the_next_pair(model, t
     with Reco.open(model, memory=folder) as reco, TestClient(create_app(ServeSettings(), reco)) as client:
         for row in range(2):
             reco.memory.add(made(reco, 1, f"next{row} ", seed=row))
-            until(lambda: not threads())
+            wait_until(lambda: not threads())
         assert (begun, pairs_known(reco), len(reco.memory)) == ([], 0, 322)
         [told] = [record.getMessage() for record in caplog.records if "calibration from" in record.getMessage()]
         assert re.search(r"calibration from 320 pairs began on .* and has not ended\. .*--relearn`", told)
@@ -329,7 +322,7 @@ def test_a_learning_that_was_killed_is_not_begun_again_by_the_next_pair(model, t
         assert (begun, pairs_known(reco)) == ([322], 322)
         assert "reco_learning_unfinished 0.0" in client.get("/metrics").text
         reco.memory.add(made(reco, 330, "more", seed=9))  # doubles it
-        until(lambda: pairs_known(reco) == 652)
+        wait_until(lambda: pairs_known(reco) == 652)
 
 
 def test_a_service_learns_from_many_pairs_in_a_process_of_its_own(reco, monkeypatch):
@@ -344,7 +337,7 @@ def test_a_service_learns_from_many_pairs_in_a_process_of_its_own(reco, monkeypa
     for behind, rows, apart in ((True, 300, []), (True, 310, [310]), (False, 311, [310])):
         reco.memory.learner.behind = behind
         reco.memory.add(made(reco, rows, f"{rows} "))
-        until(lambda: not threads())
+        wait_until(lambda: not threads())
         assert begun == apart
         reco.memory.learner.behind = False
         reco.memory.remove(all_ids(reco))

@@ -106,12 +106,11 @@ def recovers(client: Client, plain: Reco) -> None:
     """Wait until queries are refined again; in between each was answered."""
     wait_until(lambda: client.refine(plain.embed_texts([TEXT], refine=False), modality="text").degraded is None, 30)
     assert client.circuit.state == "closed"
-    assert answers(client, plain) is None
 
 
 def test_killed_and_started_again(process: Process, plain: Reco) -> None:
     with Client(process.url, degrade_after_s=LIMIT_S) as client:
-        assert answers(client, plain) is None
+        recovers(client, plain)
         process.send(signal.SIGKILL)
         assert {answers(client, plain) for _ in range(6)} == {"service_error", "service_circuit_open"}
         with pytest.raises(SessionError):
@@ -123,7 +122,7 @@ def test_killed_and_started_again(process: Process, plain: Reco) -> None:
 def test_hanging_and_going_on(process: Process, plain: Reco, monkeypatch: pytest.MonkeyPatch) -> None:
     sent = Counted()
     with Client(process.url, degrade_after_s=LIMIT_S, transport=sent) as client:
-        assert answers(client, plain) is None
+        recovers(client, plain)
         sent.limits.clear()
         process.send(signal.SIGSTOP)  # connections are accepted, and never answered
         now = time.monotonic()

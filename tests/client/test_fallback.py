@@ -82,20 +82,21 @@ def test_vectors_to_refine_come_back_as_they_were_and_the_caller_is_warned_once(
 @quiet
 def test_after_some_failures_the_service_is_not_asked_until_one_call_probes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client_module, "_FAILURES", 3)
-    monkeypatch.setattr(client_module, "_RETRY_S", 0.2)
     service = Served()
     client = service.client()
+    now = [1000.0]
+    monkeypatch.setattr(client._breaker, "_clock", lambda: now[0])
     service.trouble = down
     reasons = [client.refine(PLAIN, modality="text").degraded for _ in range(6)]
     assert reasons == ["service_error"] * 3 + ["service_circuit_open"] * 3
     assert len(service.asked) == 3
     assert (client.circuit.state, client.circuit.opened) == ("open", 1)
-    time.sleep(0.25)
+    now[0] += 10.0
     assert client.refine(PLAIN, modality="text").degraded == "service_error"
     assert len(service.asked) == 4
     service.trouble = None
     assert client.refine(PLAIN, modality="text").degraded == "service_circuit_open"
-    time.sleep(0.25)
+    now[0] += 10.0
     assert client.refine(PLAIN, modality="text").degraded is None
     assert client.circuit.state == "closed"
 

@@ -41,7 +41,7 @@ def test_an_encoder_that_fails_stops_all_stages(
     with pytest.raises(SessionError, match="fell over"):
         fill(source, shop)
     assert calls == [7, 7, 7]
-    assert our_threads() == before
+    assert our_threads() <= before
     assert len(shop.memory) == 14  # whole batches
     monkeypatch.undo()
     assert fill(source, shop).unchanged == 14
@@ -64,7 +64,7 @@ def test_an_interrupt_leaves_whole_batches(
     monkeypatch.setattr(Writer, "records", interrupted)
     with pytest.raises(KeyboardInterrupt):
         fill(source, shop)
-    assert our_threads() == before
+    assert our_threads() <= before
     assert len(shop.memory) == 14
     monkeypatch.undo()
     assert fill(source, shop).unchanged == 14

@@ -53,7 +53,7 @@ def killed(seconds: float, *told: Any) -> Iterator[None]:
         process = start(*told)
         time.sleep(moments.uniform(0.3, 0.9) * seconds)
         process.kill()
-        assert process.wait() == -9
+        assert process.wait() in (-9, 0), "it may have been quicker than the run that was timed"
         yield
     run(*told)
 

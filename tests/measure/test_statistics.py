@@ -20,7 +20,7 @@ from reco_plugin.measure.statistics import (
 
 Drawn = tuple[np.ndarray, np.ndarray | None]
 Rng = np.random.Generator
-SHOPS = 200  # of each null
+SHOPS = 100  # of each null
 
 
 def skewed(rng: Rng, queries: int, drops: float, fall: float, noise: float = 0.0) -> Drawn:

@@ -55,7 +55,7 @@ def fragile(start_server: Callable[..., TritonServer], model: Path, slow_models:
 
 def test_the_deadline_is_kept_when_the_model_is_slow(server):
     assert when_idle(slow(server), 3) == 3
-    with pytest.raises(SessionTimeout, match=r"slow failed on .*within 0\.(1|09\d*) s.*triton_timeout_s"):
+    with pytest.raises(SessionTimeout, match=r"slow failed on .*within 0\.\d+ s.*triton_timeout_s"):
         slow(server, timeout=0.1).run(rounds(SECOND))
     assert when_idle(slow(server), 5) == 5
 
