@@ -17,6 +17,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 
+MARKS = "not (browser or torch or fetched or ray or jvm or docker)"  # as `make test`
+
 # what is wrong, old text, new text, tests that may notice; the old text stands exactly once in the package
 FAULTS = (
     (
@@ -96,7 +98,7 @@ def plant(tree: Path, old: str, new: str) -> str:
 def failing(tree: Path, *tests: str) -> str:
     """The first test that fails; nothing if all pass."""
     there = [one for one in tests if (tree / one.partition("::")[0]).exists()]
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-m", "not docker", *there]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-m", MARKS, *there]
     env = {**os.environ, "PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=tree, env=env, capture_output=True, text=True, check=False)
     failed = re.findall(r"^FAILED (\S+)", done.stdout, re.MULTILINE)
