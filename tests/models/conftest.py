@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,17 +17,10 @@ WriteEncoder = Callable[..., str]
 
 
 @pytest.fixture(autouse=True, scope="session")
-def one_thread_and_each_graph_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def one_thread() -> None:
     """Two test processes share two cores. Tests that need no torch do without."""
-    if "torch" not in sys.modules:
-        yield
-        return
-    import torch
-    from exported_once import graphs_are_made_once
-
-    torch.set_num_threads(1)
-    with graphs_are_made_once(tmp_path_factory):
-        yield
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

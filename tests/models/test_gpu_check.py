@@ -47,7 +47,7 @@ def test_an_onnxruntime_without_cuda_is_named(monkeypatch: pytest.MonkeyPatch, t
 
 def test_what_it_measures(vit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clip = load_frozen(vit)
-    torch.manual_seed(0)  # a graph of the same weights is exported once
+    torch.manual_seed(0)
     parities = {"fp16": gpu_check.compared(clip, tmp_path / "m", "fp16", "cpu")}
     expected = [f"{graph}_{side}" for graph in ("clip", "paper") for side in ("image", "text")]
     assert [parity.graph for parity in parities["fp16"]] == expected

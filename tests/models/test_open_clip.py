@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import open_clip
 import pytest
-from families import OPEN_CLIP_FAMILIES
 from open_clip.tokenizer import SimpleTokenizer
 
 from reco_plugin.errors import ConfigError
@@ -77,11 +76,3 @@ def test_the_fingerprint_covers_weights_preprocessing_and_tokenizer(
         load_frozen(write_encoder(tmp_path / "text", cleaned)).digest,
     ]
     assert same == again and len({same, *others}) == 4
-
-
-@pytest.mark.parametrize("family", OPEN_CLIP_FAMILIES)
-def test_texts_are_cut_where_that_is_exact(family: str, tmp_path: Path) -> None:
-    row = OPEN_CLIP_FAMILIES[family]
-    clip = load_frozen(row.write(tmp_path))
-    assert clip.text.dynamic is row.cut
-    assert clip.text.lengths == ((16, 24) if row.cut else (24,))

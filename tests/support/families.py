@@ -6,26 +6,22 @@ are written by transformers itself, graphs by torch's exporter with the names of
 
 from __future__ import annotations
 
-import copy
 import gzip
 import json
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-import open_clip
 import tokenizers
 import torch
 import transformers
 from open_clip.tokenizer import bytes_to_unicode, default_bpe
-from safetensors.torch import save_file
 from tokenizers import models, normalizers, pre_tokenizers, processors, trainers
 from torch import Tensor, nn
 
-from benchmarks.pretrain.towers import write_tokenizer
 from reco_plugin.models.parity import sample_texts
 
 _SIDE, _PATCH, _DIMENSION, _LENGTH = 32, 16, 24, 77
@@ -39,7 +35,6 @@ class Family:
     """A family of encoders, as a small one of it is made."""
 
     name: str
-    known: str  # published models of the family
     model: Callable[[], Any]  # of transformers, random weights
     tokenizer: Callable[[], Any]
     processor: Callable[[], Any]  # of images
@@ -202,13 +197,6 @@ def clip_processor() -> Any:
     return transformers.CLIPImageProcessor(size={"shortest_edge": _SIDE}, crop_size={"height": _SIDE, "width": _SIDE})
 
 
-OPEN_CLIP = {
-    "embed_dim": _DIMENSION,
-    "vision_cfg": {"image_size": _SIDE, "layers": 2, "width": 32, "head_width": 16, "patch_size": _PATCH},
-    "text_cfg": {"context_length": _LENGTH, "vocab_size": 4096, "width": 32, "heads": 2, "layers": 2},
-}
-
-
 def siglip_tokenizer() -> Any:
     """SigLIP's: pieces of words in lower case without punctuation, filled with the end of a text, and no mask."""
     backend = tokenizers.Tokenizer(models.Unigram(_pieces(), 3))
@@ -320,10 +308,9 @@ def metaclip2_model() -> Any:
 FAMILIES = {
     family.name: family
     for family in (
-        Family("CLIP", "openai/clip-vit-*, laion/CLIP-*", clip_model, clip_tokenizer, clip_processor),
+        Family("CLIP", clip_model, clip_tokenizer, clip_processor),
         Family(
             "SigLIP",
-            "google/siglip-*",
             siglip_model(siglip_tokenizer),
             siglip_tokenizer,
             siglip_processor,
@@ -331,7 +318,6 @@ FAMILIES = {
         ),
         Family(
             "SigLIP2",
-            "google/siglip2-* of a fixed size",
             siglip_model(gemma_tokenizer),
             gemma_tokenizer,
             siglip2_processor,
@@ -339,7 +325,6 @@ FAMILIES = {
         ),
         Family(
             "Chinese-CLIP",
-            "OFA-Sys/chinese-clip-*",
             chinese_clip_model,
             bert_tokenizer,
             chinese_clip_processor,
@@ -347,91 +332,10 @@ FAMILIES = {
         ),
         Family(
             "MetaCLIP 2",
-            "facebook/metaclip-2-worldwide-*",
             metaclip2_model,
             xlm_tokenizer,
             clip_processor,
             masked=True,
-        ),
-    )
-}
-
-
-@dataclass(frozen=True)
-class OpenClipFamily:
-    """A family of open_clip, as a small one of it is made."""
-
-    name: str
-    known: str  # published models of the family
-    vision: dict[str, Any]
-    text: dict[str, Any]
-    custom: bool = True  # whether the text tower is a module of its own
-    cut: bool = True  # whether texts may be cut to their length
-    preprocess: dict[str, Any] = field(default_factory=dict)
-
-    def write(self, folder: Path) -> str:
-        """A model with random weights; returns its name for open_clip."""
-        folder.mkdir(parents=True, exist_ok=True)
-        text = {"context_length": 24, "vocab_size": 4096, "width": 32, "heads": 2, "layers": 2} | self.text
-        config: dict[str, Any] = {"embed_dim": 32, "vision_cfg": self.vision, "text_cfg": text}
-        bpe = folder / "bpe.txt.gz"
-        write_tokenizer(bpe)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(2)
-            model: Any = (open_clip.CustomTextCLIP if self.custom else open_clip.CLIP)(**copy.deepcopy(config))
-            for parameter in model.requires_grad_(False).parameters():
-                parameter.add_(0.05 * torch.randn_like(parameter))
-        weights = {name: values.contiguous() for name, values in model.state_dict().items()}
-        save_file(weights, folder / "open_clip_model.safetensors")
-        config |= {"custom_text": True} if self.custom else {}
-        config["text_cfg"] = text | {"tokenizer_kwargs": {"bpe_path": str(bpe)}}
-        content = {"model_cfg": config, "preprocess_cfg": self.preprocess}
-        (folder / "open_clip_config.json").write_text(json.dumps(content))
-        return f"local-dir:{folder}"
-
-
-_TIMM = {"timm_model_pretrained": False, "timm_proj": "linear", "timm_drop": 0.0}
-_SMALL_VIT = {"image_size": _SIDE, "layers": 1, "width": 32, "head_width": 16, "patch_size": _PATCH}
-_SQUASHED = {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic", "resize_mode": "squash"}
-OPEN_CLIP_FAMILIES = {
-    family.name: family
-    for family in (
-        OpenClipFamily(
-            "CLIP, OpenCLIP, DFN, MetaCLIP", "ViT-B-32, ViT-L-14, ViT-H-14-quickgelu", _SMALL_VIT, {}, custom=False
-        ),
-        OpenClipFamily(
-            "EVA02",
-            "EVA02-B-16, EVA02-L-14, EVA02-E-14",
-            _TIMM | {"image_size": 224, "timm_model_name": "eva02_tiny_patch14_224", "timm_pool": "token"},
-            {},
-        ),
-        OpenClipFamily(
-            "PE Core",
-            "PE-Core-B-16, PE-Core-L-14-336",
-            _TIMM | {"image_size": 384, "timm_model_name": "vit_pe_core_tiny_patch16_384", "timm_pool": "map"},
-            {},
-            preprocess=_SQUASHED,
-        ),
-        OpenClipFamily(
-            "MobileCLIP2",
-            "MobileCLIP2-S0 to S4",
-            _TIMM | {"image_size": 64, "timm_model_name": "fastvit_t8", "timm_pool": "avg"},
-            {"no_causal_mask": False},
-        ),
-        OpenClipFamily(
-            "SigLIP, SigLIP2",
-            "ViT-B-16-SigLIP2, ViT-SO400M-14-SigLIP-384",
-            _SMALL_VIT | {"no_ln_pre": True, "pool_type": "avg"},
-            {"no_causal_mask": True, "proj_bias": True, "pool_type": "last"},
-            cut=False,
-            preprocess=_SQUASHED,
-        ),
-        OpenClipFamily(
-            "ConvNeXt",
-            "convnext_base_w, convnext_large_d_320",
-            _TIMM | {"image_size": 64, "timm_model_name": "test_convnext", "timm_pool": ""},
-            {},
-            custom=False,
         ),
     )
 }

@@ -1,4 +1,4 @@
-"""The small CLIP of all tests that take any encoder, so that its graphs are exported once."""
+"""The small CLIP of all tests that take any encoder."""
 
 from __future__ import annotations
 
