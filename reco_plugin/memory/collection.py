@@ -12,7 +12,6 @@ import json
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from typing import Any
 
 from pydantic import ValidationError
@@ -97,18 +96,6 @@ def version_numbers(client: QdrantClient, alias: str) -> list[int]:
 def collection_of_alias(client: QdrantClient, alias: str) -> str | None:
     """The collection that an alias points to; None if there is no such alias."""
     return next((each.collection_name for each in client.get_aliases().aliases if each.alias_name == alias), None)
-
-
-def own_name(server: Server, collection: str) -> str:
-    """The collection that an alias points to; the name itself if it is no alias."""
-    with closing(server.connect()) as client:
-        return server.run("read", lambda _: collection_of_alias(client, collection)) or collection
-
-
-def encoder_of(server: Server, collection: str) -> Fingerprint:
-    """The encoder of a memory on a server; errors as of :func:`read_collection`."""
-    with closing(server.connect()) as client:
-        return server.run("read", lambda _: read_collection(client, collection, server.location, None))
 
 
 def create_alias(collection: str, alias: str) -> models.CreateAliasOperation:

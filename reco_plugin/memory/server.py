@@ -107,11 +107,6 @@ class Server:
         """Whether the URL is that of gRPC; else REST is used."""
         return self.location.startswith("grpc")
 
-    @property
-    def address(self) -> tuple[str, int, str]:
-        """Where it is; of one server, that of REST differs from that of gRPC."""
-        return self.host, self.port, self.path
-
     def connect(self) -> QdrantClient:
         """A client, gRPC or REST, as the URL says; makes no request.
 
