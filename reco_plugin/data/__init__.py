@@ -4,7 +4,7 @@
 
     open_rows       rows of pairs, or why not usable        csv tsv jsonl parquet | folder | tar | npz npy | …
     read_pairs      the same; the first bad row raises
-    read_labelled   images with classes, for zero-shot      folder | table | tar | torchvision:
+    read_labelled   images with classes, for zero-shot      folder | table | torchvision:
     read_records, write_pairs                               pairs as vectors, in batches: npz parquet
 
 Sources of pairs are described in ``docs/sources.md``, evaluation sets in ``docs/evaluation.md``.

@@ -1,6 +1,6 @@
 """Labelled images for zero-shot classification: the set, the names and templates of its classes, and all its readers.
 
-Folders, one per class; clip-benchmark's shards; your own catalogue as a table; torchvision's.
+Folders, one per class; your own catalogue as a table; torchvision's.
 """
 
 from __future__ import annotations
@@ -20,16 +20,13 @@ from ..values import TEMPLATES, check_templates, did_you_mean, fill
 from .cells import CellError, image_of
 from .images import pick, spread_over_classes
 from .rows import FilePart, Rejected, Rows
-from .shards import Blob, blob_images, read_samples
 from .source import (
     IMAGE_SUFFIXES,
     PREFIX,
     Location,
     clean_name,
     find_images,
-    find_shards,
     names_in,
-    names_shards,
     not_there,
     parse_source,
     read_lines,
@@ -80,8 +77,6 @@ def read_labelled(source: str | Path, *, templates: Sequence[str] = ()) -> Label
     - ``.jsonl``, ``.csv`` or ``.tsv`` with the columns image and label (or class), and optionally query_id or id, by
       these names or those of the options ``image``, ``label`` and ``id``; ``images`` is the folder of the images. A
       label is a name or number of ``classes.txt`` beside the table; without that file, the name itself;
-    - webdataset shards as clip-benchmark has them: ``KEY.jpg`` or another image, with ``KEY.cls`` (a number),
-      ``classnames.txt`` beside the shards or in the folder above;
     - ``torchvision:NAME?root=DIR&split=test``, see :func:`~reco_plugin.data.torchvision_sets.open_torchvision`.
 
     Templates are read from ``zeroshot_classification_templates.txt`` or ``templates.txt`` in the same places. The
@@ -110,12 +105,10 @@ def _read(where: Location) -> Labelled:
     if path.is_file() and path.suffix.lower() in SUFFIXES:
         return _from_table(where)
     where.only("limit")
-    if names_shards(where.name):
-        return _from_shards(where.name)
     if path.is_dir():
         return _from_folders(path)
     problem = f"{path} is no labelled set" if path.exists() else not_there(path)
-    raise DataError(f"{problem}: give a folder with one folder per class, a table, .tar shards or {PREFIX}NAME")
+    raise DataError(f"{problem}: give a folder with one folder per class, a table or {PREFIX}NAME")
 
 
 def _from_folders(folder: Path) -> Labelled:
@@ -128,27 +121,6 @@ def _from_folders(folder: Path) -> Labelled:
     labels = np.repeat(np.arange(len(found)), [len(part) for part in found]).astype(np.int64)
     classes = _class_names([folder], [member.name for member in members])
     return Labelled(folder.name, images, labels, classes, _templates([folder]), tuple(names_in(folder, images)))
-
-
-def _from_shards(source: str) -> Labelled:
-    shards = find_shards(source)
-    beside = [shards[0].parent, shards[0].resolve().parent.parent]
-    samples = [sample for sample in read_samples(shards) if sample.image is not None]
-    unlabelled = next((sample.key for sample in samples if "cls" not in sample.parts), None)
-    if not samples or unlabelled is not None:
-        what = "images" if not samples else f"label for the image {unlabelled!r}"
-        raise DataError(f"{source} holds no {what}: every key needs an image and a .cls with the number of its class")
-    classes = _class_names(beside, None)
-    labels = _checked(f"{source}: .cls", [_number(sample.parts["cls"]) for sample in samples], len(classes))
-    images = blob_images([sample.image for sample in samples if sample.image is not None])
-    return Labelled(source, images, labels, classes, _templates(beside), tuple(one.key for one in samples))
-
-
-def _number(blob: Blob) -> int:
-    text = blob.text()
-    if not text.isdecimal():
-        raise DataError(f"{blob.shard}, member {blob.name!r}: expected the number of a class, got {text[:40]!r}")
-    return int(text)
 
 
 def _from_table(where: Location) -> Labelled:

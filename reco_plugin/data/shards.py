@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import tarfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,6 @@ from ..errors import DataError
 from ..files import as_data_error
 from ..types import Pair
 from .cells import CellError, payload_of, text_of
-from .images import LazyImages
 from .rows import FilePart, Rejected, RowError, Rows
 from .source import IMAGE_SUFFIXES
 
@@ -71,11 +70,6 @@ class ShardIndex:
     problem: str | None = None  # why its end could not be read
 
 
-def blob_images(blobs: Sequence[Blob]) -> LazyImages:
-    """Encoded images, read from their shards on access."""
-    return LazyImages(len(blobs), lambda row: blobs[row].read())
-
-
 def index_shard(shard: Path) -> ShardIndex:
     """Find the samples of a shard, up to damage if there is any."""
     parts: dict[str, dict[str, Blob]] = {}
@@ -94,18 +88,6 @@ def index_shard(shard: Path) -> ShardIndex:
             raise
         problem = str(error)
     return ShardIndex(tuple(ShardSample(key, own, twice.get(key)) for key, own in parts.items()), problem)
-
-
-def read_samples(shards: Iterable[Path]) -> Iterator[ShardSample]:
-    """Read the samples of shards, one shard after the other."""
-    for shard in shards:
-        index = index_shard(shard)
-        if index.problem:
-            raise DataError(index.problem)
-        for sample in index.samples:
-            if sample.twice:
-                raise DataError(f"{shard} holds {sample.twice!r} twice: make its keys unique")
-            yield sample
 
 
 def _members(shard: Path) -> Iterator[Blob]:

@@ -18,8 +18,7 @@ from ..data import Labelled, is_vectors, read_labelled, read_records, write_pair
 from ..data.images import RemoteImage
 from ..data.rows import FilePart, Rejected, Rows, check_column, group_of, groups_of
 from ..data.same_encoder import SameEncoder
-from ..data.shards import read_samples
-from ..data.source import PREFIX, Location, caption_table, find_shards, names_shards, parse_source
+from ..data.source import PREFIX, Location, caption_table, parse_source
 from ..data.tables import JSON_LINES, SUFFIXES, TableFile, open_lines
 from ..encode import Encoder
 from ..engines import is_index
@@ -141,9 +140,6 @@ def _is_labelled(where: Location) -> bool:
         return True
     if path.is_file() and path.suffix.lower() in SUFFIXES:
         return "text" not in where.options and _has_labels(path)
-    if names_shards(where.name):
-        first = next((sample for sample in read_samples(find_shards(where.name)) if sample.image is not None), None)
-        return first is not None and "cls" in first.parts and "txt" not in first.parts
     if not path.is_dir() or is_memory(where) or caption_table(path) is not None:
         return False
     inner = [one for one in path.iterdir() if one.is_dir() and not one.name.startswith(".")]

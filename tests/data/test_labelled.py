@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from made_sources import png, write_tar
+from made_sources import png
 
 from reco_plugin.data import read_labelled
 from reco_plugin.data.images import LazyImages
@@ -37,14 +37,7 @@ def table(path: Path, suffix: str = "csv", **options: str) -> str:
     return f"{path}/t.{suffix}{'' if suffix == 'csv' else '?id=sku&label=kind'}"
 
 
-def shards(path: Path) -> str:
-    members = {f"{name}.png": png() for name in "abc"} | {"a.cls": b"0", "b.cls": b"0", "c.cls": b"1\n"}
-    write_tar(path / "test" / "0.tar", members)
-    (path / "classnames.txt").write_text("\n".join(CLASSES))  # as clip-benchmark has it
-    return f"{path}/test/*.tar"
-
-
-KINDS: list[Callable[[Path], str]] = [folders, table, lambda path: table(path, "jsonl"), shards]
+KINDS: list[Callable[[Path], str]] = [folders, table, lambda path: table(path, "jsonl")]
 
 
 @pytest.mark.parametrize("make", KINDS)
@@ -56,9 +49,8 @@ def test_every_source_gives_images_labels_and_classes(tmp_path: Path, make: Call
     assert {image.read_bytes() if isinstance(image, Path) else image for image in found.images} == {png()}
 
 
-@pytest.mark.parametrize("make", [folders, shards])
-def test_a_limit_is_spread_over_the_classes(tmp_path: Path, make: Callable[[Path], str]) -> None:
-    source = make(tmp_path)
+def test_a_limit_is_spread_over_the_classes(tmp_path: Path) -> None:
+    source = folders(tmp_path)
     found = read_labelled(f"{source}?limit=2")
     assert (found.labels.tolist(), found.classes, len(found.images)) == ([0, 0], CLASSES, 2)
     with pytest.raises(ConfigError, match="limit='0'"):
@@ -102,22 +94,6 @@ def test_a_bad_row_of_a_table(tmp_path: Path, row: str, message: str) -> None:
     (tmp_path / "t.csv").write_text(f"image,label\n{row}\n")
     with pytest.raises(DataError, match=rf"line 2, {message}|{message}"):
         read_labelled(tmp_path / "t.csv")
-
-
-@pytest.mark.parametrize(
-    ("members", "names", "message"),
-    [
-        ({"a.png": png()}, "x", "no label for the image 'a'"),
-        ({"a.png": png(), "a.cls": b"1"}, "x", r"\.cls\[0\] is 1"),
-        ({"a.png": png(), "a.cls": b"0"}, None, r"have no classnames\.txt"),
-    ],
-)
-def test_bad_shards(tmp_path: Path, members: dict[str, bytes], names: str | None, message: str) -> None:
-    write_tar(tmp_path / "0.tar", members)
-    if names:
-        (tmp_path / "classnames.txt").write_text(names)
-    with pytest.raises(DataError, match=message):
-        read_labelled(tmp_path / "0.tar")
 
 
 def test_sources_that_are_no_labelled_sets(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from reco_plugin.data import open_rows, read_pairs
 from reco_plugin.data import tables as tables_module
 from reco_plugin.data.images import RemoteImage
 from reco_plugin.data.rows import Rejected, digest
-from reco_plugin.data.shards import read_samples
+from reco_plugin.data.shards import index_shard
 from reco_plugin.data.source import expand_braces, find_shards, parse_source
 from reco_plugin.errors import ConfigError, DataError, MissingExtra
 
@@ -283,7 +283,7 @@ def test_shards_agree_with_webdataset(tmp_path: Path) -> None:
         files = webdataset.tariterators.tar_file_expander([{"url": str(path), "stream": stream}])
         samples = list(webdataset.tariterators.group_by_keys(files))
     theirs = {one["__key__"]: {k: v for k, v in one.items() if k[0] != "_"} for one in samples}
-    ours = {one.key: {suffix: blob.read() for suffix, blob in one.parts.items()} for one in read_samples([path])}
+    ours = {one.key: {suffix: blob.read() for suffix, blob in one.parts.items()} for one in index_shard(path).samples}
     assert ours == theirs
 
 
