@@ -195,7 +195,7 @@ COMMANDS = (
     Command(
         "serve",
         "serve:serve_command",
-        "Serve embeddings over HTTP: OpenAI's and other shapes, /v1/refine, the memory, health and metrics.",
+        "Serve the embedding APIs of OpenAI and others, /v1/refine, the memory, health and metrics over HTTP.",
         "reco serve --memory ./memory --port 8080",
     ),
     Command(

@@ -9,7 +9,7 @@ from .shared import Given, OpenOptions, reco_of, take_flags, takes
 
 @takes(OpenOptions, ServeSettings)
 def serve_command(*, given: Given) -> None:
-    """Serve embeddings over HTTP: OpenAI's and other shapes, /v1/refine, the memory, health and metrics.
+    """Serve the embedding APIs of OpenAI and others, /v1/refine, the memory, health and metrics over HTTP.
 
     Every flag can also be a line below [serve] in reco.toml, or a variable: RECO_SERVE_PORT=9000. Keys cannot be
     flags, since other users of a machine can see those: RECO_SERVE_API_KEYS=key1,key2 and RECO_SERVE_ADMIN_KEY.
