@@ -82,7 +82,7 @@ class Refining:
             return [slice(0, rows)]
         return [slice(start, start + size) for start in range(0, rows, size)]
 
-    def search(self, rows: slice, *, caption_scores: bool = False) -> Search:
+    def search(self, rows: slice) -> Search:
         """The search for a block: within the queries' modality, for the other one's vectors (paper, section 3.2)."""
         explain = self.how["explain"]
         hidden = self.hidden[rows] if self.hidden else None
@@ -96,7 +96,6 @@ class Refining:
             where,
             payloads=explain,
             ids=explain,
-            caption_scores=caption_scores,
             checked=hidden is None and where is None,
             words=self._words(rows),
         )

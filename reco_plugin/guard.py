@@ -269,7 +269,7 @@ class Guard:
         return Outage(reason, error, first=first, instead=self._errors.instead)
 
 
-_Key: TypeAlias = tuple[Modality, Modality, int, bool, bool, bool, bool]
+_Key: TypeAlias = tuple[Modality, Modality, int, bool, bool, bool]
 """What is equal in all searches of a batch: all but the rows."""
 
 
@@ -322,35 +322,35 @@ class GuardedMemory:
         alone = search.exclude is not None or search.where is not None or search.k > _MOST_NEIGHBOURS
         if alone or not 0 < size <= self._most:
             return self._ask(search, asked_at)
-        how = (search.by, search.read, search.k, search.payloads, search.ids, search.caption_scores, search.checked)
+        how = (search.by, search.read, search.k, search.payloads, search.ids, search.checked)
         rows = (search.vectors, [asked_at] * size, search.words or [None] * size)
         batcher = min(self._batchers, key=lambda each: each.load)
-        ids, similarity, vectors, found, payloads, caption_scores, asked, words = batcher(how, rows)
+        ids, similarity, vectors, found, cosine, payloads, asked, words = batcher(how, rows)
         return Neighbours(
             ids,
             similarity,
             vectors,
             found,
+            cosine,
             payloads if search.payloads else None,
-            caption_scores if search.caption_scores else None,
             asked if search.words else None,
             words,
         )
 
     def _run(self, key: _Key, rows: Columns) -> Columns:
         """Search for several callers."""
-        (by, read, k, payloads, ids, caption_scores, checked), (vectors, asked_at, words) = key, rows
+        (by, read, k, payloads, ids, checked), (vectors, asked_at, words) = key, rows
         said = words if any(words) else None
-        search = Search(vectors, by, read, k, None, None, payloads, ids, caption_scores, checked, said)
+        search = Search(vectors, by, read, k, None, None, payloads, ids, checked, said)
         if checked and self._deadline is None:
             with self._guard.attempt():
                 found = self._memory.searches.search(search)
         else:
             found = self._ask(search, min(asked_at))
         nothing = [None] * len(vectors)
-        held = nothing if found.caption_scores is None else found.caption_scores
         asked, by_words = (vectors, [""] * len(vectors)) if found.asked is None else (found.asked, found.words)
-        return found.ids, found.similarity, found.vectors, found.found, found.payloads or nothing, held, asked, by_words
+        here = found.ids, found.similarity, found.vectors, found.found, found.cosine
+        return *here, found.payloads or nothing, asked, by_words
 
     def _ask(self, search: Search, asked_at: float) -> Neighbours:
         try:

@@ -158,6 +158,11 @@ class Records(ToldShort):
         """The vectors of one modality, (N, D)."""
         return self.image if modality == "image" else self.text
 
+    @property
+    def cosine(self) -> npt.NDArray[np.float32]:
+        """Of each pair's image and text, (N,)."""
+        return np.asarray(np.einsum("nd,nd->n", self.image, self.text), np.float32)
+
 
 @dataclass(frozen=True)
 class Search:
@@ -173,7 +178,6 @@ class Search:
         payloads: also read the payloads.
         ids: also read the users' ids; without, ids are the store's own, and a store that keeps users' ids in the
             payload reads no payload.
-        caption_scores: also read what is known of each pair's reliability.
         checked: whether the caller has checked all of it, and it has neither exclusions nor conditions.
         words: of B queries, by which captions are found, too; None of one: by its vector alone.
     """
@@ -186,7 +190,6 @@ class Search:
     where: Filter | None = None
     payloads: bool = False
     ids: bool = True
-    caption_scores: bool = False
     checked: bool = False
     words: Sequence[QueryWords | None] | None = None
 
@@ -200,8 +203,8 @@ class Neighbours(ToldShort):
         similarity: (B, K) float32 cosine between query and neighbour, larger is nearer; 0 where padded.
         vectors: (B, K, D) float32 vectors that were read (usually the other modality's); 0 where padded.
         found: (B, K) bool; False where padded.
+        cosine: (B, K) float32 of each pair's own image and text; 0 where padded.
         payloads: B lists of payloads, or None if not requested.
-        caption_scores: (B, K, 3) of each pair, NaN where they were not measured yet; None: the memory holds none.
         asked: (B, D) what was searched with: the query, or what captions with its words stand for; None: the queries.
         words: B texts, the words by which captions were found, empty where none was.
     """
@@ -210,19 +213,20 @@ class Neighbours(ToldShort):
     similarity: npt.NDArray[np.float32]
     vectors: npt.NDArray[np.float32]
     found: npt.NDArray[np.bool_]
+    cosine: npt.NDArray[np.float32]
     payloads: list[list[Payload]] | None = None
-    caption_scores: npt.NDArray[np.float32] | None = None
     asked: Vectors | None = None
     words: Sequence[str] = ()
 
     @classmethod
     def join(cls, parts: Sequence[Neighbours]) -> Neighbours:
-        """What several searches of one kind found, without caption scores."""
+        """What several searches of one kind found."""
         return cls(
             ids=[ids for part in parts for ids in part.ids],
             similarity=np.concatenate([part.similarity for part in parts]),
             vectors=np.concatenate([part.vectors for part in parts]),
             found=np.concatenate([part.found for part in parts]),
+            cosine=np.concatenate([part.cosine for part in parts]),
             payloads=[row for part in parts for row in part.payloads or []],
         )
 

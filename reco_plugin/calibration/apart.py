@@ -21,12 +21,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, cast
 
-import numpy as np
-import numpy.typing as npt
-
 from ..config import environment
 from ..errors import LearningDied, as_sent
-from ..types import Records, Vectors
+from ..types import Records
 from .extra import Extra
 from .lesson import COMPARED, FITTED, Lesson, Taught
 
@@ -57,10 +54,6 @@ class LessonApart(Lesson):
         found = self._ask("learn", pairs, k, extras)
         self._progress((COMPARED + FITTED) * len(pairs))
         return cast(Taught | None, found)
-
-    def judge(self, image: Vectors, text: Vectors) -> npt.NDArray[np.float32]:
-        """Judge there."""
-        return cast(npt.NDArray[np.float32], self._ask("judge", image, text))
 
     def _ask(self, what: str, *given: Any) -> Any:
         answer = self._thread.submit(self._exchange, (what, given))

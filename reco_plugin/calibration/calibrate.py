@@ -1,4 +1,4 @@
-"""Learn calibration from a memory's pairs: moments, reliability and gates."""
+"""Learn calibration from a memory's pairs: moments and gates."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import numpy.typing as npt
 
 from ..defaults import DEFAULT_K
 from ..types import MODALITIES, Modality, Vectors
-from .corpus import Corpus, measure_corpus, score_other_captions
-from .episodes import asked_by, look
+from .corpus import Corpus, measure_corpus
+from .episodes import Looked, asked_by, look
+from .evidence import share
 from .fit import fit_gate
 from .state import ENOUGH, FEWEST, LEVELS, UNANSWERED, Calibration, SideCalibration
 
@@ -20,27 +21,19 @@ ASKED, BLOCK = 4_800, 600
 SAFE = np.array([0.5, 0.0, 0.0, 2.0, 0.0])
 """Coefficients that those of a small memory are drawn to: a move falls fast with the distance of the nearest pair;
 its pairs cannot show that most queries are for what it does not hold."""
-_HOPELESS = 0.9  # share of wrong captions, as reliability estimates it, from which a memory is not used
+HOPELESS = 0.9
+"""Share of doubtful captions from which a memory is not used."""
+_NEAR = float(np.log(3.0))  # how sharply neighbours count there
+_DOUBTED = 1_200  # pairs whose captions are looked at
 _HALF = 0.5  # share of pairs without siblings from which a memory has one image a caption
 
 
 @dataclass(frozen=True)
 class Calibrated:
-    """A state, and the pairs it was learned from, whose caption scores (N, 3) are stored with each."""
+    """A state, and the pairs it was learned from."""
 
     state: Calibration
     corpus: Corpus
-
-    @property
-    def caption_scores(self) -> npt.NDArray[np.float32]:
-        """Of the pairs."""
-        return self.corpus.caption_scores
-
-    def score_captions(
-        self, image: Vectors, text: Vectors, progress: Callable[[int], object] = int
-    ) -> npt.NDArray[np.float32]:
-        """Caption scores (M, 3) of other pairs (M, D); progress as in :func:`calibrate`."""
-        return score_other_captions(self.corpus, image, text, progress)
 
 
 def calibrate(
@@ -60,7 +53,7 @@ def calibrate(
         text: (N, D) finite; row i belongs to image i.
         k: neighbours of the searches to come.
         seed: of all samples.
-        progress: gets the number of pairs each time that their neighbours were found, twice for each pair; then all of
+        progress: gets the number of pairs each time that their neighbours were found, once for each pair; then all of
             them for the fit of each side.
     """
     image, text = np.asarray(image, np.float32), np.asarray(text, np.float32)
@@ -84,9 +77,9 @@ def _fit_state(
     sides = {m: _plain_side(corpus, m, looked.hidden[m][1][:, 0]) for m in MODALITIES}
     one_image = float((looked.siblings == 0).mean()) >= _HALF
     state = Calibration(
-        corpus.values, sides, corpus.learned, corpus.same_caption, len(corpus), corpus.own, one_image=one_image
+        corpus.values, sides, corpus.same_caption, len(corpus), _doubt(corpus, looked), one_image=one_image
     )
-    if corpus.learned.wrong >= _HOPELESS:
+    if state.doubt >= HOPELESS:
         return replace(state, reason="its captions fit their images hardly better than those of other images do")
 
     def fit(modality: Modality) -> SideCalibration:
@@ -98,6 +91,25 @@ def _fit_state(
         return replace(sides[modality], gate=gate)
 
     return replace(state, sides={m: fit(m) for m in MODALITIES})
+
+
+def _doubt(corpus: Corpus, looked: Looked) -> float:
+    """Share of captions that neither the pairs around nor CLIP tell from those of other images; more than are wrong."""
+    rows, values = looked.rows[:_DOUBTED], corpus.values["text"]
+    places, similarity = (found[: len(rows)] for found in looked.visible["image"])
+    reliability = np.ones(places.shape, np.float32)
+    near, _ = share(similarity, reliability, similarity > -1.5, _NEAR, corpus.spreads["image"])
+    mean = np.stack([one @ corpus.text[here] for one, here in zip(near.astype(np.float32), places, strict=True)])
+    text = corpus.text[rows].T
+    rivals = ~looked.same[: len(rows), : len(rows)]
+    np.fill_diagonal(rivals, val=False)
+
+    def told(query: Vectors) -> float:
+        scores = query @ text
+        better = ((scores >= scores.diagonal()[:, None]) & rivals).sum(axis=1) / np.maximum(rivals.sum(axis=1), 1)
+        return 2.0 * float(better.mean())  # half of the others score better than a wrong one
+
+    return min(1.0, told(values.precision.apply(mean - values.mean)), told(corpus.image[rows]))
 
 
 def _plain_side(corpus: Corpus, modality: Modality, nearest: npt.NDArray[np.float32]) -> SideCalibration:

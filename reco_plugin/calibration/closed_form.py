@@ -40,7 +40,7 @@ class ClosedForm:
         state, covered = _cover(asked) if sets else (None, None)
         parts = list[Refinement]()
         for rows in asked.blocks():
-            found = asked.memory.searches.search(asked.search(rows, caption_scores=True))
+            found = asked.memory.searches.search(asked.search(rows))
             if not (parts or sets):  # after the first search, which may reach the memory; once, so all blocks are alike
                 state = asked.memory.calibration
             with self._timed():
@@ -212,4 +212,4 @@ def _move(
         replace(one, words=found.words[row] if found.words else "") if here[row] else None
         for row, one in enumerate(reasons(evidence, far))
     ]
-    return asked.explained(replace(moved, why=why), found, state.reliability_of(found), weights)
+    return asked.explained(replace(moved, why=why), found, state.reliability_of(asked.modality, found), weights)

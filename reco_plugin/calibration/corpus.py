@@ -1,24 +1,20 @@
-"""The memory's pairs as the fit sees them: moments, neighbours and reliability."""
+"""The memory's pairs as the fit sees them: moments and neighbours."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from ..types import MODALITIES, Modality, Vectors, other
+from ..types import Modality, Vectors, other
 from .moments import LowRank, Values, low_rank, measure_values, rank_for
 from .nearest import NearestRows, nearest_rows
-from .reliability import Judges, Reliability, judge, learn_reliability
 
 MOMENTS = 20_000
 """Pairs that the moments are measured on, at most."""
 FEWEST_CAPTIONS = 5
-SHUFFLED = 2_000
-"""Shuffled pairs that reliability is learned from, at least: of 354 that were shuffled once, it was left to chance how
-many captions looked wrong."""
 _BLOCK, _SAMPLE = 1_000, 2_000
 
 
@@ -32,10 +28,8 @@ class Corpus:
         spreads: standard deviation of similarity within each modality.
         units: mean standard deviation of a query's plain scores over the values, by the query's modality.
         same_caption: cosine from which two captions mean the same.
-        near: neighbours (N, K + 1) within each modality: one more than is used, so that one can be left out.
-        learned: reliability.
-        caption_scores: (N, 3) of each pair.
-        counts: (N,) how much each counts where it judges others: its reliability, as judged before.
+        own: (N,) CLIP's own score of each pair, in standard deviations.
+        near_text: the K nearest captions (N, K) of others.
         chosen: rows that the moments were measured on.
     """
 
@@ -46,48 +40,15 @@ class Corpus:
     units: Mapping[Modality, float]
     same_caption: float
     chosen: npt.NDArray[np.intp]
-    near: Mapping[Modality, NearestRows] = field(default_factory=dict)
-    learned: Reliability = field(default_factory=lambda: Reliability(np.zeros(4), 0.0))
-    caption_scores: npt.NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 3), np.float32))
-    counts: npt.NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
+    own: npt.NDArray[np.float32]
+    near_text: NearestRows
 
     def __len__(self) -> int:
         return len(self.image)
 
-    @property
-    def own(self) -> float:
-        """Mean of CLIP's own scores of the pairs."""
-        return float(self.caption_scores[:, 2].mean())
-
     def side(self, modality: Modality) -> Vectors:
         """Vectors (N, D) of a modality."""
         return self.image if modality == "image" else self.text
-
-    def near_without_last(self, modality: Modality, rows: npt.NDArray[np.intp]) -> NearestRows:
-        """The K nearest others of pairs; the one more that is kept stands in for one that is left out."""
-        places, similarity = self.near[modality]
-        return places[rows][:, :-1], similarity[rows][:, :-1]
-
-    def reliability_of(self, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
-        """Reliability of pairs, of the shape of ``rows``."""
-        return self.learned.of(self.caption_scores[rows])
-
-    def reliability_without(self, askers: npt.NDArray[np.intp], found: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
-        """Reliability of found pairs (n, K) as it is without the pair that asks (n,): else it knows the answer."""
-        reliability = self.reliability_of(found)
-        hit = np.zeros(found.shape, np.bool_)
-        for modality in MODALITIES:
-            hit |= (self.near[modality][0][found] == askers[:, None, None]).any(axis=2)
-        asks, column = np.nonzero(hit)
-        if len(asks):
-            pairs, near = found[asks, column], {}
-            for modality in MODALITIES:
-                rows, similarity = self.near[modality][0][pairs], self.near[modality][1][pairs].copy()
-                similarity[rows == askers[asks][:, None]] = -3.0
-                order = np.argsort(-similarity, axis=1, kind="stable")[:, : rows.shape[1] - 1]
-                near[modality] = np.take_along_axis(rows, order, 1), np.take_along_axis(similarity, order, 1)
-            reliability[asks, column] = self.learned.of(score_captions(self, pairs, near))
-        return reliability
 
 
 def measure_corpus(
@@ -118,57 +79,23 @@ def measure_corpus(
         units[modality] = float(values[other(modality)].covariance.length(side[chosen]).mean())
     some = text[rng.permutation(chosen)[:_SAMPLE]]
     same = same_from(some @ some.T)
-    k = min(k + 1, len(image) - 1)
-    near = {m: nearest_rows(side, side, k, progress, others=True) for m, side in sides.items()}
-    corpus = Corpus(image, text, values, spreads, units, same, chosen, near)
-    return _with_scatter(_with_reliability(corpus, rng))
+    cosine = np.einsum("nd,nd->n", image, text)
+    own = own_scores(cosine, values, units["image"])
+    near = nearest_rows(text, text, min(k, len(text) - 1), progress, others=True)
+    return _with_scatter(Corpus(image, text, values, spreads, units, same, chosen, own, near))
 
 
-def score_captions(
-    corpus: Corpus,
-    rows: npt.NDArray[np.intp],
-    near: Mapping[Modality, NearestRows] | None = None,
-    captions: npt.NDArray[np.intp] | None = None,
+def own_scores(
+    cosine: npt.NDArray[np.float32], values: Mapping[Modality, Values], unit: float
 ) -> npt.NDArray[np.float32]:
-    """Caption scores (M, 3) of pairs, by the given neighbours (M, K) or by their own.
+    """CLIP's own scores of pairs, in standard deviations of those of shuffled ones, of any shape.
 
     Args:
-        corpus: measured pairs.
-        rows: (M,) of them.
-        near: neighbours by each modality; None: their own.
-        captions: (M,) rows whose captions stand beside their images; None: their own.
+        cosine: of image and caption.
+        values: moments of each modality.
+        unit: mean standard deviation of an image's scores over the captions.
     """
-    near = near or {modality: corpus.near_without_last(modality, rows) for modality in MODALITIES}
-    return _judge(corpus, corpus.image[rows], corpus.text[rows if captions is None else captions], near)
-
-
-def score_other_captions(
-    corpus: Corpus, image: Vectors, text: Vectors, progress: Callable[[int], object] = int
-) -> npt.NDArray[np.float32]:
-    """Caption scores (M, 3) of pairs (M, D) that are not of the corpus, by their neighbours in it.
-
-    ``progress`` gets the number of pairs each time that their neighbours were found, twice for each pair.
-    """
-    asked: dict[Modality, Vectors] = {"image": image, "text": text}
-    k = corpus.near["image"][0].shape[1] - 1
-    near = {m: nearest_rows(side, corpus.side(m), k, progress) for m, side in asked.items()}
-    return _judge(corpus, image, text, near)
-
-
-def _judge(
-    corpus: Corpus, image: Vectors, text: Vectors, near: Mapping[Modality, NearestRows]
-) -> npt.NDArray[np.float32]:
-    """Caption scores (M, 3) of pairs (M, D) by their neighbours in the corpus, (M, K)."""
-
-    def say(start: int) -> npt.NDArray[np.float32]:
-        block = slice(start, start + _BLOCK)
-        found = {
-            m: Judges(at[block], corpus.side(other(m))[rows[block]], corpus.counts[rows[block]])
-            for m, (rows, at) in near.items()
-        }
-        return judge(corpus.values, corpus.spreads, {"image": image[block], "text": text[block]}, found)
-
-    return np.concatenate([np.zeros((0, 3), np.float32), *map(say, range(0, len(image), _BLOCK))])
+    return np.asarray((cosine - values["image"].mean @ values["text"].mean) / np.float32(unit), np.float32)
 
 
 def deviation_of_cosines(x: Vectors) -> float:
@@ -195,32 +122,11 @@ def same_from(cosines: npt.NDArray[np.float32]) -> float:
     return chance + 0.5 * (1.0 - chance)
 
 
-def _with_reliability(corpus: Corpus, rng: np.random.Generator) -> Corpus:
-    """Learn reliability on the chosen rows, few ones several times, and score all captions.
-
-    Twice: at first, a wrong neighbour speaks as loudly as a right one, and then by how reliable it was.
-    """
-    rows = np.tile(corpus.chosen, times := -(-SHUFFLED // len(corpus.chosen)))
-    others = np.concatenate([rng.permutation(corpus.chosen) for _ in range(times)])  # whose captions stand beside them
-    near = {m: corpus.near_without_last(m, of) for m, of in zip(MODALITIES, (rows, others), strict=True)}
-    everything, counts, wrong = np.arange(len(corpus)), np.ones(len(corpus), np.float32), 0.0
-    for _ in range(2):
-        corpus = replace(corpus, counts=counts)
-        caption_scores = score_captions(corpus, everything)
-        learned = learn_reliability(caption_scores[rows], score_captions(corpus, rows, near, others))
-        wrong = max(wrong, learned.wrong)  # at first, no neighbour has met the pair that it judges
-        learned = replace(learned, wrong=wrong)
-        counts = learned.of(caption_scores)
-    learned = replace(learned, mean=float(counts.mean()))
-    return replace(corpus, learned=learned, caption_scores=caption_scores)
-
-
 def _with_scatter(corpus: Corpus) -> Corpus:
-    """Give image values Fisher's metric: how images of like captions differ, weighted by reliability."""
+    """Give image values Fisher's metric: how images of like captions differ."""
     rows = corpus.chosen
-    places, similarity = corpus.near_without_last("text", rows)
-    weights = np.maximum(similarity - corpus.same_caption, 0.0) * corpus.reliability_of(places)
-    weights = weights * corpus.reliability_of(rows)[:, None]
+    places, similarity = (found[rows] for found in corpus.near_text)
+    weights = np.maximum(similarity - corpus.same_caption, 0.0)
     total = weights.sum(axis=1, keepdims=True)
     answered = total[:, 0] > 1e-3
     if answered.sum() < 50:
@@ -230,7 +136,7 @@ def _with_scatter(corpus: Corpus) -> Corpus:
     for start in range(0, len(rows), _BLOCK):
         block = slice(start, start + _BLOCK)
         mean[block] = np.matmul(weights[block, None], corpus.image[places[block]])[:, 0]
-    residual = ((corpus.image[rows] - mean) * np.sqrt(corpus.reliability_of(rows))[:, None])[answered]
+    residual = (corpus.image[rows] - mean)[answered]
     before = corpus.values["image"]
     scatter: LowRank = low_rank(residual.T @ residual / len(residual), rank_for(len(residual)))
     precision = scatter.inverse(residual.shape[1] / len(residual))

@@ -16,7 +16,9 @@ from ..types import MODALITIES, Modality, Vectors, other
 from .corpus import Corpus
 from .evidence import Doubles, Evidence, mean_own, share, weigh
 from .nearest import NUMBERS, NearestRows, RowNumbers, nearest_columns, nearest_rows
+from .reliability import agreement
 
+_BLOCK = 512  # pairs whose neighbours' vectors are at hand at a time
 _VIEW = (-0.5, 0.3)  # a simulated other view of a pair is this share nearer to it than its nearest neighbour is
 
 
@@ -61,7 +63,6 @@ class AskedPairs:
         held: (n, D) the candidates, less their mean.
         base: (n,) what a query's plain scores have in common.
         same: (n, n) those that ask with the same caption.
-        reliability: (n,) of the pairs that ask.
     """
 
     modality: Modality
@@ -71,7 +72,6 @@ class AskedPairs:
     held: Vectors
     base: Floats
     same: npt.NDArray[np.bool_]
-    reliability: Floats
 
     def __len__(self) -> int:
         return len(self.base)
@@ -169,10 +169,18 @@ def asked_by(corpus: Corpus, modality: Modality, looked: Looked, rng: np.random.
             np.where(alone[:, None], again[0], visible[0]),
             np.where(alone[:, None], again[1], visible[1]),
         )
-    unseen = corpus.reliability_without(rows, looked.hidden[modality][0])
-    seen_too, differs = unseen.copy(), (visible[0] != looked.hidden[modality][0]).any(axis=1)  # it takes longest of all
-    seen_too[differs] = corpus.reliability_without(rows[differs], visible[0][differs])
-    return Asking(corpus, modality, looked, visible, answers, (seen_too, unseen))
+    agree = tuple(_agreement(corpus, modality, found) for found in (visible, looked.hidden[modality]))
+    return Asking(corpus, modality, looked, visible, answers, (agree[0], agree[1]))
+
+
+def _agreement(corpus: Corpus, modality: Modality, nearest: NearestRows) -> Floats:
+    """Reliability (n, K) of what was found, below a similarity of -1 where hidden."""
+    held, moments, parts = corpus.side(other(modality)), corpus.values[other(modality)], list[Floats]()
+    for start in range(0, len(nearest[0]), _BLOCK):
+        rows, similarity = (part[start : start + _BLOCK] for part in nearest)
+        found = similarity > -1.5
+        parts.append(agreement(similarity, held[rows], found, moments, corpus.spreads[modality]))
+    return np.concatenate(parts)
 
 
 def other_view(x: Vectors, nearest: Floats, all_: Vectors, rng: np.random.Generator) -> Vectors:
@@ -196,7 +204,7 @@ class Asking:
         looked: what they find.
         visible: (n, K) what they find with siblings visible, as they ask.
         answers: (n, D) what is right for them then.
-        reliable: (n, K) reliability of what they find, visible and hidden, without the pair that asks.
+        reliable: (n, K) reliability of what they find, visible and hidden.
     """
 
     corpus: Corpus
@@ -220,7 +228,6 @@ class Asking:
             held - mean,
             np.asarray(query @ mean, np.float32),
             looked.same,
-            corpus.reliability_of(looked.rows),
         )
 
     def _find(self, nearest: NearestRows, reliable: Floats, answers: Vectors, sharpness: float) -> FoundPairs:
@@ -232,7 +239,7 @@ class Asking:
         found_at = np.where(found, found_at, found_at[:, :1]).astype(np.float32)
         reliability = np.where(found, reliable, 0.0).astype(np.float32)
         shares = share(found_at, reliability, found, sharpness, corpus.spreads[modality])
-        own = mean_own(corpus.caption_scores[found_rows, 2], reliability, corpus.own)
+        own = mean_own(corpus.own[found_rows], reliability)
         told = weigh(corpus.side(modality)[rows], held[found_rows], found_at, shares, found, own, moments, unit)
         direction = np.asarray(told.direction / np.maximum(told.length, np.float32(1e-5))[:, None], np.float32)
         shown = np.full((len(rows), 0), -1)

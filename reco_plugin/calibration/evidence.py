@@ -110,19 +110,15 @@ def share(
     return shares, np.asarray((near * reliability).sum(axis=1) / np.maximum(near.sum(axis=1), _TINY))
 
 
-def mean_own(own: Floats, reliability: Floats, usual: float) -> Floats:
-    """CLIP's own scores (B,) of the pairs that a query found, by reliability.
+def mean_own(own: Floats, reliability: Floats) -> Floats:
+    """CLIP's own scores (B,) of the pairs that a query found, by reliability; 0 where it found none.
 
     Args:
-        own: (B, K) third caption score; NaN where a pair was not measured yet.
+        own: (B, K) of image and caption of each pair, in standard deviations.
         reliability: (B, K), 0 where padded.
-        usual: where none was measured.
     """
-    known = np.isfinite(own)
-    weights = np.where(known, reliability, np.float32(0.0))
-    total = weights.sum(axis=1)
-    mean = (weights * np.where(known, own, np.float32(0.0))).sum(axis=1) / np.maximum(total, np.float32(_TINY))
-    return np.where(total > 0.0, mean, np.float32(usual)).astype(np.float32)
+    total = np.maximum(reliability.sum(axis=1), np.float32(_TINY))
+    return np.asarray((reliability * own).sum(axis=1) / total, np.float32)
 
 
 def weigh(

@@ -66,14 +66,12 @@ class _Episode:
 
 
 class Loss:
-    """The loss of pairs that ask, each counted by its reliability, and its gradient (7,)."""
+    """The mean loss of pairs that ask, and its gradient (7,)."""
 
     def __init__(self, asked: AskedPairs, blocks: PairBlocks, unanswerable: float) -> None:
         """Put together what the coefficients do not change; arguments as in :func:`fit_gate`."""
-        self._texts, self._blocks, n = asked.modality == "text", blocks, sum(map(len, blocks))
-        counted = asked.reliability.astype(np.float64)
-        self._of_pair = counted / counted[np.concatenate(blocks)].sum()
-        self._pull = _PULL / n
+        self._texts, self._blocks, self._pairs = asked.modality == "text", blocks, sum(map(len, blocks))
+        self._pull = _PULL / self._pairs
         self._base = asked.base.astype(np.float64)
         shown = np.random.default_rng(0).random(len(asked)) < 1.0 - unanswerable  # where texts compete
         self._plain, self._episodes = list[Floats](), list[list[_Episode]]()
@@ -114,7 +112,7 @@ class Loss:
         for block, plain, episodes in zip(self._blocks, self._plain, self._episodes, strict=True):
             for one in episodes:
                 lost, slope = self._compare(one, plain, block, at)
-                value += one.weight * float(self._of_pair[block] @ lost)
+                value += one.weight * float(lost.sum()) / self._pairs
                 gradient += one.weight * slope
         return value, gradient
 
@@ -139,8 +137,7 @@ class Loss:
         p /= p.sum(axis=1, keepdims=True)
         right = p.diagonal().astype(np.float64)
         likely = (1.0 - wrong) * right + wrong / n
-        counted = self._of_pair[block]
-        pull = counted * (1.0 - wrong) * right / likely
+        pull = (1.0 - wrong) * right / likely / self._pairs
         p *= pull.astype(np.float32)[:, None]  # the slope of the loss by each logit, the own one apart
         p[np.arange(n), np.arange(n)] -= pull.astype(np.float32)
         along = 0 if self._texts else 1  # sums belong to the one that asks
@@ -149,7 +146,7 @@ class Loss:
         by_strength = by_evidence / spread - by_moved * (strength + one.correlation) / spread**2
         by_strength[strength >= np.exp(STRONGEST)] = 0.0  # there, it is held
         by_kappa = kappa * float(by_moved.sum() + (p.sum(axis=along) @ base if self._texts else 0.0))
-        by_wrong = -float(counted @ ((1.0 / n - right) / likely)) * wrong * (1.0 - wrong)
+        by_wrong = -float(((1.0 / n - right) / likely).mean()) * n / self._pairs * wrong * (1.0 - wrong)
         return -np.log(likely), np.concatenate([kappa * (by_strength * strength) @ one.features, [by_wrong, by_kappa]])
 
 

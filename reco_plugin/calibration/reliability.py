@@ -1,148 +1,76 @@
-"""Reliability of a pair: how well its caption fits its image, judged by the pairs around it. It ranks only.
+"""Reliability of what a query found: how far each neighbour's other side agrees with those of the other neighbours.
 
-Three caption scores, in standard deviations: what the images of its caption's neighbours say of its image, what the
-captions of its image's neighbours say of its caption, and the frozen encoder's own score. What neighbours say is their
-mean, and how much of what is nearest to the pair they bring: a mean may look right where none of them is. A logistic
-regression of real pairs against shuffled ones turns them into a ratio of densities r; the median of r over shuffled
-pairs estimates the share e of wrong captions, and ``1 - e / r`` is the reliability. Neighbours count by theirs, as far
-as it is known. The shuffled pairs stand in for wrong captions, so no label is needed. e is too high where entities look
-alike: many right captions have a low reliability, but wrong ones a lower.
+It is computed for each query from what was found alone, and ranks neighbours: nothing is stored with a pair.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from ..types import MODALITIES, Modality, Vectors, other
+from ..machine.blas import Floats
+from ..types import Vectors
 from .moments import Values
 
-LEAST = 1e-3
-"""Reliability of a pair whose caption fits worse than a shuffled one; never 0, so that weights stay defined."""
 UNLIKELY = 0.1
 """Chance of a shuffled pair to score as high, below which CLIP is believed to know a pair by itself."""
-_SHARPNESS = 3.0  # of the caption scores' weights, per spread of similarity
-_FURTHEST = 8.0  # beyond, in a logarithm of how alike two are, one is as far as any
+_SHARPNESS = 3.0  # of the other neighbours' weights, per spread of similarity
+_MOST = 3.0  # standard deviations, beyond which all agree alike
+_BLOCK = 512  # queries
 _STEPS = 50  # of Newton's method, at most
 
 
-@dataclass(frozen=True)
-class Reliability:
-    """Turns a pair's caption scores into its reliability.
+def agreement(
+    similarity: Floats, vectors: Vectors, found: npt.NDArray[np.bool_], values: Values, spread: float
+) -> Floats:
+    """Reliability (B, K) of neighbours, in (0, 1]; 0 where padded.
 
-    Attributes:
-        weights: (4,) of the caption scores, and the intercept.
-        wrong: estimated share of wrong captions, in [0, 1]; too high where entities look alike, so it only ranks.
-        mean: mean reliability of the pairs that were measured; for a pair without caption scores yet.
+    The score of a neighbour by the evidence of the others, in standard deviations, is a logarithm of how much more
+    often such a score is right than wrong.
+
+    Args:
+        similarity: (B, K) within the query's modality, the largest first.
+        vectors: (B, K, D) of the other modality.
+        found: (B, K) False where padded.
+        values: moments of the other modality.
+        spread: standard deviation of similarity within the query's modality.
     """
-
-    weights: npt.NDArray[np.float64]
-    wrong: float
-    mean: float = 1.0
-
-    def ratio(self, caption_scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-        """Density of real pairs over that of shuffled ones, (..., 3) -> (...)."""
-        return np.asarray(np.exp(np.clip(caption_scores @ self.weights[:-1] + self.weights[-1], -20.0, 20.0)))
-
-    def of(self, caption_scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Reliability in (0, 1] from caption scores, (..., 3) -> (...); the mean where a score is missing (NaN)."""
-        known: npt.NDArray[np.bool_] = np.asarray(np.isfinite(caption_scores).all(axis=-1))
-        ratio = self.ratio(np.where(known[..., None], caption_scores, 0.0))
-        return np.where(known, np.clip(1.0 - self.wrong / ratio, LEAST, 1.0), self.mean).astype(np.float32)
+    parts = [
+        _agreement(similarity[rows], vectors[rows], found[rows], values, spread)
+        for rows in (slice(start, start + _BLOCK) for start in range(0, max(len(vectors), 1), _BLOCK))
+    ]
+    return np.concatenate(parts)
 
 
-def unknown(frozen: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def _agreement(
+    similarity: Floats, vectors: Vectors, found: npt.NDArray[np.bool_], values: Values, spread: float
+) -> Floats:
+    dimension = vectors.shape[-1]
+    near = np.exp(np.minimum(_SHARPNESS / spread * (similarity - similarity[:, :1]), 0.0)) * found
+    centred = vectors - values.mean
+    said = values.precision.apply(centred.reshape(-1, dimension)).reshape(vectors.shape)
+    said *= near[..., None].astype(np.float32)
+    others = said.sum(axis=1, keepdims=True) - said
+    length = values.covariance.length(others.reshape(-1, dimension)).reshape(found.shape)
+    score = np.einsum("bkd,bkd->bk", centred, others) / np.maximum(length, np.float32(1e-5))
+    return np.asarray(np.exp(np.clip(score, -_MOST, _MOST) - _MOST) * found, np.float32)
+
+
+def unknown(scores: Floats) -> Floats:
     """How far CLIP does not know pairs by itself, in [0, 1], from its own scores for them, of any shape.
 
-    The chance of a shuffled pair to score as high, over a tenth. 0, to be careful, where a score is missing (NaN).
+    The chance of a shuffled pair to score as high, over a tenth.
 
-    >>> unknown(np.float32([-1, 1, 2, 3, np.nan])).round(2).tolist()
-    [1.0, 1.0, 0.23000000417232513, 0.009999999776482582, 0.0]
-
-    Args:
-        frozen: the third caption score, in standard deviations.
-    """
-    chance = [0.5 * math.erfc(score / math.sqrt(2.0)) for score in frozen.ravel().tolist()]
-    share = np.minimum(np.array(chance, np.float32).reshape(frozen.shape) / np.float32(UNLIKELY), np.float32(1.0))
-    return np.asarray(np.nan_to_num(share))
-
-
-class Judges(NamedTuple):
-    """The neighbours of N pairs by one modality, the nearest first.
-
-    Attributes:
-        similarity: (N, K); below -1 where there is no neighbour.
-        vectors: (N, K, D) of the other modality.
-        counts: (N, K) how much each counts: its reliability, as far as it is known.
-    """
-
-    similarity: npt.NDArray[np.float32]
-    vectors: Vectors
-    counts: npt.NDArray[np.float32]
-
-    def weights(self, spread: float) -> npt.NDArray[np.float32]:
-        """(N, K), by similarity in spreads, and by what counts."""
-        at = self.similarity
-        near = np.exp(_SHARPNESS / spread * (at - at[:, :1])) * (at > -1.5) * self.counts
-        return np.asarray(near, np.float32)
-
-
-def judge(
-    values: Mapping[Modality, Values],
-    spreads: Mapping[Modality, float],
-    pairs: Mapping[Modality, Vectors],
-    near: Mapping[Modality, Judges],
-) -> npt.NDArray[np.float32]:
-    """The three caption scores (N, 3) of pairs.
+    >>> unknown(np.float32([-1, 1, 2, 3])).round(2).tolist()
+    [1.0, 1.0, 0.23000000417232513, 0.009999999776482582]
 
     Args:
-        values: moments of each modality.
-        spreads: standard deviation of similarity within each modality.
-        pairs: (N, D) by modality.
-        near: by the modality that was searched.
+        scores: in standard deviations.
     """
-    columns, weights = list[npt.NDArray[np.float32]](), {m: near[m].weights(spreads[m]) for m in MODALITIES}
-    for value in MODALITIES:
-        own, moments, found, by = pairs[value], values[value], near[other(value)].vectors, weights[other(value)]
-        summed = np.matmul(by[:, None], found)[:, 0]
-        evidence = moments.plain_precision.apply(summed - by.sum(axis=1, keepdims=True) * moments.mean)
-        said = ((own - moments.mean) * evidence).sum(axis=1) / moments.covariance.length(evidence)
-        beside = np.matmul(found, own[:, :, None])[..., 0] - near[value].similarity[:, :1]
-        alike = _log_alike(by, beside / np.float32(spreads[value]), weights[value])
-        columns.append(np.asarray(said, np.float32) + alike)
-    image, text = pairs["image"], pairs["text"] - values["text"].mean
-    columns.append(np.asarray((image * text).sum(axis=1) / values["text"].covariance.length(image), np.float32))
-    return np.stack(columns, axis=1)
-
-
-def _log_alike(
-    weights: npt.NDArray[np.float32], beside: npt.NDArray[np.float32], nearest: npt.NDArray[np.float32]
-) -> npt.NDArray[np.float32]:
-    """How much of what is near to a pair's vector its neighbours by the other modality bring: (N,), a logarithm.
-
-    A mean of several things may look right where none of them is. 0 where there are no neighbours.
-
-    Args:
-        weights: (N, K) of those neighbours.
-        beside: (N, K) by how many spreads what each brings is nearer than the nearest of all; below 0 nearly always.
-        nearest: (N, K) weights of the nearest of all.
-    """
-    brought = (weights * np.exp(np.clip(_SHARPNESS * beside, -_FURTHEST, 0.0))).sum(axis=1)
-    most = weights.sum(axis=1) * nearest.sum(axis=1)
-    there = most > 0.0
-    return np.asarray(np.log(np.where(there, brought, 1.0) / np.where(there, most, 1.0)), np.float32)
-
-
-def learn_reliability(real: npt.NDArray[np.float32], shuffled: npt.NDArray[np.float32]) -> Reliability:
-    """Learn reliability from the caption scores (N, 3) of real pairs and of shuffled ones."""
-    weights = fit_logistic(np.concatenate([real, shuffled]), np.repeat([1.0, 0.0], [len(real), len(shuffled)]))
-    learned = Reliability(weights, 1.0)
-    return Reliability(weights, min(1.0, float(np.median(learned.ratio(shuffled)))))
+    chance = [0.5 * math.erfc(score / math.sqrt(2.0)) for score in scores.ravel().tolist()]
+    return np.minimum(np.array(chance, np.float32).reshape(scores.shape) / np.float32(UNLIKELY), np.float32(1.0))
 
 
 def fit_logistic(

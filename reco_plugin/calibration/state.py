@@ -17,12 +17,13 @@ import numpy.typing as npt
 from ..errors import ConfigError
 from ..machine.blas import Floats
 from ..types import MODALITIES, Caution, Modality, Neighbours, ToldShort, Vectors, other
+from .corpus import own_scores
 from .evidence import Evidence, Gate, mean_own, share, weigh
 from .extra import HoldsBack, TellsPresence
 from .moments import Values
-from .reliability import Reliability, unknown
+from .reliability import agreement, unknown
 
-FORMAT = 2
+FORMAT = 3
 FEWEST = 20
 """Pairs below which a memory teaches nothing."""
 ENOUGH = 300
@@ -92,10 +93,10 @@ class Calibration(ToldShort):
     Attributes:
         values: moments of each modality.
         sides: of each modality.
-        reliability: turns caption scores into reliability.
         same_caption: cosine from which two captions mean the same.
         pairs: how many it was learned from.
-        own: mean of CLIP's own scores of the pairs.
+        doubt: share of its captions that neither the pairs around nor CLIP tell from those of other images; more than
+            are wrong.
         reason: why nothing is refined, for people; empty where both sides have a gate.
         one_image: whether most captions have one image, so that candidates move by what CLIP does not know, only.
         presence: tells whether the memory holds a query's answer; stored beside this, None where it is not learned.
@@ -104,10 +105,9 @@ class Calibration(ToldShort):
 
     values: Mapping[Modality, Values]
     sides: Mapping[Modality, SideCalibration]
-    reliability: Reliability
     same_caption: float
     pairs: int
-    own: float
+    doubt: float
     reason: str = ""
     one_image: bool = False
     presence: TellsPresence | None = None
@@ -162,7 +162,7 @@ class Calibration(ToldShort):
 
     def weigh(self, modality: Modality, query: Vectors, found: Neighbours, applied: Applied) -> Evidence:
         """Weigh the neighbours of queries (B, D), with the record of the factors that shorten their moves."""
-        side, reliability = self.sides[modality], self.reliability_of(found)
+        side, reliability = self.sides[modality], self.reliability_of(modality, found)
         sharpness, rejected = applied.gate.sharpness, None
         shares = share(found.similarity, reliability, found.found, sharpness, side.spread)
         if self.feedback is not None:
@@ -170,27 +170,20 @@ class Calibration(ToldShort):
             if keep is not None:
                 rejected = (shares[0] * keep).sum(axis=1).astype(np.float32)
                 shares = share(found.similarity, reliability * keep, found.found, sharpness, side.spread)[0], shares[1]
-        own = np.full(len(found.found), self.own, np.float32)
-        if found.caption_scores is not None:
-            own = mean_own(found.caption_scores[..., 2], reliability, self.own)
-        values = self.values[other(modality)]
-        evidence = weigh(query, found.vectors, found.similarity, shares, found.found, own, values, side.unit)
+        own, values = own_scores(found.cosine, self.values, self.sides["image"].unit), self.values[other(modality)]
+        mean = mean_own(own, reliability)
+        evidence = weigh(query, found.vectors, found.similarity, shares, found.found, mean, values, side.unit)
         factors = applied.factors(evidence.best)
         if rejected is not None:
             factors["rejected"] = rejected
-        if applied.unknown_only:  # a pair that was not measured yet counts as known, to be careful
-            scores = found.caption_scores
-            far = np.zeros_like(found.similarity) if scores is None else unknown(scores[..., 2])
-            factors["unknown_to_clip"] = (evidence.weights * far).sum(axis=1)
+        if applied.unknown_only:
+            factors["unknown_to_clip"] = (evidence.weights * unknown(own)).sum(axis=1)
         return replace(evidence, factors=factors)
 
-    def reliability_of(self, found: Neighbours) -> Floats:
-        """Reliability (B, K) of what was found: the mean where a pair was not measured yet, 0 where padded."""
-        if found.caption_scores is None:
-            reliability = np.full(found.found.shape, self.reliability.mean, np.float32)
-        else:
-            reliability = self.reliability.of(found.caption_scores)
-        return np.where(found.found, reliability, np.float32(0.0))
+    def reliability_of(self, modality: Modality, found: Neighbours) -> Floats:
+        """Reliability (B, K) of what queries of a modality found; 0 where padded."""
+        values, spread = self.values[other(modality)], self.sides[modality].spread
+        return agreement(found.similarity, found.vectors, found.found, values, spread)
 
     def to_json(self) -> dict[str, Any]:
         """For the memory's metadata: format, pairs, reason, and all numbers as the base64 of an ``.npz``."""

@@ -308,7 +308,7 @@ def _build_version(fill: Fill, asked: _Build) -> None:
 
 def _relearn(asked: _Build) -> None:
     """Learn anew from all pairs; searches go on meanwhile, by the old state or the new one."""
-    from ..calibration.learn import STEPS, learn
+    from ..calibration.learn import learn, steps_of
     from ..extras import LEARNED
     from ..progress import progress_bar
 
@@ -318,7 +318,7 @@ def _relearn(asked: _Build) -> None:
         explained_lock(settings),
         closing(memory_of(settings, manifest.fingerprint, create=False)) as store,
         keeps("the memory keeps what it learned before, or has learned anew as a whole"),
-        progress_bar(total=STEPS * store.count(), desc="learn", unit="step") as bar,
+        progress_bar(total=steps_of(store.count()), desc="learn", unit="step") as bar,
     ):
         learn(store, settings.refining.get("k") or manifest.policy.k, extras=LEARNED, progress=bar.update)
         pairs, learned = store.count(), store.header.calibration

@@ -7,7 +7,6 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Never, cast
 
 import numpy as np
-import numpy.typing as npt
 
 from ..defaults import INGEST_BATCH, SCROLL_BATCH
 from ..errors import (
@@ -76,7 +75,7 @@ class ServedMemory:
         found = self._get("", [("calibration", "true")])
         made_by = Fingerprint(found["encoder"], found["fingerprint"], found["dimension"])
         check_fingerprint(made_by, fingerprint, self.location)
-        self.header, self._unjudged = Header(made_by, found.get("calibration") or {}), int(found["unjudged"])
+        self.header = Header(made_by, found.get("calibration") or {})
 
     def look(self) -> Header:
         """The header as it was when this was opened."""
@@ -85,10 +84,6 @@ class ServedMemory:
     def count(self) -> int:
         """Number of pairs."""
         return int(self._get("")["pairs"])
-
-    def count_unjudged(self) -> int:
-        """Pairs that were not judged yet when this was opened."""
-        return self._unjudged
 
     def upsert(self, records: Records) -> None:
         """Add or replace pairs, vectors (N, D)."""
@@ -187,19 +182,11 @@ class ServedMemory:
     def _refuse(self, *_: Any) -> Never:
         raise MemoryStoreError(f"the service that has {self.location!r} open learns from its pairs by itself")
 
-    set_calibration = note_learning = change_said = set_caption_scores = calibrate = _refuse
+    set_calibration = note_learning = change_said = calibrate = _refuse
 
     def ids_after(self, last: str | None, limit: int) -> list[str]:
         """The next ids behind ``last``."""
         return [row["id"] for row in self._page(last, check_positive(limit, "limit"), "none")["data"]]
-
-    def caption_scores(self, ids: Sequence[str]) -> npt.NDArray[np.float32]:
-        """NaN (N, 3): the service judges pairs."""
-        return np.full((len(ids), 3), np.nan, np.float32)
-
-    def unjudged(self, most: int) -> list[str]:
-        """None: the service judges pairs."""
-        return []
 
     def _read(self, ids: Sequence[str] | None, size: int, vectors: str) -> Iterator[list[dict[str, Any]]]:
         if ids is not None:

@@ -169,7 +169,7 @@ def learn_presence(corpus: Corpus, modality: Modality, k: int, *, seed: int) -> 
         return None
     rng = np.random.default_rng(seed)
     rows = rng.permutation(corpus.chosen)[:ASKED]
-    nearest = corpus.near["text"][1][rows, 0]
+    nearest = corpus.near_text[1][rows, 0]
     same = IDENTICAL if (nearest <= corpus.same_caption).mean() >= ALONE else corpus.same_caption
     held, values = corpus.side(modality), corpus.side(other(modality))
     mean, unit = corpus.values[other(modality)].mean, corpus.units[modality]

@@ -54,7 +54,6 @@ class LearnsConfidence:
         encoder, fuser = Fingerprint("pairs at hand", "0" * 64, pairs.image.shape[1]), ClosedForm()
         with closing(open_memory(":memory:", encoder)) as store:  # the memory's own store is not kept busy
             store.upsert(pairs)
-            store.set_caption_scores(pairs.ids, learned.caption_scores)
             memory = _InRam(store, learned.state)
 
             def refine(queries: Vectors, modality: Modality, hidden: Sequence[Collection[str]]) -> Refinement:

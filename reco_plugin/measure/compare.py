@@ -141,7 +141,7 @@ def compare(
         moved,
         how,
         titles=titles,
-        doubtful=None if calibration is None else calibration.reliability.wrong,
+        doubtful=None if calibration is None else calibration.doubt,
         presence=None if refined.presence is None else refined.presence.astype(np.float64),
         searches_text="text" in rankings.hits,
         alarm=_alarm(check, learned=calibration is not None),

@@ -338,7 +338,7 @@ def _decide(asking: Askers, best: Sequence[_SideFound], calibration: Calibration
     more = max((one.change.more or 0 for one in best if one not in kept), default=0)
     rest = f" About {more:,} more queries would tell a difference of this size." if more and not kept else ""
     if not labelled:
-        doubt = 0.0 if calibration is None else calibration.reliability.wrong
+        doubt = 0.0 if calibration is None else calibration.doubt
         head = "A doubtful estimate" if doubt >= DOUBTFUL else "An estimate"
         sentence = (
             f"{head} that takes captions as true: {told}. {doubt:.0%} of the memory's captions are doubtful. Before "

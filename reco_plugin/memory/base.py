@@ -8,9 +8,6 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Protocol
 
-import numpy as np
-import numpy.typing as npt
-
 from ..defaults import SCROLL_BATCH
 from ..types import Neighbours, Payload, Records, Search
 from .header import Header, SaidRecord
@@ -57,21 +54,6 @@ class Memory(Searches, Protocol):
 
         All of it is stored or nothing; unknown ids are no error.
         """
-
-    def set_caption_scores(self, ids: Sequence[str], caption_scores: npt.NDArray[np.float32]) -> None:
-        """Store the caption scores (N, 3) of pairs, which ``search`` reads on request; unknown ids are left out.
-
-        A pair that is replaced by the same vectors keeps them.
-        """
-
-    def caption_scores(self, ids: Sequence[str]) -> npt.NDArray[np.float32]:
-        """The caption scores (N, 3) of pairs; NaN where there are none, or no such pair."""
-
-    def count_unjudged(self) -> int:
-        """Number of pairs without caption scores."""
-
-    def unjudged(self, most: int) -> list[str]:
-        """Ids of pairs without caption scores, at most so many, in any order."""
 
     def count(self) -> int:
         """Number of pairs."""

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ..errors import InputError
 from ..types import MODALITIES, Payload, Records, Search, Vectors
@@ -68,19 +67,6 @@ def check_records(records: Records, dimension: int) -> Records:
         return Records.join([], dimension)
     image, text = (check_vectors(records.side(m), dimension, f"{m} vectors") for m in MODALITIES)
     return Records(ids, image, text, [check_payload(*row) for row in zip(ids, records.payloads, strict=True)])
-
-
-def check_caption_scores(ids: Sequence[str], caption_scores: npt.NDArray[np.float32]) -> dict[str, list[float]]:
-    """Id -> its three caption scores, from (N, 3); those that are not finite are left out.
-
-    Raises:
-        InputError: another shape.
-    """
-    names, checked = check_ids(ids, "ids"), np.asarray(caption_scores, np.float32)
-    if checked.shape != (len(names), 3):
-        raise InputError(f"caption scores must be ({len(names)}, 3), got {checked.shape}")
-    finite = np.flatnonzero(np.isfinite(checked).all(axis=1)).tolist()
-    return {names[row]: checked[row].tolist() for row in finite}
 
 
 def check_ids(ids: Collection[str], what: str) -> list[str]:

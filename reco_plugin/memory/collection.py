@@ -20,7 +20,6 @@ from qdrant_client import QdrantClient, models
 from ..config import MemoryOptions
 from ..errors import ConfigError, MemoryStoreError, MemoryUnavailable
 from ..types import MODALITIES, Fingerprint
-from .filters import CAPTION_SCORES
 from .header import (
     Header,
     check_fingerprint,
@@ -64,8 +63,6 @@ def make_collection(
     """Create an empty collection of an encoder's vectors."""
     metadata = {METADATA_KEY: mark_of(fingerprint), **metadata}
     client.create_collection(name, **_creation(fingerprint.dimension, options, metadata))
-    on_disk = models.FloatIndexParams(type=models.FloatIndexType.FLOAT, on_disk=True)
-    client.create_payload_index(name, CAPTION_SCORES, on_disk)  # which pairs are not judged yet; strict mode wants it
     make_state(client, name)
 
 
@@ -166,7 +163,7 @@ def search_params(options: MemoryOptions, k: int) -> models.SearchParams:
 
 def make_state(client: QdrantClient, collection: str) -> None:
     """Write the reserved point of a collection."""
-    payload = {_STAMP: uuid.uuid4().hex, CAPTION_SCORES: [0.0] * 3}  # it is no pair to judge
+    payload = {_STAMP: uuid.uuid4().hex}
     client.upsert(collection, [models.PointStruct(id=STATE_ID, vector={}, payload=payload)], wait=True)
 
 

@@ -6,7 +6,7 @@ import os
 import threading
 import warnings
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -165,14 +165,6 @@ class EdgeMemory(KeptHeader, PointMemory):
         with translate_errors(self.location, "delete"):
             shard.update(qe.UpdateOperation.delete_points(list(points)))
         self._written(len(points))
-
-    def _set_payloads(self, payloads: Mapping[str, dict[str, Any]]) -> None:
-        shard = self._live()
-        check_room(self._folder)
-        with translate_errors(self.location, "write"):
-            for point, payload in payloads.items():
-                shard.update(qe.UpdateOperation.set_payload([point], payload))
-        self._written(len(payloads))
 
     def _written(self, points: int) -> None:
         self._unflushed += points

@@ -16,8 +16,7 @@ import numpy.typing as npt
 from ..defaults import SCROLL_BATCH
 from ..errors import ConfigError, MemoryStoreError
 from ..types import MODALITIES, Fingerprint, Modality, Neighbours, Payload, Records, Search, Vectors, caption_of
-from ..values import are_same
-from .checks import CheckedSearch, check_caption_scores, check_ids, check_positive, check_records, check_search, chunks
+from .checks import CheckedSearch, check_ids, check_positive, check_records, check_search, chunks
 from .header import Header
 from .points import KeptHeader, empty_neighbours
 from .words import MOST, QueryWords, Worded, asked_by_words, stored_words
@@ -40,7 +39,7 @@ class ExactMemory(KeptHeader):
         self._rows: dict[str, int] = {}  # id -> row, in insertion order
         self._payloads: list[dict[str, Any]] = []
         self._sides: dict[Modality, Vectors] = {m: np.zeros((0, dimension), np.float32) for m in MODALITIES}
-        self._caption_scores = np.zeros((0, 3), np.float32)
+        self._cosine = np.zeros(0, np.float32)  # of each row's image and text
         self._words: list[list[int]] = []  # of each row's caption
         self._rows_of: dict[int, list[int]] | None = None  # word -> rows; None after a write
 
@@ -50,29 +49,6 @@ class ExactMemory(KeptHeader):
         if fingerprint is None:
             raise ConfigError("a memory in RAM begins empty and needs the fingerprint of its encoder")
         return cls(Header(fingerprint))
-
-    def set_caption_scores(self, ids: Sequence[str], caption_scores: npt.NDArray[np.float32]) -> None:
-        """Store the caption scores (N, 3) of pairs."""
-        checked = check_caption_scores(ids, caption_scores)
-        with self._lock:
-            self._check_open()
-            for name in checked.keys() & self._rows.keys():
-                self._caption_scores[self._rows[name]] = checked[name]
-
-    def caption_scores(self, ids: Sequence[str]) -> npt.NDArray[np.float32]:
-        """The caption scores (N, 3) of pairs."""
-        with self._lock:
-            self._check_open()
-            rows = [self._rows.get(name, -1) for name in check_ids(ids, "ids")]
-            return np.concatenate([self._caption_scores[: len(self._rows)], np.full((1, 3), np.nan, np.float32)])[rows]
-
-    def count_unjudged(self) -> int:
-        """Number of pairs without caption scores."""
-        return len(self._unjudged())
-
-    def unjudged(self, most: int) -> list[str]:
-        """Ids of pairs without caption scores, at most so many."""
-        return self._unjudged()[: check_positive(most, "most")]
 
     def count(self) -> int:
         """Number of pairs."""
@@ -84,7 +60,6 @@ class ExactMemory(KeptHeader):
         self._check_open()
         checked = check_records(records, self._dimension)
         with self._lock:
-            kept = self._known_before(checked)
             self._reserve(len(self._rows) + sum(name not in self._rows for name in checked.ids))
             for name, payload in zip(checked.ids, checked.payloads, strict=True):
                 if (row := self._rows.setdefault(name, len(self._rows))) == len(self._payloads):
@@ -94,7 +69,7 @@ class ExactMemory(KeptHeader):
             rows = [self._rows[name] for name in checked.ids]
             for modality in MODALITIES:
                 self._sides[modality][rows] = checked.side(modality)
-            self._caption_scores[rows] = kept
+            self._cosine[rows] = checked.cosine
             self._rows_of = None
 
     def delete(self, ids: Collection[str]) -> int:
@@ -110,7 +85,7 @@ class ExactMemory(KeptHeader):
             self._payloads = [self._payloads[row] for row in rows]
             self._words, self._rows_of = [self._words[row] for row in rows], None
             self._sides = {m: side[rows] for m, side in self._sides.items()}
-            self._caption_scores = self._caption_scores[rows]
+            self._cosine = self._cosine[rows]
             return gone
 
     def search(self, search: Search) -> Neighbours:
@@ -137,8 +112,7 @@ class ExactMemory(KeptHeader):
                     out.found[row, : len(best)] = True
                     out.similarity[row, : len(best)] = score[best]
                     out.vectors[row, : len(best)] = self._sides[search.read][best]
-                    if out.caption_scores is not None:
-                        out.caption_scores[row, : len(best)] = self._caption_scores[best]
+                    out.cosine[row, : len(best)] = self._cosine[best]
                     if out.payloads is not None:
                         out.payloads[row].extend(_copy(self._payloads[place]) for place in best)
         return out
@@ -213,27 +187,12 @@ class ExactMemory(KeptHeader):
 
     def _reserve(self, rows: int) -> None:
         """Make room for this many rows; grows by half, so that many small upserts take linear time."""
-        if rows <= len(self._caption_scores):
+        if rows <= len(self._cosine):
             return
-        more = max(rows, len(self._caption_scores) * 3 // 2) - len(self._caption_scores)
+        more = max(rows, len(self._cosine) * 3 // 2) - len(self._cosine)
         for modality, side in self._sides.items():
             self._sides[modality] = np.concatenate([side, np.zeros((more, self._dimension), np.float32)])
-        self._caption_scores = np.concatenate([self._caption_scores, np.full((more, 3), np.nan, np.float32)])
-
-    def _unjudged(self) -> list[str]:
-        with self._lock:
-            self._check_open()
-            missing = np.asarray(~np.isfinite(self._caption_scores[: len(self._rows)]).all(axis=1))
-            return [name for name, row in self._rows.items() if missing[row]] if missing.any() else []
-
-    def _known_before(self, records: Records) -> npt.NDArray[np.float32]:
-        """The caption scores (N, 3) of the pairs (N, D) that are stored with the same vectors; else NaN."""
-        kept = np.full((len(records), 3), np.nan, np.float32)
-        for row, name in enumerate(records.ids):
-            old = self._rows.get(name)
-            if old is not None and all(are_same(self._sides[m][old], records.side(m)[row]) for m in MODALITIES):
-                kept[row] = self._caption_scores[old]
-        return kept
+        self._cosine = np.concatenate([self._cosine, np.zeros(more, np.float32)])
 
     def _read(self, ids: Sequence[str]) -> Records:
         with self._lock:

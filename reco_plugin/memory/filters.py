@@ -14,9 +14,9 @@ from ..values import WHERE_KEYS, WHERE_NUMBERS, WHERE_TEXTS, is_unicode, show
 
 USER_ID = "_reco_id"
 """Payload key of the user's id."""
-CAPTION_SCORES = "_reco_caption_scores"
-"""Payload key of a pair's caption scores, three numbers."""
-RESERVED = (USER_ID, CAPTION_SCORES)
+COSINE = "_reco_cosine"
+"""Payload key of the cosine of a pair's image and text."""
+RESERVED = (USER_ID, COSINE)
 """Keys that users' payloads cannot have, and do not see."""
 
 F = TypeVar("F")

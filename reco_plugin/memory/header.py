@@ -18,7 +18,7 @@ from ..files import PARTIAL, write_whole
 from ..fingerprint import are_one_encoder
 from ..types import Fingerprint
 
-FORMAT = 2
+FORMAT = 3
 """Version of the header; no other is read."""
 HEADER_NAME = "memory.json"
 RESTORE = "restore it from a backup, or build the memory again from its source in an empty folder"

@@ -8,23 +8,21 @@ import struct
 import threading
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from itertools import chain, islice
+from itertools import chain
 from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from ..defaults import SCROLL_BATCH
 from ..errors import FORKED, MemoryFull, MemoryLocked, MemoryStoreError, RecoError
 from ..types import MODALITIES, Modality, Neighbours, Payload, Records, Search, Vectors, caption_of
-from ..values import are_same
 from .base import part_of_a_write
-from .checks import CheckedSearch, check_caption_scores, check_ids, check_positive, check_records, check_search, chunks
-from .filters import CAPTION_SCORES, RESERVED, USER_ID, Library
+from .checks import CheckedSearch, check_ids, check_positive, check_records, check_search, chunks
+from .filters import COSINE, RESERVED, USER_ID, Library
 from .header import RESTORE, Header, SaidRecord
 from .words import EQUAL, MOST, QueryWords, Worded, asked_by_words, stored_words
 
@@ -34,7 +32,6 @@ AT_ONCE = 1000
 WORDS = "words"
 """Name of the sparse vector of a caption's words."""
 _NAMESPACE = uuid.UUID("b4f0a5c6-1d0e-5c61-9d3a-7e2f6c0b8a11")
-_NUMBERS = {int, float, bool}
 _LOCKED = "WouldBlock"
 """In Edge's message when another process holds the folder."""
 _FULL = "os error 28"
@@ -133,8 +130,7 @@ def _unfit_vector(error: Exception, dimension: int) -> ValueError:
 
 def wanted_payload(search: Search) -> bool | list[str]:
     """What a search reads of each payload."""
-    keys = [*([USER_ID] if search.ids else []), *([CAPTION_SCORES] if search.caption_scores else [])]
-    return search.payloads or keys or False
+    return search.payloads or ([USER_ID, COSINE] if search.ids else [COSINE])
 
 
 def to_neighbours(found: Sequence[Sequence[ScoredPoint]], dimension: int, search: Search, *, k: int) -> Neighbours:
@@ -154,10 +150,7 @@ def to_neighbours(found: Sequence[Sequence[ScoredPoint]], dimension: int, search
                 ids.append(str(hit.id if name is None else name))  # to look at an id of Edge's makes a UUID
                 out.similarity[row, column] = hit.score
                 pack(into, (row * k + column) * step, *hit.vector[search.read])
-                if out.caption_scores is not None and CAPTION_SCORES in payload:
-                    stored = payload[CAPTION_SCORES]  # looked at without a call of ours for each
-                    if isinstance(stored, list) and len(stored) == 3 and _NUMBERS.issuperset(map(type, stored)):
-                        out.caption_scores[row, column] = stored
+                out.cosine[row, column] = payload[COSINE]
                 if out.payloads is not None:
                     out.payloads[row].append({key: value for key, value in payload.items() if key not in RESERVED})
             out.found[row, : len(hits)] = True
@@ -173,18 +166,6 @@ def to_worded(hits: Sequence[ScoredPoint]) -> list[Worded]:
     return [Worded(score, frozenset(at[WORDS].indices), np.asarray(at["text"], np.float32)) for score, at in read]
 
 
-def to_caption_scores(points: Iterable[Point], wanted: Sequence[str]) -> npt.NDArray[np.float32]:
-    """The caption scores (N, 3) of the points with these N ids, in that order; NaN where there are none."""
-    there = {str(point.id): _caption_scores(point.payload or {}) for point in points}
-    return np.asarray([there.get(name) or (np.nan,) * 3 for name in wanted], np.float32).reshape(-1, 3)
-
-
-def _caption_scores(payload: dict[str, Any]) -> list[float] | None:
-    stored = payload.get(CAPTION_SCORES)
-    whole = isinstance(stored, list) and len(stored) == 3 and _NUMBERS.issuperset(map(type, stored))
-    return stored if whole else None
-
-
 def empty_neighbours(batch: int, k: int, dimension: int, search: Search) -> Neighbours:
     """No neighbours: similarity (B, K) and vectors (B, K, D), all padding, and what else the search asks for."""
     return Neighbours(
@@ -192,8 +173,8 @@ def empty_neighbours(batch: int, k: int, dimension: int, search: Search) -> Neig
         np.zeros((batch, k), np.float32),
         np.zeros((batch, k, dimension), np.float32),
         np.zeros((batch, k), np.bool_),
+        np.zeros((batch, k), np.float32),
         list(map(list[Payload], [()] * batch)) if search.payloads else None,
-        np.full((batch, k, 3), np.nan, np.float32) if search.caption_scores else None,
     )
 
 
@@ -311,10 +292,6 @@ class PointMemory(ABC):
         """Delete points that exist."""
 
     @abstractmethod
-    def _set_payloads(self, payloads: Mapping[str, dict[str, Any]]) -> None:
-        """Add to the payload of points that exist, by their ids."""
-
-    @abstractmethod
     def _find(self, search: Search, wanted: CheckedSearch, filters: Sequence[Any]) -> list[list[Any]]:
         """The hits of each query under its filter."""
 
@@ -337,14 +314,12 @@ class PointMemory(ABC):
         """Number of pairs under a filter."""
 
     def upsert(self, records: Records) -> None:
-        """Add or replace pairs, vectors (N, D); one that is replaced by the same vectors keeps its caption scores."""
+        """Add or replace pairs, vectors (N, D)."""
         self._live()
         checked = check_records(records, self._dimension)
-        with part_of_a_write():
-            known = self._known_before(checked)
         for start in range(0, len(checked), self.written_at_once):
             part = checked.take(np.arange(start, min(len(checked), start + self.written_at_once)))
-            self._put(part, self._to_points(part, known))
+            self._put(part, self._to_points(part))
 
     def delete(self, ids: Collection[str]) -> int:
         """Remove pairs; returns how many existed."""
@@ -355,34 +330,6 @@ class PointMemory(ABC):
         if there:
             self._drop(points)
         return there
-
-    def set_caption_scores(self, ids: Sequence[str], caption_scores: npt.NDArray[np.float32]) -> None:
-        """Store the caption scores (N, 3) of pairs in their payload."""
-        self._live()
-        checked = check_caption_scores(ids, caption_scores)
-        for names in chunks(list(checked), AT_ONCE):
-            new = {point_id(name): {CAPTION_SCORES: checked[name]} for name in names}
-            with part_of_a_write():
-                there = [str(point.id) for point in self._fetch(list(new), False, vectors=False)]
-            if there:
-                self._set_payloads({name: new[name] for name in there})
-
-    def caption_scores(self, ids: Sequence[str]) -> npt.NDArray[np.float32]:
-        """The caption scores (N, 3) of pairs."""
-        names = check_ids(ids, "ids")
-        found = chain.from_iterable(self._retrieve(names, [CAPTION_SCORES]))
-        return to_caption_scores(found, [point_id(name) for name in names])
-
-    def count_unjudged(self) -> int:
-        """Number of pairs without caption scores."""
-        return self._count(self._unjudged)
-
-    def unjudged(self, most: int) -> list[str]:
-        """Ids of pairs without caption scores, at most so many."""
-        self._live()
-        size = min(check_positive(most, "most"), AT_ONCE)
-        found = pages(lambda start: self._page(start, size, [USER_ID], where=self._unjudged))
-        return [user_id(point) for point in islice(chain.from_iterable(found), most)]
 
     def search(self, search: Search) -> Neighbours:
         """Find the k nearest pairs of queries (B, D), all in one call."""
@@ -434,10 +381,6 @@ class PointMemory(ABC):
     @property
     def _dimension(self) -> int:
         return self.header.fingerprint.dimension
-
-    @property
-    def _unjudged(self) -> Any:
-        return self.library.filter(must=[self.library.is_empty(CAPTION_SCORES)])
 
     def _opened(self, store: T | None) -> T:
         """The open store.
@@ -500,26 +443,14 @@ class PointMemory(ABC):
             there = {str(point.id): point for point in self._fetch(wanted, payload, vectors=vectors)}
             yield [there[name] for name in wanted if name in there]
 
-    def _known_before(self, records: Records) -> dict[str, list[float]]:
-        """Id -> caption scores, of the pairs (N, D) that are stored with the same vectors and have some."""
-        rows, known = {point_id(name): row for row, name in enumerate(records.ids)}, dict[str, list[float]]()
-        for point in chain.from_iterable(self._retrieve(records.ids, [CAPTION_SCORES], vectors=True)):
-            caption_scores, row = (point.payload or {}).get(CAPTION_SCORES), rows[str(point.id)]
-            if caption_scores and all(
-                are_same(np.asarray(point.vector[m], np.float32), records.side(m)[row]) for m in MODALITIES
-            ):
-                known[records.ids[row]] = caption_scores
-        return known
-
-    def _to_points(self, records: Records, known: Mapping[str, list[float]]) -> list[Any]:
-        """Points of pairs (N, D): both vectors, the words of the caption, and the payload with the user's id."""
+    def _to_points(self, records: Records) -> list[Any]:
+        """Points of pairs (N, D): both vectors, the words of the caption, and the payload with ours."""
         made = []
-        columns = (records.ids, records.image.tolist(), records.text.tolist(), records.payloads)
-        for name, image, text, payload in zip(*columns, strict=True):
+        sides, cosine = (records.image.tolist(), records.text.tolist()), records.cosine.tolist()
+        for name, image, text, own, payload in zip(records.ids, *sides, cosine, records.payloads, strict=True):
             words = stored_words(caption_of(payload))
             vectors = {"image": image, "text": text, WORDS: self.library.sparse(words, [1.0] * len(words))}
-            caption_scores = {CAPTION_SCORES: known[name]} if name in known else {}
-            made.append(self.library.point(point_id(name), vectors, {**payload, USER_ID: name} | caption_scores))
+            made.append(self.library.point(point_id(name), vectors, {**payload, USER_ID: name, COSINE: own}))
         return made
 
     def _to_records(self, points: list[Any]) -> Records:

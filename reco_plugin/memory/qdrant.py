@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from qdrant_client import QdrantClient, grpc, models
@@ -125,14 +125,6 @@ class QdrantMemory(KeptHeader, PointMemory):
     def _drop(self, points: list[str]) -> None:
         client, gone = self._live(), models.PointIdsList(points=[*points])
         self._write("delete", lambda left: client.delete(self.collection, gone, wait=True, timeout=left))
-
-    def _set_payloads(self, payloads: Mapping[str, dict[str, Any]]) -> None:
-        client = self._live()
-        changes = [
-            models.SetPayloadOperation(set_payload=models.SetPayload(payload=payload, points=[point]))
-            for point, payload in payloads.items()
-        ]
-        self._write("write", lambda left: client.batch_update_points(self.collection, changes, wait=True, timeout=left))
 
     def _read_again(self) -> None:
         """Read the header again: another process may have swapped the version, learned, or stored an opinion.

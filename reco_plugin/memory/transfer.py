@@ -44,7 +44,6 @@ def copy(
     read = 0
     for records in all_pairs(source, batch_size):
         target.upsert(records)
-        target.set_caption_scores(records.ids, source.caption_scores(list(records.ids)))
         read += len(records)
         progress(len(records))
     target.flush()

@@ -112,7 +112,6 @@ async def _running(edge: Edge, state: health.Health) -> AsyncIterator[None]:
     """Watch the service and its memory while the block runs; then wait for running calls."""
     watching = threading.Thread(target=state.watch, name="reco-health", daemon=True)
     watching.start()  # liveness answers while it warms up
-    edge.embedder.reco.memory.learner.resume()
     yield
     state.stop()
     await asyncio.to_thread(watching.join, edge.settings.shutdown_s)

@@ -40,8 +40,6 @@ class MemoryInfo(MemoryState):
     dimension: int
     calibration: dict[str, Any] | None = None
     """What was learned about the pairs, as it is stored; on request."""
-    unjudged: int
-    """Pairs that are not judged yet, and count as average until they are; 0 while it is not calibrated."""
 
 
 class PairIn(Strict):
@@ -201,7 +199,6 @@ def describe(embedder: Embedder, *, calibration: bool) -> MemoryInfo:
     made_by = header.fingerprint
     return MemoryInfo(
         pairs=len(memory),
-        unjudged=memory.learner.count_unjudged(),
         kind=memory.kind,
         location=memory.location,
         encoder=made_by.name,
