@@ -44,7 +44,9 @@ class Case:
 
     def neighbours(self, rows: Any = slice(None)) -> Neighbours:
         ids = [[str(i) for i in range(count)] for count in self.found[rows].sum(axis=1)]
-        return Neighbours(ids, self.similarity[rows], self.vectors[rows], self.found[rows])
+        return Neighbours(
+            ids, self.similarity[rows], self.vectors[rows], self.found[rows], np.zeros_like(self.similarity[rows])
+        )
 
     def fuse(self, fuser: Fuser, modality: Modality, rows: Any = slice(None)) -> tuple[np.ndarray, np.ndarray]:
         return fuser.fuse(modality, self.query[rows], self.neighbours(rows), self.trust[rows])

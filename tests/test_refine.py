@@ -13,7 +13,7 @@ from reco_plugin.errors import InputError, VectorError
 from reco_plugin.memory import Fingerprint, open_memory
 from reco_plugin.refine import Refiner, VectorMemory
 from reco_plugin.score import ExactScorer, score_both
-from reco_plugin.types import MODALITIES, Coverage, Neighbours, Records, Search, other
+from reco_plugin.types import MODALITIES, Coverage, Neighbours, Records, other
 
 D, GROUPS, EACH, K = 32, 120, 3, 5
 BLOCK = 512  # rows per fusion call
@@ -244,18 +244,6 @@ def test_all_blocks_are_refined_alike_where_the_memory_is_calibrated_meanwhile(r
     assert late.refine(queries, modality=modality, role=role).moves is not None
 
 
-def caption_scores_of(refiner: Refiner, result: Any) -> np.ndarray:
-    found = refiner.memory.store.search(
-        Search(
-            result.frozen,
-            *(("image", "text") if result.frozen[0, 0] > 0.2 else ("text", "image")),
-            K,
-            caption_scores=True,
-        )
-    )
-    return found.caption_scores
-
-
 def test_explained_parts_belong_together(refiner, world, queries, modality):
     result = refiner.refine(queries, modality=modality, explain=True)
     own, read = world.records.side(modality), world.records.side("text" if modality == "image" else "image")
@@ -264,9 +252,7 @@ def test_explained_parts_belong_together(refiner, world, queries, modality):
     assert np.allclose(result.neighbours.similarity, np.sum(queries[:, None] * own[rows], axis=2), atol=1e-6)
     assert np.allclose(result.neighbours.vectors, read[rows], atol=1e-6)
     assert result.neighbours.payloads == [[world.records.payloads[i] for i in ids] for ids in rows]
-    assert np.allclose(
-        result.reliability, refiner.memory.calibration.reliability.of(caption_scores_of(refiner, result)), atol=1e-6
-    )
+    assert np.allclose(result.neighbours.cosine, np.sum(own[rows] * read[rows], axis=2), atol=1e-6)
     for row, why in enumerate(result.why):
         heaviest = float((result.weights[row] / result.weights[row].sum()).max())
         assert why.heaviest == pytest.approx(heaviest, abs=1e-4)

@@ -96,7 +96,7 @@ def _fit_state(
 def _doubt(corpus: Corpus, looked: Looked) -> float:
     """Share of captions that neither the pairs around nor CLIP tell from those of other images; more than are wrong."""
     rows, values = looked.rows[:_DOUBTED], corpus.values["text"]
-    places, similarity = (found[: len(rows)] for found in looked.visible["image"])
+    places, similarity = looked.visible["image"][0][: len(rows)], looked.visible["image"][1][: len(rows)]
     reliability = np.ones(places.shape, np.float32)
     near, _ = share(similarity, reliability, similarity > -1.5, _NEAR, corpus.spreads["image"])
     mean = np.stack([one @ corpus.text[here] for one, here in zip(near.astype(np.float32), places, strict=True)])

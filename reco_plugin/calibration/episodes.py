@@ -177,7 +177,7 @@ def _agreement(corpus: Corpus, modality: Modality, nearest: NearestRows) -> Floa
     """Reliability (n, K) of what was found, below a similarity of -1 where hidden."""
     held, moments, parts = corpus.side(other(modality)), corpus.values[other(modality)], list[Floats]()
     for start in range(0, len(nearest[0]), _BLOCK):
-        rows, similarity = (part[start : start + _BLOCK] for part in nearest)
+        rows, similarity = nearest[0][start : start + _BLOCK], nearest[1][start : start + _BLOCK]
         found = similarity > -1.5
         parts.append(agreement(similarity, held[rows], found, moments, corpus.spreads[modality]))
     return np.concatenate(parts)

@@ -70,7 +70,7 @@ def unknown(scores: Floats) -> Floats:
         scores: in standard deviations.
     """
     chance = [0.5 * math.erfc(score / math.sqrt(2.0)) for score in scores.ravel().tolist()]
-    return np.minimum(np.array(chance, np.float32).reshape(scores.shape) / np.float32(UNLIKELY), np.float32(1.0))
+    return np.asarray(np.minimum(np.array(chance).reshape(scores.shape) / UNLIKELY, 1.0), np.float32)
 
 
 def fit_logistic(

@@ -214,11 +214,9 @@ class EdgeMemory(KeptHeader, PointMemory):
             return list(self._live().retrieve(list(points), payload, vectors and _SIDES))
 
     def _page(
-        self, start: Any, size: int, payload: list[str] | bool, *, vectors: bool = False, where: Any = None
+        self, start: Any, size: int, payload: list[str] | bool, *, vectors: bool = False
     ) -> tuple[list[Any], Any]:
-        request = qe.ScrollRequest(
-            offset=start, limit=size, filter=where, with_payload=payload, with_vector=vectors and _SIDES
-        )
+        request = qe.ScrollRequest(offset=start, limit=size, with_payload=payload, with_vector=vectors and _SIDES)
         with translate_errors(self.location, "read"):
             found, behind = self._live().scroll(request)
             return list(found), behind

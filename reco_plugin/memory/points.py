@@ -305,7 +305,7 @@ class PointMemory(ABC):
 
     @abstractmethod
     def _page(
-        self, start: Any, size: int, payload: list[str] | bool, *, vectors: bool = False, where: Any = None
+        self, start: Any, size: int, payload: list[str] | bool, *, vectors: bool = False
     ) -> tuple[list[Any], Any]:
         """At most so many pairs from a point on, None: from the first, and the point behind."""
 

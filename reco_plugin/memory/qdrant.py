@@ -211,8 +211,8 @@ class QdrantMemory(KeptHeader, PointMemory):
         return self._run("read", lambda left: client.retrieve(self.collection, points, timeout=left, **how))
 
     def _page(
-        self, start: Any, size: int, payload: list[str] | bool, *, vectors: bool = False, where: Any = None
+        self, start: Any, size: int, payload: list[str] | bool, *, vectors: bool = False
     ) -> tuple[list[Any], Any]:
         client = self._live()
-        how: Any = {"limit": size, "offset": start, "with_payload": payload, "with_vectors": vectors and _SIDES}
-        return self._run("read", lambda left: client.scroll(self.collection, where or PAIRS, timeout=left, **how))
+        asked: Any = {"limit": size, "offset": start, "with_payload": payload, "with_vectors": vectors and _SIDES}
+        return self._run("read", lambda left: client.scroll(self.collection, PAIRS, timeout=left, **asked))

@@ -16,12 +16,11 @@ from trust_worlds import D, world
 from reco_plugin.calibration import corpus, episodes, nearest
 from reco_plugin.calibration import learn as learning
 from reco_plugin.calibration.calibrate import calibrate
-from reco_plugin.calibration.learn import STEPS, learn
-from reco_plugin.calibration.lesson import Lesson
+from reco_plugin.calibration.learn import STEPS, learn, steps_of
 from reco_plugin.calibration.note import unfinished
 from reco_plugin.errors import MemoryStoreError
 from reco_plugin.memory import Fingerprint, Memory, open_memory
-from reco_plugin.types import MODALITIES, Records, Vectors
+from reco_plugin.types import MODALITIES, Records
 
 pytestmark = pytest.mark.slow
 
@@ -41,79 +40,13 @@ def memory(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
         yield store
 
 
-def ids_of(memory: Memory) -> list[str]:
-    return [name for batch in memory.scroll() for name in batch.ids]
-
-
-def test_pairs_that_were_not_drawn_are_judged_beside_those_that_were(memory: Memory) -> None:
+def test_a_large_memory_is_learned_from_drawn_pairs(memory: Memory) -> None:
     steps = list[int]()
     state = learn(memory, 10, progress=steps.append)
     assert state is not None
     assert state.pairs == PAIRS
-    assert sum(steps) == STEPS * PAIRS
+    assert sum(steps) == steps_of(PAIRS) < steps_of(PAIRS - 1) + STEPS
     assert steps.count(LEARNED) >= 2, "both fits, which take most of the time, count by themselves"
-    ids = memory.ids_after(None, PAIRS)  # in the order in which they are drawn
-    caption_scores = memory.caption_scores(ids)
-    assert np.isfinite(caption_scores).all()
-    reliability = state.reliability.of(caption_scores)
-    bad = np.array([name.startswith("wrong") for name in ids])
-    chosen = np.zeros(PAIRS, np.bool_)
-    chosen[np.random.default_rng(0).choice(PAIRS, LEARNED, replace=False)] = True
-    for part in (chosen, ~chosen):
-        right, wrong = reliability[part & ~bad], reliability[part & bad]
-        assert np.mean(right[:, None] > wrong[None]) > 0.95, "the chance that a right caption is trusted more"
-
-
-def test_an_interrupted_learning_goes_on_with_the_pairs_without_caption_scores(
-    memory: Memory, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    steps = 0
-
-    def interrupt(done: int) -> None:
-        nonlocal steps
-        steps += done
-        if steps > STEPS * (LEARNED + 150):
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        learn(memory, 10, progress=interrupt)
-    assert memory.header.calibration, "what was learned stays"
-    before = memory.caption_scores(ids_of(memory))
-    missing = np.isnan(before).any(axis=1)
-    assert 0 < missing.sum() < PAIRS - LEARNED
-    judged = list[int]()
-    judge = Lesson.judge
-
-    def count(self: Lesson, image: Vectors, text: Vectors) -> np.ndarray:
-        judged.append(len(image))
-        return judge(self, image, text)
-
-    monkeypatch.setattr(Lesson, "judge", count)
-    learn(memory, 10)
-    assert sum(judged) == missing.sum()
-    after = memory.caption_scores(ids_of(memory))
-    assert np.isfinite(after).all()
-    np.testing.assert_allclose(after[~missing], before[~missing], atol=1e-6)
-
-
-def test_a_failed_reading_keeps_what_was_learned_and_judged(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
-    scroll = memory.scroll
-
-    def fail(size: int, ids: list[str] | None = None) -> Iterator[Records]:
-        for number, batch in enumerate(scroll(size, ids)):
-            if ids is not None and len(ids) == PAIRS - LEARNED and number == 1:
-                raise MemoryStoreError("cannot read the memory: its disk is gone")
-            yield batch
-
-    monkeypatch.setattr(memory, "scroll", fail)
-    with pytest.raises(MemoryStoreError, match="its disk is gone"):
-        learn(memory, 10)
-    assert memory.header.calibration, "what was learned stays"
-    assert memory.header.learning == {}
-    assert memory.count_unjudged() == 200, "the first part, which was read, is judged and written"
-    monkeypatch.setattr(memory, "scroll", scroll)
-    learn(memory, 10)
-    assert memory.count_unjudged() == 0
 
 
 def test_where_what_was_learned_cannot_be_written_there_is_no_state(
@@ -122,20 +55,10 @@ def test_where_what_was_learned_cannot_be_written_there_is_no_state(
     def fail(*_: Any) -> None:
         raise MemoryStoreError("no room")
 
-    monkeypatch.setattr(memory, "set_caption_scores", fail)
+    monkeypatch.setattr(memory, "set_calibration", fail)
     with pytest.raises(MemoryStoreError, match="no room"):
         learn(memory, 10)
     assert not memory.header.calibration
-
-
-def test_how_many_captions_look_wrong_is_not_left_to_the_draw_of_shuffled_pairs() -> None:
-    image, text, _ = world(100, 4, wrong=0.2)
-    wrong = list[float]()
-    for seed in range(5):
-        measured = corpus.measure_corpus(image, text, k=10, rng=np.random.default_rng(seed), progress=int)
-        assert measured is not None
-        wrong.append(measured.learned.wrong)
-    assert max(wrong) - min(wrong) < 0.04 * np.mean(wrong), wrong  # .08 where each is shuffled once
 
 
 def test_large_arrays_are_made_in_parts_and_say_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,7 +71,6 @@ def test_large_arrays_are_made_in_parts_and_say_the_same(monkeypatch: pytest.Mon
         learned = calibrate(x, y)
         assert learned is not None
         states.append(learned)
-    np.testing.assert_allclose(states[0].caption_scores, states[1].caption_scores, atol=1e-4)
     for modality in MODALITIES:
         one, other = (state.state.sides[modality].gate for state in states)
         assert (one is None) == (other is None)

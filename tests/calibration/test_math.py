@@ -9,17 +9,18 @@ import pytest
 from trust_worlds import D, measured, unit, world
 
 from reco_plugin.calibration import Calibration
-from reco_plugin.calibration.calibrate import calibrate
+from reco_plugin.calibration.calibrate import HOPELESS, calibrate
 from reco_plugin.calibration.corpus import Corpus
 from reco_plugin.calibration.coverage import find_covered, nearest_rival
 from reco_plugin.calibration.episodes import asked_by, look
 from reco_plugin.calibration.evidence import weigh
 from reco_plugin.calibration.fit import START, Loss, minimise
 from reco_plugin.calibration.moments import low_rank, measure_values
-from reco_plugin.calibration.reliability import Judges, judge
+from reco_plugin.calibration.nearest import nearest_rows
+from reco_plugin.calibration.reliability import agreement
 from reco_plugin.calibration.scores import keep_mass, score_pairs, to_vectors
 from reco_plugin.errors import ConfigError
-from reco_plugin.types import MODALITIES, Modality, Moves, Vectors
+from reco_plugin.types import MODALITIES, Modality, Moves, other
 
 
 @pytest.mark.parametrize("modality", MODALITIES)
@@ -65,55 +66,36 @@ def test_the_inverse_of_a_low_rank_matrix(rank: int, shrinkage: float) -> None:
     np.testing.assert_allclose(matrix.length(some), lengths, rtol=1e-3)
 
 
-@pytest.mark.parametrize("wrong", [0.1, 0.3])
-def test_reliability_ranks_wrong_captions_behind_right_ones(wrong: float) -> None:
-    image, text, bad = world(100, 6, wrong=wrong)
-    reliability = measured(image, text).reliability_of(np.arange(len(image)))
-    right, others = reliability[~bad], reliability[bad]
-    auc = (right[:, None] > others).mean() + 0.5 * (right[:, None] == others).mean()
-    assert auc > 0.9
+@pytest.mark.parametrize("modality", MODALITIES)
+def test_neighbours_of_wrong_captions_agree_less_with_the_others(modality: Modality) -> None:
+    image, text, bad = world(100, 6, wrong=0.3)
+    corpus = measured(image, text)
+    places, similarity = nearest_rows(corpus.side(modality), corpus.side(modality), 10, others=True)
+    found, values = np.ones(places.shape, np.bool_), corpus.values[other(modality)]
+    agree = agreement(similarity, corpus.side(other(modality))[places], found, values, corpus.spreads[modality])
+    assert agree.min() > 0.0 and agree.max() <= 1.0
+    right, wrong = agree[~bad[places]], agree[bad[places]]
+    assert np.mean(np.median(right) > wrong) > 0.8
 
 
-def beside(similarity: list[float], vectors: list[int], counts: list[float] | None = None) -> Judges:
-    """Neighbours of one pair, whose other side is an axis each."""
-    there = np.array([similarity], np.float32)
-    eye = np.eye(D, dtype=np.float32)
-    return Judges(there, eye[None, vectors], np.ones_like(there) if counts is None else np.float32([counts]))
+def test_only_what_was_found_agrees(corpus: Corpus) -> None:
+    rng = np.random.default_rng(0)
+    vectors, similarity = unit(rng.normal(size=(5, 4, D))), -np.sort(-rng.random((5, 4)), axis=1).astype(np.float32)
+    found = np.arange(4) < np.array([[4], [3], [2], [1], [0]])
+    values, spread = corpus.values["text"], corpus.spreads["image"]
+    agree = agreement(similarity, vectors, found, values, spread)
+    assert ((agree > 0.0) == found).all()
+    fewer = agreement(similarity[1:2, :3], vectors[1:2, :3], found[1:2, :3], values, spread)
+    np.testing.assert_allclose(fewer[0], agree[1, :3], rtol=1e-5)
 
 
-def test_a_caption_between_those_that_its_image_brings_is_none_of_them(corpus: Corpus) -> None:
-    """Which the mean of what it brings does not say."""
-    eye = np.eye(D, dtype=np.float32)
-    near = {"image": beside([0.9, 0.9], [0, 1]), "text": beside([1.0], [5])}
-
-    def added(text: Vectors) -> float:
-        pair: dict[Modality, Vectors] = {"image": eye[5:6], "text": unit(text[None])}
-        alike = judge(corpus.values, corpus.spreads, pair, near)[0]
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("reco_plugin.calibration.reliability._log_alike", lambda *_: np.zeros(1, np.float32))
-            plain = judge(corpus.values, corpus.spreads, pair, near)[0]
-        assert alike[2] == plain[2]
-        return float(alike[1] - plain[1])
-
-    far = 3.0 / corpus.spreads["text"]
-    assert added(eye[0]) == pytest.approx(np.log(0.5 * (1.0 + np.exp(-min(far, 8.0)))), abs=1e-4)
-    assert added(eye[0] + eye[1]) == pytest.approx(max(far * (np.sqrt(0.5) - 1.0), -8.0), rel=1e-4)
-    assert added(eye[0] + eye[1]) < added(eye[0]) - 1.0
-
-
-def test_a_neighbour_that_does_not_count_says_nothing(corpus: Corpus) -> None:
-    eye = np.eye(D, dtype=np.float32)
-    pair: dict[Modality, Vectors] = {"image": eye[5:6], "text": eye[:1]}
-    texts = beside([0.9], [5])
-    both, one, wrong = (
-        judge(corpus.values, corpus.spreads, pair, {"image": found, "text": texts})[0]
-        for found in (beside([0.9, 0.9], [0, 1], [1.0, 0.0]), beside([0.9], [0]), beside([0.9, 0.9], [0, 1]))
-    )
-    np.testing.assert_allclose(both, one, atol=1e-5)
-    assert wrong[1] < one[1] - 0.1
-    alone = judge(corpus.values, corpus.spreads, pair, {"image": beside([-2.0], [0]), "text": beside([-2.0], [0])})
-    np.testing.assert_allclose(alone[0, :2], 0.0, atol=1e-5)
-    assert alone[0, 2] == one[2]
+@pytest.mark.parametrize("wrong", [0.0, 0.3, 0.9])
+def test_doubt_grows_with_wrong_captions_and_most_end_the_use_of_a_memory(wrong: float) -> None:
+    learned = calibrate(*world(100, 6, wrong=wrong)[:2])
+    assert learned is not None
+    state = learned.state
+    assert wrong - 0.15 < state.doubt < wrong + 0.25
+    assert (state.doubt >= HOPELESS) == bool(state.reason) == (wrong == 0.9)
 
 
 @pytest.mark.slow
@@ -123,7 +105,6 @@ def test_the_same_pairs_and_seed_give_the_same_bits() -> None:
     assert first is not None
     assert second is not None
     assert first.state.to_json() == second.state.to_json()
-    assert first.caption_scores.tobytes() == second.caption_scores.tobytes()
 
 
 @pytest.fixture(scope="module", params=[(100, 4), (20, 4)], ids=["fitted", "safe"])
@@ -157,7 +138,7 @@ def test_a_damaged_state_is_refused(state: Calibration) -> None:
     ):
         with pytest.raises(ConfigError, match="reco memory build --relearn"):
             Calibration.from_json(stored | change)
-    with pytest.raises(ConfigError, match="format 5, not 2"):
+    with pytest.raises(ConfigError, match="format 5, not 3"):
         Calibration.from_json(stored | {"format": 5})
     for gone in ("format", "blob"):
         with pytest.raises(ConfigError, match="reco memory build --relearn"):

@@ -77,14 +77,13 @@ def test_images_as_candidates_stay_plain(refiner: Refiner, pairs: tuple[Vectors,
     assert refined.coverage.plain == "most of its captions have one image, and images that take one of many lose"
 
 
-def test_pairs_that_were_not_measured_move_no_text(refiner: Refiner, pairs: tuple[Vectors, ...]) -> None:
+def test_texts_follow_pairs_that_clip_does_not_know(refiner: Refiner, pairs: tuple[Vectors, ...]) -> None:
     state, prompts = refiner.memory.calibration, pairs[3]
     assert state is not None
     applied = state.gate("text", "balanced", candidate=True)
     assert applied is not None
-    found = refiner.memory.searches.search(Search(prompts, "text", "image", 10, caption_scores=True))
-    unmeasured = [replace(found, caption_scores=None)]
-    unmeasured.append(replace(found, caption_scores=np.full((*found.similarity.shape, 3), np.nan, np.float32)))
-    for one in unmeasured:
-        assert (state.weigh("text", prompts, one, applied).share == 0.0).all()
-    assert (state.weigh("text", prompts, found, applied).factors["unknown_to_clip"][NEW] > 0.5).mean() > 0.8
+    found = refiner.memory.searches.search(Search(prompts, "text", "image", 10))
+    left = state.weigh("text", prompts, found, applied).factors["unknown_to_clip"]
+    assert (left[NEW] > 0.5).mean() > 0.8
+    known = replace(found, cosine=np.ones_like(found.cosine))
+    assert (state.weigh("text", prompts, known, applied).factors["unknown_to_clip"] < 0.01).all()

@@ -118,7 +118,7 @@ def test_it_looks_at_as_many_neighbours_as_it_learned_from() -> None:
     similarity = np.array([[0.9, 0.8, 0.7, 0.1]], np.float32)
     values, found = np.ones((1, 4, 2), np.float32), np.ones((1, 4), np.bool_)
     query, mean = np.ones((1, 2), np.float32), np.zeros(2, np.float32)
-    more = presence.of(query, Neighbours([["a"]], similarity, values, found), mean, 1.0)
+    more = presence.of(query, Neighbours([["a"]], similarity, values, found, np.zeros_like(similarity)), mean, 1.0)
     assert more[0] == pytest.approx(1.0 / (1.0 + np.exp(-4.0)), abs=1e-6)
     signals = presence_signals(query, similarity[:, :3], values[:, :3], mean, 1.0)
     assert np.allclose(signals[0, :3], [0.9, 0.1, 0.15])

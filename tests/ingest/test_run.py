@@ -168,19 +168,6 @@ def test_two_sources_keep_apart(sync: Any, shop: Reco, drawn: TableRows) -> None
     assert sync(drawn[:3], "one").deleted == 0
 
 
-def test_a_pair_keeps_its_caption_scores_and_gets_those_that_it_lacks(sync: Any, shop: Reco, drawn: TableRows) -> None:
-    names = [name for name, _, _ in drawn]
-    sync(drawn, "one")
-    known = shop.memory.store.caption_scores(names)
-    assert np.isfinite(known).all()
-    some = shop.memory.get(names[:3])  # as after a run that was killed before it learned
-    shop.memory.store.delete(names[:3])
-    shop.memory.store.upsert(some)
-    assert np.isnan(shop.memory.store.caption_scores(names)).any(axis=1).sum() == 3
-    assert sync(drawn, "two").unchanged == len(drawn)
-    np.testing.assert_allclose(shop.memory.store.caption_scores(names), known, atol=0.1)
-
-
 def test_too_much_is_not_deleted_and_a_dry_run_says_so(sync: Any, shop: Reco, drawn: TableRows) -> None:
     sync(drawn[:10])
     sync(drawn[10:11], "other")

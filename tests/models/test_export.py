@@ -170,7 +170,7 @@ def test_cut_tokens_give_the_same_vectors(name: str, exported: Callable[[str], E
 def test_the_layer_of_the_folder_equals_torch(batch: int, k: int, exported: Callable[[str], Exported]) -> None:
     made, inputs = exported("vit"), ragged(DIMENSION, batch, k)
     assert made.fusions is not None
-    found = Neighbours([[]] * batch, inputs["similarity"], inputs["neighbours"], inputs["trust"] > 0)
+    found = Neighbours([[]] * batch, inputs["similarity"], inputs["neighbours"], inputs["trust"] > 0, inputs["trust"])
     fusers = (GraphFuser(Artifact.load(made.folder), CPU), TorchFuser(made.fusions))
     for side in MODALITIES:
         ours, theirs = (fuser.fuse(side, inputs["query"], found, inputs["trust"]) for fuser in fusers)

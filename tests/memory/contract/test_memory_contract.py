@@ -6,7 +6,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -139,28 +138,21 @@ def test_equals_the_reference(backend: Any, seed: int, rows: int, k: int, gone: 
 def test_random_operations_leave_what_a_dict_holds(backend: Any) -> None:
     memory, drawn = backend.open(), np.random.default_rng(7)
     held: dict[str, tuple[np.ndarray, np.ndarray, dict[str, Any]]] = {}
-    judged: dict[str, np.ndarray] = {}
     for step in range(80):
         names = [f"p{row}" for row in drawn.choice(12, drawn.integers(1, 6), replace=False)]
-        match drawn.integers(5):
+        match drawn.integers(4):
             case 0 | 1:
                 image, text = unit(step, len(names)), unit(step + 1000, len(names))
                 payloads = [{"n": step, "caption": f"word{row}"} for row in range(len(names))]
                 memory.upsert(Records(names, image, text, payloads))
                 held |= dict(zip(names, zip(image, text, payloads, strict=True), strict=True))
-                judged = {name: one for name, one in judged.items() if name not in names}
             case 2:
                 assert memory.delete(names) == len(held.keys() & set(names))
                 held = {name: pair for name, pair in held.items() if name not in names}
-            case 3:
-                given = drawn.normal(size=(len(names), 3)).astype(np.float32)
-                memory.set_caption_scores(names, given)
-                judged |= {name: one for name, one in zip(names, given, strict=True) if name in held}
             case _ if backend.kind != "exact":
                 memory.close()
                 memory = backend.open(create=False)
-        judged = {name: one for name, one in judged.items() if name in held}
-        assert (memory.count(), memory.count_unjudged()) == (len(held), len(held) - len(judged))
+        assert memory.count() == len(held)
     found = everything(memory)
     assert {name: pair[2] for name, pair in found.items()} == {name: pair[2] for name, pair in held.items()}
     for name, (image, text, _) in held.items():
@@ -168,7 +160,8 @@ def test_random_operations_leave_what_a_dict_holds(backend: Any) -> None:
         near = memory.search(Search(image[None], by="image", read="text", k=len(held), exclude=[["p0"]]))
         ranked = sorted(held.keys() - {"p0"}, key=lambda other: -float(image @ held[other][0]))
         assert near.ids == [ranked]
-        np.testing.assert_allclose(memory.caption_scores([name])[0], judged.get(name, np.full(3, np.nan)), atol=1e-6)
+        cosines = [held[other][0] @ held[other][1] for other in ranked]
+        np.testing.assert_allclose(near.cosine[0, : len(ranked)], cosines, atol=1e-6)
 
 
 # --- filters
@@ -306,71 +299,7 @@ def test_scroll_some_ids_in_their_order(memory: Memory) -> None:
     assert list(memory.scroll(ids=[])) == []
 
 
-# --- caption scores
-
-
-def nan(found: Any) -> list[list[bool]]:
-    return np.isnan(found.caption_scores).all(axis=2).tolist()
-
-
-def test_caption_scores_are_found_with_their_pairs_and_seen_by_nobody_else(memory: Memory) -> None:
-    memory.upsert(records(["a", "b", "c"], [axis(0), lean(0, 1, 0.8), lean(0, 1, 0.6)], payloads=[{"n": 1}, {}, {}]))
-    given = np.float32([[0.1, -2.5, 3.25], [1, 2, 3], [7, 8, 9], [np.nan, 0, 0]])
-    before = everything(memory)
-    memory.set_caption_scores(["a", "b", "unknown", "c"], given)
-    asked = Search(axis(0)[None], by="image", read="text", k=4, caption_scores=True)
-    found = memory.search(asked)
-    assert found.ids == [["a", "b", "c"]]
-    assert found.payloads is None
-    np.testing.assert_array_equal(found.caption_scores[0, :2], given[:2])
-    assert nan(found) == [[False, False, True, True]]
-    np.testing.assert_array_equal(memory.caption_scores(["b", "none", "a", "c"])[[0, 2]], given[[1, 0]])
-    assert np.isnan(memory.caption_scores(["b", "none", "a", "c"])[[1, 3]]).all()
-    assert memory.caption_scores([]).shape == (0, 3)
-    assert memory.search(replace(asked, caption_scores=False)).caption_scores is None
-    whole = memory.search(replace(asked, payloads=True, ids=False))
-    assert whole.payloads == [[{"n": 1}, {}, {}]]
-    np.testing.assert_array_equal(whole.caption_scores, found.caption_scores)
-    assert dict(memory.payloads()) == {"a": {"n": 1}, "b": {}, "c": {}}
-    for name, (image, text, payload) in everything(memory).items():
-        np.testing.assert_allclose(image, before[name][0], rtol=2e-7)
-        np.testing.assert_allclose(text, before[name][1], rtol=2e-7)
-        assert payload == before[name][2]
-
-
-def test_a_pair_that_is_replaced_keeps_its_caption_scores_only_if_its_vectors_are_the_same(memory: Memory) -> None:
-    ids = ["same", "image", "text", "deleted", "left"]
-    memory.upsert(records(ids, [axis(0)] * 5, [axis(0)] * 5))
-    memory.set_caption_scores(ids, np.arange(15, dtype=np.float32).reshape(5, 3))
-    rounded = lean(0, 1, 0.9999)  # as by another engine
-    memory.upsert(records(["same"], [rounded], [axis(0)], [{"n": 1}]))
-    memory.upsert(records(["image", "text"], [lean(0, 1, 0.9), axis(0)], [axis(0), lean(0, 1, 0.9)]))
-    memory.delete(["deleted"])
-    memory.upsert(records(["deleted", "new"], [axis(0)] * 2, [axis(0)] * 2))
-    kept = memory.caption_scores([*ids, "new"])
-    assert np.isnan(kept).all(axis=1).tolist() == [False, True, True, True, False, True]
-    np.testing.assert_array_equal(kept[[0, 4]], [[0, 1, 2], [12, 13, 14]])
-    assert dict(memory.payloads(["same"])) == {"same": {"n": 1}}
-    np.testing.assert_allclose(next(iter(memory.scroll(ids=["same"]))).image[0], rounded, atol=1e-6)
-
-
-def test_the_store_knows_which_pairs_are_not_judged_yet(memory: Memory) -> None:
-    assert (memory.count_unjudged(), memory.unjudged(5)) == (0, [])
-    ids = [f"pair {row}" for row in range(7)]
-    memory.upsert(records(ids, [axis(0)] * 7, [axis(1)] * 7, [{"caption": "a fox"}] * 7))
-    assert (memory.count_unjudged(), sorted(memory.unjudged(100))) == (7, ids)
-    given = np.arange(9, dtype=np.float32).reshape(3, 3)
-    memory.set_caption_scores(ids[:3], given)
-    assert (memory.count_unjudged(), sorted(memory.unjudged(100))) == (4, ids[3:])
-    assert len(set(memory.unjudged(3)) & set(ids[3:])) == 3, "no more than were asked for"
-    memory.upsert(records([ids[0]], [axis(2)], [axis(1)]))  # another vector: what was known of it is gone
-    memory.upsert(records([ids[1]], [axis(0)], [axis(1)], [{"caption": "a red fox"}]))  # the same vectors
-    memory.delete([ids[6]])
-    assert (memory.count_unjudged(), sorted(memory.unjudged(100))) == (4, [ids[0], *ids[3:6]])
-    with pytest.raises(InputError, match="most: expected a whole number of at least 1, found 0"):
-        memory.unjudged(0)
-    with pytest.raises(InputError, match=r"caption scores must be \(1, 3\), got \(1, 2\)"):
-        memory.set_caption_scores(ids[:1], np.ones((1, 2), np.float32))
+# --- what is stored with them
 
 
 def test_who_learns_from_the_pairs_is_noted_and_there_again(persistent: OPENER) -> None:
@@ -415,21 +344,16 @@ def test_feedback_is_there_again_beside_calibration_and_goes_with_a_copy(persist
     assert persistent(create=False).header.said == {}
 
 
-def test_caption_scores_are_there_again_and_go_with_a_copy(persistent: OPENER) -> None:
+def test_what_was_learned_is_there_again_and_goes_with_a_copy(persistent: OPENER) -> None:
     memory = persistent()
     memory.upsert(records([f"p{i}" for i in range(30)]))
-    given = np.random.default_rng(0).normal(size=(30, 3)).astype(np.float32)
-    names = [f"p{i}" for i in range(30)]
-    memory.set_caption_scores(names, given)
     memory.set_calibration({"format": 1, "blob": "AAAA"})
     memory.close()
     again = persistent(create=False)
     assert again.header.calibration == {"format": 1, "blob": "AAAA"}
-    np.testing.assert_array_equal(again.caption_scores(names), given)
     target = open_memory(":memory:", FINGERPRINT)
     assert copy(again, target, batch_size=7) == 30
     assert target.header.calibration == again.header.calibration
-    np.testing.assert_array_equal(target.caption_scores(names), given)
 
 
 # --- open and close
