@@ -71,7 +71,7 @@ class PairMemory:
     def calibration(self) -> Calibration | None:
         """What the memory has learned about its pairs; None while it is empty, not calibrated or not reached yet."""
         header, (known, calibration) = self.store.header, self._learned
-        if header is not known:  # reached, calibrated, judged, or another version was put to use
+        if header is not known:  # reached, calibrated, or another version was put to use
             if calibration is None or header.calibration != known.calibration:
                 calibration = self._read_calibration(header)
             elif header.said is not known.said:
@@ -89,8 +89,7 @@ class PairMemory:
     ) -> int:
         """Encode and store pairs; an id that exists is replaced. Searchable at once, whole batches at a time.
 
-        Then calibration is learned, if the memory is new or has doubled, or a quarter of its pairs are new: minutes
-        from 100,000 pairs on.
+        Then calibration is learned, if the memory is new or a quarter of its pairs have come or gone: at most a minute.
 
         Args:
             pairs: :class:`~reco_plugin.types.Pair` or tuples ``(id, image, text[, payload])``; each side raw or
@@ -266,8 +265,7 @@ class PairMemory:
     def settle(self, *, progress: bool = False) -> None:
         """Make all writes durable, and learn from them: at once, or in a thread, where :attr:`learner` learns behind.
 
-        Trust is learned anew if the memory has grown or shrunk much, or a quarter of the pairs are not judged; else
-        those are, whoever wrote them: the store knows which.
+        It is learned anew if a quarter of the pairs have come or gone.
 
         Args:
             progress: show a bar on stderr where this waits for it.

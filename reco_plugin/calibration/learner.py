@@ -48,7 +48,7 @@ class Learner:
         self.behind, self._closing, self._moving = False, threading.Event(), threading.Event()
         self._learning, self._starting = threading.Lock(), threading.Lock()
         self._thread: threading.Thread | None = None
-        self._wanted = False  # whether the thread learns once more
+        self._wanted, self._gone = False, False  # whether the thread looks once more; whether many pairs were removed
         self._tried, self._told = 0, ""  # pairs of the last attempt to learn; what the log was told of others'
 
     def calibrate(self, *, progress: bool = False) -> Calibration | None:
@@ -86,8 +86,9 @@ class Learner:
         return bool(self._memory.store.header.learning) and not self.unfinished
 
     def after_removal(self) -> None:
-        """Learn anew in the thread, if there is one, once a quarter of what was learned from is gone."""
-        if self.behind and self._memory.store.count() >= ENOUGH:
+        """Learn anew, with the next write or in the thread, once a quarter of what was learned from is gone."""
+        self._gone = self._gone or (self._memory.calibration is not None and self._is_due())
+        if self._gone and self.behind and self._memory.store.count() >= ENOUGH:
             self._do_behind()
 
     @contextmanager
@@ -98,7 +99,7 @@ class Learner:
             if (thread := self._thread) is not None:
                 thread.join()
             yield
-            self._tried = 0
+            self._tried, self._gone = 0, False
         finally:
             self._moving.clear()
 
@@ -114,13 +115,13 @@ class Learner:
         if calibration is None and pairs < ENOUGH:
             return True
         known = self._tried if calibration is None else calibration.pairs
-        return pairs == 0 or known == 0 or abs(pairs - known) >= CHANGED * known
+        return self._gone or known == 0 or abs(pairs - known) >= CHANGED * known
 
     def _fit(self, progress: Callable[[int], object]) -> Calibration | None:
         try:
             apart = self.behind and self._memory.store.count() >= APART
             state = learn(self._memory.store, self._neighbours, extras=self._extras, apart=apart, progress=progress)
-            self._tried = self._memory.store.count()
+            self._tried, self._gone = self._memory.store.count(), False
             return state
         finally:
             self._changed()
