@@ -152,10 +152,11 @@ def _correct(database: psycopg.Connection[Any], products: Sequence[Product]) -> 
 
 
 def _doubtful(memory: Path, images: Vectors) -> list[str]:
-    """Ids of the pairs, the least reliable caption first: each picture asks, and finds its own pair among others."""
+    """Ids of the pairs, the least reliable one first: each picture asks, and finds its own pair among others."""
     with Reco.open("quickstart", memory=memory) as reco:
         result = reco.refine(images, modality="image", k=50, explain=True)
-        seen = {pair.id: pair.reliability for row in range(len(images)) for pair in used_pairs(result, row)}
+        own = (used_pairs(result, row)[0] for row in range(len(images)))  # the nearest is the picture's own pair
+        seen = {pair.id: pair.reliability for pair in own}
     return sorted(seen, key=lambda id_: seen[id_])
 
 

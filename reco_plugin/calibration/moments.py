@@ -92,7 +92,7 @@ class Values:
 
     @property
     def plain_precision(self) -> LowRank:
-        """The inverse of the covariance: the metric of reliability."""
+        """The inverse of the covariance."""
         return self.covariance.inverse(self.shrinkage)
 
 

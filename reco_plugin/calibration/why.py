@@ -29,7 +29,7 @@ class Why:
             knows the pairs found themselves, in standard deviations; nearness: cosine of the nearest one; standout: its
             distance to their mean. Then the factors of this move, each as the share that it leaves: caution, typical,
             presence, rejected, unknown_to_clip.
-        reliability: how well the captions of the pairs found fit their neighbours, from 0 to 1.
+        reliability: how well the pairs found agree with one another, from 0 to 1.
         added: length of what was added to the query, of length 1.
         heaviest: share that one of the pairs found has in it, at most.
         words: of the query, by which captions were found that stand in for it; empty where it asked by itself.
@@ -55,8 +55,8 @@ class Why:
         one = f", and one pair has {self.heaviest:.0%} of the weight" if self.heaviest >= _MOST else ""
         because = f". It counts no more because {_HELD[held]}" if held else ""
         return (
-            f"{found}What was found counts {times_added(self.added)} as much as the query itself. Its captions fit "
-            f"their neighbours by {self.reliability:.2f} of 1{one}{because}."
+            f"{found}What was found counts {times_added(self.added)} as much as the query itself. The pairs "
+            f"found agree by {self.reliability:.2f} of 1{one}{because}."
         )
 
 

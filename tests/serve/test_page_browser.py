@@ -209,12 +209,12 @@ def test_switches_ask_again_at_once(shown: Reco, opens: Opens) -> None:
 
         page.check("input[name=gate][value=off]")
         seen.settled()
-        assert all("caption fits by 1.00" in text for text in page.locator("#retrieved .figures").all_inner_texts())
+        assert all("agrees by 1.00" in text for text in page.locator("#retrieved .figures").all_inner_texts())
         assert not page.is_visible("#why")
         page.check("input[name=gate][value=on]")
         seen.settled()
         assert "What was found counts" in page.inner_text("#why")
-        assert not all("caption fits by 1.00" in text for text in page.locator("#retrieved .figures").all_inner_texts())
+        assert not all("agrees by 1.00" in text for text in page.locator("#retrieved .figures").all_inner_texts())
 
         page.check("input[name=refine][value=off]")
         seen.settled()

@@ -57,7 +57,7 @@ function card(pair, share, fresh, query) {
     bar,
     el("p", { class: "weight" }, el("b", {}, percent(share)), " of what was found"),
     el("p", { class: "caption", title: nameOf(pair) }, nameOf(pair)),
-    el("p", { class: "figures" }, `similarity ${number(pair.similarity)}`, el("br"), `caption fits by ${pair.reliability.toFixed(2)}`));
+    el("p", { class: "figures" }, `similarity ${number(pair.similarity)}`, el("br"), `agrees by ${pair.reliability.toFixed(2)}`));
   if (fresh.has(pair.id)) node.append(el("span", { class: "fresh" }, "added"));
   node.append(notThis(pair, query));
   return node;
