@@ -23,8 +23,6 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import ray
-
 from ..artifact import Artifact
 from ..config import MemoryOptions, Settings
 from ..data.rows import Rejected, Rows, SourcePart

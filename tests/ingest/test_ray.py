@@ -232,7 +232,7 @@ def test_no_key_is_sent_to_workers(model):
     with Reco.open(model, ":memory:", memory_api_key="secret-key") as reco:
         sent = job_of(reco, IngestOptions()).settings
     assert sent.memory_api_key is None
-    assert sent.model.is_absolute()
+    assert Path(sent.model).is_absolute()
 
 
 def test_without_ray_the_install_line_is_told(monkeypatch):
