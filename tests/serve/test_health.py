@@ -108,7 +108,7 @@ def test_a_write_to_a_server_that_is_gone_ends_before_the_deadline(model, served
     with (
         serving() as server,
         Reco.open(model, memory=server.url("grpc")) as reco,
-        served(reco, deadline_s=2) as client,
+        served(reco, deadline_s=4) as client,
     ):
         assert client.post("/v1/memory/pairs", json=pairs, headers=admin).status_code == 200
         server.stop()

@@ -22,11 +22,16 @@ from .test_core_run import environment, process
 
 pytestmark = pytest.mark.slow
 
+PATIENT = "--drain-s", "60"  # it ends before, when nobody is connected
 ASK = {"json": {"model": "clip", "input": ["a red fox"]}}
 
 
+def get(url):
+    return httpx.get(url, timeout=60)
+
+
 def ready(running, url):
-    wait_until(lambda: running.poll() is not None or httpx.get(f"{url}/readyz").status_code == 200)
+    wait_until(lambda: running.poll() is not None or get(f"{url}/readyz").status_code == 200)
 
 
 @pytest.fixture
@@ -38,12 +43,12 @@ def no_nohup():
 
 
 def test_after_sigterm_it_answers_for_a_while_and_says_that_it_is_not_ready(tmp_path, model):
-    with process(tmp_path, model, "--memory", ":memory:", "--drain-s", "3") as (running, url), httpx.Client() as kept:
+    with process(tmp_path, model, "--memory", ":memory:", *PATIENT) as (running, url), httpx.Client() as kept:
         ready(running, url)
         assert "connection" not in kept.post(f"{url}/v1/embeddings", **ASK).headers
         running.send_signal(signal.SIGTERM)
-        wait_until(lambda: httpx.get(f"{url}/readyz").status_code == 503)
-        assert httpx.get(f"{url}/readyz").json()["reasons"] == ["the service is stopping"]
+        wait_until(lambda: get(f"{url}/readyz").status_code == 503)
+        assert get(f"{url}/readyz").json()["reasons"] == ["the service is stopping"]
         for answer in (kept.post(f"{url}/v1/embeddings", **ASK), httpx.post(f"{url}/v1/embeddings", **ASK)):
             assert (answer.status_code, answer.headers["connection"]) == (200, "close")
         assert running.wait(60) == 0
@@ -51,15 +56,15 @@ def test_after_sigterm_it_answers_for_a_while_and_says_that_it_is_not_ready(tmp_
 
 def test_what_is_in_flight_is_told_too(tmp_path, model):
     """Of a body that arrives slowly, with the signal in the middle."""
-    with process(tmp_path, model, "--memory", ":memory:") as (running, url):
+    with process(tmp_path, model, "--memory", ":memory:", *PATIENT) as (running, url):
         ready(running, url)
         body = json.dumps(ASK["json"]).encode()
         head = f"POST /v1/embeddings HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(body)}\r\n\r\n".encode()
         with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))) as line:
             line.sendall(head + body[:10])
-            wait_until(lambda: httpx.get(f"{url}/livez").is_success)
+            wait_until(lambda: get(f"{url}/livez").is_success)
             running.send_signal(signal.SIGTERM)
-            wait_until(lambda: httpx.get(f"{url}/readyz").status_code == 503)
+            wait_until(lambda: get(f"{url}/readyz").status_code == 503)
             line.sendall(body[10:])
             answer = b""
             while part := line.recv(1 << 16):
@@ -70,7 +75,7 @@ def test_what_is_in_flight_is_told_too(tmp_path, model):
 
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
 def test_where_nobody_asks_it_ends_at_once(tmp_path, model, sent):
-    with process(tmp_path, model, "--memory", ":memory:", "--drain-s", "60") as (running, url):
+    with process(tmp_path, model, "--memory", ":memory:", *PATIENT) as (running, url):
         ready(running, url)
         running.send_signal(sent)
         assert running.wait(30) == 0
@@ -79,19 +84,19 @@ def test_where_nobody_asks_it_ends_at_once(tmp_path, model, sent):
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="this system has no SIGHUP")
 def test_a_terminal_that_closes_ends_it_as_sigterm_does(tmp_path, model, no_nohup):
     """It was killed, and left its note of ownership in the memory's folder."""
-    with process(tmp_path, model) as (running, url), httpx.Client() as kept:
+    with process(tmp_path, model, *PATIENT) as (running, url), httpx.Client() as kept:
         ready(running, url)
         assert "connection" not in kept.post(f"{url}/v1/embeddings", **ASK).headers
         assert (tmp_path / "memory" / NAME).exists()
         running.send_signal(signal.SIGHUP)
-        wait_until(lambda: httpx.get(f"{url}/readyz").status_code == 503)
+        wait_until(lambda: get(f"{url}/readyz").status_code == 503)
         assert kept.post(f"{url}/v1/embeddings", **ASK).headers["connection"] == "close"
         assert running.wait(60) == 0
     assert not (tmp_path / "memory" / NAME).exists()
 
 
 def test_a_person_who_presses_ctrl_c_does_not_wait_for_callers(tmp_path, model):
-    with process(tmp_path, model, "--memory", ":memory:", "--drain-s", "60") as (running, url), httpx.Client() as kept:
+    with process(tmp_path, model, "--memory", ":memory:", *PATIENT) as (running, url), httpx.Client() as kept:
         ready(running, url)
         assert kept.post(f"{url}/v1/embeddings", **ASK).is_success
         running.send_signal(signal.SIGINT)
@@ -125,7 +130,7 @@ def test_it_ends_in_time_though_a_call_hangs(tmp_path, model):
         ask = {"json": {"text": "a"}, "headers": {"authorization": "Bearer k"}}
         with ThreadPoolExecutor(1) as callers:
             flying = callers.submit(httpx.post, f"{found[0]}/v1/memory/search", timeout=60, **ask)
-            wait_until(lambda: flying.done() or "reco_queue_inputs 1.0" in httpx.get(f"{found[0]}/metrics").text)
+            wait_until(lambda: flying.done() or "reco_queue_inputs 1.0" in get(f"{found[0]}/metrics").text)
             begun = time.monotonic()
             started.send_signal(signal.SIGTERM)
             assert flying.result(60).status_code == 503

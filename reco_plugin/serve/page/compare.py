@@ -61,7 +61,6 @@ class CompareRequest(HowToRefine):
         """The same for the embedder."""
         return EmbedRequest(
             [self.input.to_item()],
-            names=["input"],
             side=self.input_type,
             refine=self.refine,
             options={"target": self.by or other(self.modality), **self.options()},
