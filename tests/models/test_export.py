@@ -49,6 +49,12 @@ MODELS: dict[str, dict[str, Any]] = {
         "vision_cfg": {"layers": [1, 1, 1, 1], "width": 8, "image_size": 64},
         "text_cfg": TEXT,
     },
+    "timm": {  # as ConvNeXt, EVA02, PE Core and MobileCLIP2 have their picture's tower
+        "embed_dim": DIMENSION,
+        "vision_cfg": {"image_size": 64, "timm_model_name": "test_convnext", "timm_pool": "", "timm_proj": "linear"}
+        | {"timm_model_pretrained": False, "timm_drop": 0.0},
+        "text_cfg": TEXT,
+    },
     "custom-text": {"embed_dim": DIMENSION, "custom_text": True, "vision_cfg": VISION, "text_cfg": TEXT},
     "siglip": {
         "embed_dim": DIMENSION,
