@@ -49,7 +49,6 @@ class EdgeMemory(KeptHeader, PointMemory):
         match_any=qe.MatchAny,
         match_flag=lambda flag: qe.MatchValue(np.bool_(flag)),  # type: ignore[arg-type]  # Edge takes a bool for 0 or 1
         has_id=lambda points: qe.HasIdCondition(set(points)),
-        is_empty=qe.IsEmptyCondition,
         sparse=qe.SparseVector,
         point=qe.Point,
         request=lambda vector, using, **how: qe.QueryRequest(query=qe.Query.Nearest(vector, using=using), **how),
@@ -109,7 +108,8 @@ class EdgeMemory(KeptHeader, PointMemory):
 
     def count(self) -> int:
         """Number of pairs."""
-        return self._count(None)
+        with translate_errors(self.location, "count"):
+            return int(self._live().count(qe.CountRequest(exact=True)))
 
     @property
     def index_state(self) -> str:
@@ -204,10 +204,6 @@ class EdgeMemory(KeptHeader, PointMemory):
         for start in range(0, len(requests), _AT_ONCE):
             found += shard.query_batch(qe.QueryBatchRequest(requests[start : start + _AT_ONCE]))
         return found
-
-    def _count(self, where: Any) -> int:
-        with translate_errors(self.location, "count"):
-            return int(self._live().count(qe.CountRequest(filter=where, exact=True)))
 
     def _fetch(self, points: Sequence[str], payload: list[str] | bool, *, vectors: bool) -> list[Any]:
         with translate_errors(self.location, "read"):

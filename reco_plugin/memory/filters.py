@@ -105,7 +105,6 @@ class Library(Generic[F]):
     match_any: Callable[[list[str]], Any]
     match_flag: Callable[[bool], Any]
     has_id: Callable[[Collection[str]], Any]  # takes ids of points
-    is_empty: Callable[[str], Any]  # takes a payload key
     sparse: Callable[[list[int], list[float]], Any]  # takes indices and values
     point: Callable[[str, dict[str, Any], dict[str, Any]], Any]  # takes id, vectors and payload
     request: Callable[..., Any]  # takes a vector, the name of what it is compared with, and the rest by name

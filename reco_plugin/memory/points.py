@@ -309,10 +309,6 @@ class PointMemory(ABC):
     ) -> tuple[list[Any], Any]:
         """At most so many pairs from a point on, None: from the first, and the point behind."""
 
-    @abstractmethod
-    def _count(self, where: Any) -> int:
-        """Number of pairs under a filter."""
-
     def upsert(self, records: Records) -> None:
         """Add or replace pairs, vectors (N, D)."""
         self._live()
@@ -324,12 +320,12 @@ class PointMemory(ABC):
     def delete(self, ids: Collection[str]) -> int:
         """Remove pairs; returns how many existed."""
         self._live()
-        points = list({point_id(name) for name in check_ids(ids, "delete")})
+        names = check_ids(ids, "delete")
         with part_of_a_write():
-            there = self._count(self.library.filter(must=[self.library.has_id(points)])) if points else 0
+            there = [str(point.id) for found in self._retrieve(names, False) for point in found]
         if there:
-            self._drop(points)
-        return there
+            self._drop(there)
+        return len(there)
 
     def search(self, search: Search) -> Neighbours:
         """Find the k nearest pairs of queries (B, D), all in one call."""

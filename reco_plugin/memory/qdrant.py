@@ -42,7 +42,6 @@ class QdrantMemory(KeptHeader, PointMemory):
         match_any=lambda texts: models.MatchAny(any=texts),
         match_flag=lambda flag: models.MatchValue(value=flag),
         has_id=lambda points: models.HasIdCondition(has_id=list(points)),
-        is_empty=lambda key: models.IsEmptyCondition(is_empty=models.PayloadField(key=key)),
         sparse=lambda indices, values: models.SparseVector(indices=indices, values=values),
         point=lambda point, vector, payload: models.PointStruct(id=point, vector=vector, payload=payload),
         request=lambda vector, using, **how: models.QueryRequest(query=vector, using=using, **how),
@@ -200,10 +199,6 @@ class QdrantMemory(KeptHeader, PointMemory):
             message, timeout=float(self._options.timeout_s if left is None else left)
         )
         return [[GrpcToRest.convert_scored_point(hit) for hit in answer.result] for answer in answers.result]
-
-    def _count(self, where: Any) -> int:
-        client = self._live()
-        return self._run("count", lambda left: client.count(self.collection, where, exact=True, timeout=left)).count
 
     def _fetch(self, points: Sequence[str], payload: list[str] | bool, *, vectors: bool) -> list[Any]:
         client = self._live()

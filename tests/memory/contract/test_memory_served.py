@@ -206,7 +206,7 @@ def test_what_a_write_reads_first_waits_as_a_write_does(server, opened, lost, mo
     memory.upsert(pairs(2))
     fails_thrice("retrieve")
     memory.upsert(pairs(4))
-    fails_thrice("count")
+    fails_thrice("retrieve")
     assert memory.delete(["p3"]) == 1
     for read in (lambda: list(memory.payloads(["p0"])), lambda: list(memory.scroll(ids=["p0"]))):
         fails_thrice("retrieve")
