@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from ..fuse import Refining, stays_plain
 from ..machine.blas import Floats
-from ..types import Coverage, Modality, Moves, Neighbours, Refinement, Search, Vectors, other
+from ..types import Coverage, Moves, Neighbours, Refinement, Search, Vectors, other
 from .coverage import MAJORITY, RIVALS, find_covered, nearest_rival
 from .evidence import Evidence, spread_of
 from .moments import Values, scale_of
@@ -19,7 +19,7 @@ from .scores import to_vectors
 from .state import FEWEST, Applied, Calibration
 from .why import Why, reasons
 
-OWN_KIND: Mapping[Modality, float] = {"image": 0.2, "text": 0.1}
+OWN_KIND = 0.2
 """Length of the move of a query that is compared with vectors of its own modality, in its standard deviations."""
 NOT_CALIBRATED = f"the memory is not calibrated: it needs {FEWEST} pairs, then reco memory build --relearn"
 
@@ -82,18 +82,17 @@ class OwnKind:
             coverage = Coverage(len(queries), 0, plain=stays_plain(asked, why) if there else "")
             return Refinement(queries.copy(), queries, coverage=coverage)
         with self._timed():
-            values, target = state.values[asked.modality], asked.how["target"]
-            length = min(OWN_KIND.values()) if target == "both" else OWN_KIND[asked.modality]
-            moved = _sharpen(queries, values, length)
-        coverage = Coverage(len(queries), len(queries), strength=length)
-        scale = None if target == "both" else scale_of(queries, moved, values)
+            values = state.values[asked.modality]
+            moved = _sharpen(queries, values)
+        coverage = Coverage(len(queries), len(queries), strength=OWN_KIND)
+        scale = None if asked.how["target"] == "both" else scale_of(queries, moved, values)
         return Refinement(moved, queries, coverage=coverage, scale=scale)
 
 
-def _sharpen(query: Vectors, values: Values, length: float) -> Vectors:
+def _sharpen(query: Vectors, values: Values) -> Vectors:
     """Queries (B, D), moved by so much along what they are in the metric of their own modality."""
     seen = values.precision.apply(query - values.mean)
-    scale = np.float32(length) * values.covariance.length(query) / values.covariance.length(seen)
+    scale = np.float32(OWN_KIND) * values.covariance.length(query) / values.covariance.length(seen)
     moved = query + scale[:, None] * seen
     return np.asarray(moved / np.linalg.norm(moved, axis=1, keepdims=True), np.float32)
 
