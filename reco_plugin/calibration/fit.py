@@ -6,7 +6,7 @@ the assumed share of queries that the memory cannot answer. Without the hidden e
 without e it grows bolder with noise. Texts that ask compete for each image, so they ask a third time, some with their
 siblings and some without.
 
-Five coefficients are fitted, beside e and kappa, the sharpness of the softmax, which belong to the loss, by a
+Five coefficients are fitted, beside kappa, the sharpness of the softmax, which belongs to the loss, by a
 quasi-Newton method with a written gradient: the same bits on every run.
 """
 
@@ -21,10 +21,11 @@ import numpy.typing as npt
 from ..machine.blas import Floats
 from .episodes import AskedPairs, Asking, FoundPairs
 from .evidence import FEATURES, STRONGEST, Doubles, Gate, spread_of
-from .reliability import sigmoid
 
-START: Doubles = np.array([-1.0, 0.0, 0.0, 0.0, 0.0, -2.0, np.log(4.0)])
-"""Coefficients of the features, logit of e, log kappa: the fit begins here, and is pulled here."""
+START: Doubles = np.array([-1.0, 0.0, 0.0, 0.0, 0.0, np.log(4.0)])
+"""Coefficients of the features, and log kappa: the fit begins here, and is pulled here."""
+WRONG = 0.1
+"""Share of wrong captions that the loss is deaf to."""
 SHARPNESSES: tuple[float, ...] = tuple(np.log([4.0, 9.0, 20.0]).tolist())
 """Of how neighbours are weighed; where things look much alike, the nearest pair alone counts."""
 _PULL = 2.0  # towards the start, divided by the number of pairs
@@ -66,7 +67,7 @@ class _Episode:
 
 
 class Loss:
-    """The mean loss of pairs that ask, and its gradient (7,)."""
+    """The mean loss of pairs that ask, and its gradient (6,)."""
 
     def __init__(self, asked: AskedPairs, blocks: PairBlocks, unanswerable: float) -> None:
         """Put together what the coefficients do not change; arguments as in :func:`fit_gate`."""
@@ -119,8 +120,8 @@ class Loss:
     def _compare(
         self, one: _Episode, plain: Floats, block: npt.NDArray[np.intp], at: Doubles
     ) -> tuple[Doubles, Doubles]:
-        """Loss (m,) of each row, and the gradient (7,) of their weighted sum; matrices are float32, sums float64."""
-        kappa, wrong, n = np.exp(at[-1]), float(sigmoid(at[-2:-1])[0]), len(block)
+        """Loss (m,) of each row, and the gradient (6,) of their weighted sum; matrices are float32, sums float64."""
+        kappa, n = np.exp(at[-1]), len(block)
         strength = np.exp(np.clip(one.features @ at[:FEATURES], -2.0 * STRONGEST, STRONGEST))
         spread, base = spread_of(strength, one.correlation), self._base[block]
 
@@ -136,8 +137,8 @@ class Loss:
         np.exp(p, out=p)
         p /= p.sum(axis=1, keepdims=True)
         right = p.diagonal().astype(np.float64)
-        likely = (1.0 - wrong) * right + wrong / n
-        pull = (1.0 - wrong) * right / likely / self._pairs
+        likely = (1.0 - WRONG) * right + WRONG / n
+        pull = (1.0 - WRONG) * right / likely / self._pairs
         p *= pull.astype(np.float32)[:, None]  # the slope of the loss by each logit, the own one apart
         p[np.arange(n), np.arange(n)] -= pull.astype(np.float32)
         along = 0 if self._texts else 1  # sums belong to the one that asks
@@ -146,8 +147,7 @@ class Loss:
         by_strength = by_evidence / spread - by_moved * (strength + one.correlation) / spread**2
         by_strength[strength >= np.exp(STRONGEST)] = 0.0  # there, it is held
         by_kappa = kappa * float(by_moved.sum() + (p.sum(axis=along) @ base if self._texts else 0.0))
-        by_wrong = -float(((1.0 / n - right) / likely).mean()) * n / self._pairs * wrong * (1.0 - wrong)
-        return -np.log(likely), np.concatenate([kappa * (by_strength * strength) @ one.features, [by_wrong, by_kappa]])
+        return -np.log(likely), np.append(kappa * (by_strength * strength) @ one.features, by_kappa)
 
 
 def minimise(fun: Callable[[Doubles], tuple[float, Doubles]], x: Doubles, iterations: int) -> Doubles:
