@@ -320,11 +320,6 @@ def secrets_of(kind: type[BaseSettings]) -> frozenset[str]:
 SECRET = secrets_of(Settings)
 
 
-def environment(**variables: str) -> dict[str, str]:
-    """The environment of a process to be started, with these variables."""
-    return {**os.environ, **variables}
-
-
 def load_settings(**arguments: Any) -> Settings:
     """Read the settings; arguments that are None count as not given.
 

@@ -18,7 +18,6 @@
     ├── EngineError            an index of a search engine: it refuses, or has another form than is said
     │   └── EngineUnavailable  it cannot be reached, or is overloaded
     │       └── EngineTimeout      it did not answer in time
-    ├── LearningDied           the process that learned from a memory's pairs ended without a result
     └── MemoryStoreError       the store of pairs
         ├── MemoryUnavailable  the server cannot be reached, or went down
         │   └── MemoryOverloaded   it refuses more work for now
@@ -31,7 +30,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -156,10 +154,6 @@ class EngineTimeout(EngineUnavailable):
     """The engine did not answer in time."""
 
 
-class LearningDied(RecoError):
-    """The process that learned from a memory's pairs ended without a result, as where RAM runs out."""
-
-
 class MemoryStoreError(RecoError):
     """The memory could not be opened, read or written."""
 
@@ -195,12 +189,3 @@ class FingerprintMismatch(MemoryStoreError):
 def is_ours(category: type[Warning]) -> bool:
     """Whether a warning is one of this package's, which its words alone explain."""
     return category is UserWarning or category.__module__.startswith("reco_plugin.")
-
-
-def as_sent(error: Exception) -> Exception:
-    """The error, or one of its message where it cannot be sent to another process."""
-    try:
-        pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
-    except Exception:
-        return RuntimeError(f"{type(error).__name__}: {error}")
-    return error

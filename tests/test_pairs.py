@@ -16,7 +16,7 @@ from live_service import wait_until
 from starlette.testclient import TestClient
 
 from reco_plugin import Pair, Reco
-from reco_plugin.calibration import learner, lesson
+from reco_plugin.calibration import learn
 from reco_plugin.errors import InputError, VectorError
 from reco_plugin.serve.app import create_app
 from reco_plugin.serve.settings import ServeSettings
@@ -225,14 +225,14 @@ def test_pairs_that_come_while_a_memory_learns_are_learned_after_it(reco, monkey
     """The first learning has read its pairs already, and there is no calibration yet."""
     reco.memory.learner.behind = True
     read, late = threading.Event(), threading.Event()
-    calibrate = lesson.calibrate
+    calibrate = learn.calibrate
 
     def slow(*given: Any, **options: Any) -> Any:
         read.set()
         assert late.wait(60)
         return calibrate(*given, **options)
 
-    monkeypatch.setattr(lesson, "calibrate", slow)
+    monkeypatch.setattr(learn, "calibrate", slow)
     reco.memory.add(made(reco, 320))
     assert read.wait(60)
     reco.memory.add(made(reco, 90, "late", seed=1))
@@ -245,8 +245,8 @@ KILLED = """
 import os, signal, sys, time
 import numpy as np
 from reco_plugin import Pair, Reco
-from reco_plugin.calibration import lesson
-lesson.calibrate = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)  # as the kernel does where RAM runs out
+from reco_plugin.calibration import learn
+learn.calibrate = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)  # as the kernel does where RAM runs out
 with Reco.open(sys.argv[1], memory=sys.argv[2]) as reco:
     reco.memory.learner.behind = True
     x = np.random.default_rng(0).normal(size=(320, 2, reco.manifest.dimension))
@@ -263,8 +263,8 @@ def test_a_learning_that_was_killed_is_not_begun_again_by_the_next_pair(model, t
     run = subprocess.run([sys.executable, "-c", KILLED, model, folder], capture_output=True, text=True)
     assert run.returncode == -signal.SIGKILL, run.stderr
     begun = list[int]()
-    calibrate = lesson.calibrate
-    monkeypatch.setattr(lesson, "calibrate", lambda *x, **how: begun.append(len(x[0])) or calibrate(*x, **how))
+    calibrate = learn.calibrate
+    monkeypatch.setattr(learn, "calibrate", lambda *x, **how: begun.append(len(x[0])) or calibrate(*x, **how))
     with Reco.open(model, memory=folder) as reco, TestClient(create_app(ServeSettings(), reco)) as client:
         for row in range(2):
             reco.memory.add(made(reco, 1, f"next{row} ", seed=row))
@@ -281,24 +281,6 @@ def test_a_learning_that_was_killed_is_not_begun_again_by_the_next_pair(model, t
         assert "reco_learning_unfinished 0.0" in client.get("/metrics").text
         reco.memory.add(made(reco, 100, "more", seed=9))
         wait_until(lambda: pairs_known(reco) == 422)
-
-
-def test_a_service_learns_from_many_pairs_in_a_process_of_its_own(reco, monkeypatch):
-    begun = list[int]()
-    learn = learner.learn
-
-    def note(store: Any, k: int, *, apart: bool, **how: Any) -> Any:
-        return begun.append(store.count()) if apart else learn(store, k, **how)
-
-    monkeypatch.setattr(learner, "learn", note)
-    monkeypatch.setattr(learner, "APART", 310)
-    for behind, rows, apart in ((True, 300, []), (True, 310, [310]), (False, 311, [310])):
-        reco.memory.learner.behind = behind
-        reco.memory.add(made(reco, rows, f"{rows} "))
-        wait_until(lambda: not threads())
-        assert begun == apart
-        reco.memory.learner.behind = False
-        reco.memory.remove(all_ids(reco))
 
 
 def test_closing_ends_a_fit(model):

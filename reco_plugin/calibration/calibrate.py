@@ -83,7 +83,7 @@ def _fit_state(
         return replace(state, reason="its captions fit their images hardly better than those of other images do")
 
     def fit(modality: Modality) -> SideCalibration:
-        gate = fit_gate(asked_by(corpus, modality, looked, np.random.default_rng(seed)), blocks, UNANSWERED)
+        gate = fit_gate(asked_by(corpus, modality, looked, np.random.default_rng(seed)), blocks, UNANSWERED, progress)
         if len(corpus) < ENOUGH:
             own = len(corpus) / (len(corpus) + ENOUGH)
             gate = replace(gate, phi=own * gate.phi + (1.0 - own) * SAFE)

@@ -37,21 +37,28 @@ PairBlocks = Sequence[npt.NDArray[np.intp]]
 """Places among the pairs that ask, block by block."""
 
 
-def fit_gate(asking: Asking, blocks: PairBlocks, unanswerable: float) -> Gate:
+def fit_gate(asking: Asking, blocks: PairBlocks, unanswerable: float, progress: Callable[[int], object] = int) -> Gate:
     """Fit the gate of one modality, at the sharpness that serves the first blocks best.
 
     Args:
         asking: n pairs.
         blocks: of places among them, each once.
         unanswerable: p, in [0, 1].
+        progress: called with 0 before each step; what it raises ends the fit.
     """
 
-    def lost(sharpness: float) -> float:
-        loss = Loss(asking.ask(sharpness), blocks[:_TRIED], unanswerable)
-        return loss(minimise(loss, START.copy(), _FEWER))[0]
+    def fitted(sharpness: float, some: PairBlocks, iterations: int) -> tuple[float, Doubles]:
+        loss = Loss(asking.ask(sharpness), some, unanswerable)
 
-    sharpness = min(SHARPNESSES, key=lost)
-    at = minimise(Loss(asking.ask(sharpness), blocks, unanswerable), START.copy(), _ITERATIONS)
+        def watched(at: Doubles) -> tuple[float, Doubles]:
+            progress(0)
+            return loss(at)
+
+        at = minimise(watched, START.copy(), iterations)
+        return loss(at)[0], at
+
+    sharpness = min(SHARPNESSES, key=lambda one: fitted(one, blocks[:_TRIED], _FEWER)[0])
+    at = fitted(sharpness, blocks, _ITERATIONS)[1]
     return Gate(at[:FEATURES], sharpness, float(at[-1]))
 
 

@@ -16,8 +16,6 @@ from .note import unfinished
 from .state import ENOUGH, Calibration
 
 log = logging.getLogger(__name__)
-APART = 1_000
-"""Pairs from which a process of its own pays: it takes half a core second to start; of fewer, learning takes little."""
 CHANGED = 0.25
 """Share by which the number of pairs has changed since the last time, from which a memory learns anew."""
 
@@ -119,8 +117,7 @@ class Learner:
 
     def _fit(self, progress: Callable[[int], object]) -> Calibration | None:
         try:
-            apart = self.behind and self._memory.store.count() >= APART
-            state = learn(self._memory.store, self._neighbours, extras=self._extras, apart=apart, progress=progress)
+            state = learn(self._memory.store, self._neighbours, extras=self._extras, progress=progress)
             self._tried, self._gone = self._memory.store.count(), False
             return state
         finally:

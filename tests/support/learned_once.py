@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reco_plugin.calibration import lesson
+from reco_plugin.calibration import learn
 
 
 @contextmanager
 def learned_once(folder: Path) -> Iterator[None]:
     """Keep what memories learn in a folder, which several processes may share."""
-    calibrate = lesson.calibrate
+    calibrate = learn.calibrate
 
     def kept(image: Any, text: Any, *, progress: Any = int, **options: Any) -> Any:
         said = hashlib.sha256(repr((image.shape, text.shape, options)).encode())
@@ -45,5 +45,5 @@ def learned_once(folder: Path) -> Iterator[None]:
         return learned
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lesson, "calibrate", kept)
+        patch.setattr(learn, "calibrate", kept)
         yield
