@@ -14,7 +14,7 @@ from .corpus import Corpus, measure_corpus
 from .episodes import Looked, asked_by, look
 from .evidence import share
 from .fit import fit_gate
-from .state import ENOUGH, FEWEST, LEVELS, UNANSWERED, Calibration, SideCalibration
+from .state import ENOUGH, FEWEST, HALF, LEVELS, Calibration, SideCalibration
 
 ASKED, BLOCK = 4_800, 600
 """Pairs that a gate is fitted on, at most, and in one block."""
@@ -25,7 +25,6 @@ HOPELESS = 0.9
 """Share of doubtful captions from which a memory is not used."""
 _NEAR = float(np.log(3.0))  # how sharply neighbours count there
 _DOUBTED = 1_200  # pairs whose captions are looked at
-_HALF = 0.5  # share of pairs without siblings from which a memory has one image a caption
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,7 @@ def _fit_state(
     blocks = np.array_split(np.arange(len(asked)), max(1, -(-len(asked) // BLOCK)))
     looked = look(corpus, asked, k)
     sides = {m: _plain_side(corpus, m, looked.hidden[m][1][:, 0]) for m in MODALITIES}
-    one_image = float((looked.siblings == 0).mean()) >= _HALF
+    one_image = float((looked.siblings == 0).mean()) >= HALF
     state = Calibration(
         corpus.values, sides, corpus.same_caption, len(corpus), _doubt(corpus, looked), one_image=one_image
     )
@@ -83,7 +82,7 @@ def _fit_state(
         return replace(state, reason="its captions fit their images hardly better than those of other images do")
 
     def fit(modality: Modality) -> SideCalibration:
-        gate = fit_gate(asked_by(corpus, modality, looked, np.random.default_rng(seed)), blocks, UNANSWERED, progress)
+        gate = fit_gate(asked_by(corpus, modality, looked, np.random.default_rng(seed)), blocks, HALF, progress)
         if len(corpus) < ENOUGH:
             own = len(corpus) / (len(corpus) + ENOUGH)
             gate = replace(gate, phi=own * gate.phi + (1.0 - own) * SAFE)

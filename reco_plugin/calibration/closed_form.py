@@ -12,11 +12,11 @@ import numpy.typing as npt
 from ..fuse import Refining, stays_plain
 from ..machine.blas import Floats
 from ..types import Coverage, Moves, Neighbours, Refinement, Search, Vectors, other
-from .coverage import MAJORITY, RIVALS, find_covered, nearest_rival
+from .coverage import RIVALS, find_covered, nearest_rival
 from .evidence import Evidence, spread_of
 from .moments import Values, scale_of
 from .scores import to_vectors
-from .state import FEWEST, Applied, Calibration
+from .state import FEWEST, HALF, Applied, Calibration
 from .why import Why, reasons
 
 OWN_KIND = 0.2
@@ -193,7 +193,7 @@ def _move(
         len(queries),
         int(here.sum()),
         answered=answered,
-        needed=MAJORITY if covered is not None else 0.0,
+        needed=HALF if covered is not None else 0.0,
         strength=float(far.mean()) if len(far) else 0.0,
         covered=() if covered is None else tuple(covered.tolist()),
     )

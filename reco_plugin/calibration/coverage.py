@@ -12,9 +12,6 @@ import numpy.typing as npt
 
 from ..types import Vectors
 
-MAJORITY = 0.5
-"""Share of a set that must be covered for plain prompt vectors to move: moving only some of them harms at any strength,
-so all move or none does."""
 BLOCK = 512
 """Prompts that are compared with all at a time."""
 RIVALS = 32

@@ -30,8 +30,9 @@ ENOUGH = 300
 """Pairs below which a gate is drawn to the safe one, and a memory teaches no extra."""
 LEVELS = np.linspace(0.0, 0.5, 11)
 """Quantiles of similarity that are kept, up to the median."""
-UNANSWERED = 0.5
-"""Share of the queries that is assumed to have no answer in the memory, in the fit and by ``balanced``."""
+HALF = 0.5
+"""Share of the queries that is assumed to have no answer in the memory; of a set that must be covered for plain vectors
+to move; and of captions with one image, from which a memory counts as one of those."""
 TYPICAL = 3.0
 """Power by which it falls for a query that is less like the memory than its own pairs are."""
 _READING = threading.Lock()  # in Python 3.11, two threads that parse arrays' headers can fail (CPython gh-106905)
@@ -135,9 +136,9 @@ class Calibration(ToldShort):
             return None
         left = 1.0
         if caution != "bold":
-            left = 1.0 if answered is None else min(1.0, answered / (1.0 - UNANSWERED))
+            left = 1.0 if answered is None else min(1.0, answered / (1.0 - HALF))
         if caution == "cautious":
-            left *= 1.0 - UNANSWERED
+            left *= 1.0 - HALF
         exempt = answered is not None and not self.one_image  # with one image each, it has met simulated queries only
         typical = None if candidate or exempt or caution == "bold" else side.typical
         return Applied(side.gate, left, typical, candidate and self.one_image)
