@@ -96,17 +96,11 @@ def eval_command(
         need(module, "reco eval", "measure")
     from ..measure.evaluate import EvalOptions
     from ..measure.page import check_writable
-    from ..measure.source import names_classes
 
     if (flags.paper or flags.max_loss is not None) and not flags.tune:
         raise ConfigError("--paper and --max-loss belong to --tune: add it, or leave them out")
     if flags.tune and flags.memory is not None:
         raise ConfigError("--tune measures pairs that are their own memory: leave out --memory")
-    if flags.tune and not names_classes(source):
-        raise ConfigError(
-            f"--tune needs labels, because a wrong caption would teach and count as right, and {source} has captions: "
-            "give a folder of one folder per class, or name the column of the labels, as in 'catalogue.csv?label=name'"
-        )
     check_writable(out)
     how = EvalOptions(given, flags.seed, shlex.join(["reco", *sys.argv[1:]]))  # type: ignore[arg-type]  # flags of RefineHow
     with keeps(f"what was encoded so far stays in {out}; the same command goes on from there"):
@@ -125,7 +119,7 @@ def _measure(source: str, flags: _Evaluated, how: EvalOptions, out: Path) -> Rec
     from ..measure.source import Reading, needs_encoder
     from ..measure.tune import MAX_LOSS, Choosing, choose
 
-    reading = Reading(group=flags.group, templates=flags.template or (), folder=out)
+    reading = Reading(group=flags.group, templates=flags.template or (), folder=out, labelled=flags.tune)
     named = flags.model is not None or "model" in load_settings().model_fields_set
     if flags.memory is not None:
         with reco_of(flags.existing, on_memory_failure="fail") as reco:

@@ -75,6 +75,7 @@ class Reading:
         folder: of what was encoded.
         group: column of what pictures show; None: the caption.
         templates: prompts with ``{}`` for the name of a class; none: the source's, else the model's.
+        labelled: whether captions are refused, since a wrong one would teach and count as right.
         progress: called with the number of rows read.
     """
 
@@ -83,6 +84,7 @@ class Reading:
     folder: Path = Path()
     group: str | None = None
     templates: Sequence[str] = ()
+    labelled: bool = False
     progress: Callable[[int], object] = lambda count: None
 
 
@@ -94,7 +96,7 @@ def read_things(source: str, how: Reading) -> Things:
         ConfigError: raw pictures or texts and no encoder; or an option that does not fit.
         FingerprintMismatch: its vectors are of another encoder.
     """
-    if names_classes(source):
+    if not is_index(source) and _is_labelled(parse_source(source)):
         return _read_classes(source, how)
     if how.templates:
         raise ConfigError(f"{source} has captions and no classes: templates have no effect, leave them out")
@@ -107,6 +109,11 @@ def read_things(source: str, how: Reading) -> Things:
             source, Records(joined.ids, joined.image, joined.text, list(map(strip_marks, joined.payloads))), how
         )
     rows = open_source(source)
+    if how.labelled:
+        raise ConfigError(
+            f"--tune needs labels, because a wrong caption would teach and count as right, and {source} has captions: "
+            "give a folder of one folder per class, or name the column of the labels, as in 'catalogue.csv?label=name'"
+        )
     if how.group is not None:
         how = replace(how, group=check_column(rows, how.group))
     pairs_, pictures, notes = _encode(rows, how)
@@ -117,15 +124,6 @@ def read_things(source: str, how: Reading) -> Things:
 def needs_encoder(source: str) -> bool:
     """Whether a source holds pictures or texts, rather than vectors."""
     return is_index(source) or not is_vectors(source)
-
-
-def names_classes(source: str) -> bool:
-    """Whether a source has labels, rather than captions.
-
-    Raises:
-        DataError: it does not exist, or cannot be read.
-    """
-    return not is_index(source) and _is_labelled(parse_source(source))
 
 
 def _captioned(name: str, pairs: Records, how: Reading) -> Things:

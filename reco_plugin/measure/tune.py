@@ -120,15 +120,18 @@ class Tuned:
     def sentence(self) -> str:
         """For people."""
         figures = (
-            f"tested once, on things that it was not chosen on: {points(self.change.interval)} points of queries whose "
-            f"first result is right; where the memory holds no answer it loses {100 * self.loss.mean:.1f}, at most "
-            f"{100 * self.loss.high:.1f}, and {100 * self.max_loss:.1f} are allowed. {self.line.shares}"
+            f"{self.policy}. It was tested once, on things that it was not chosen on: {points(self.change.interval)} "
+            f"points of queries whose first result is right; {self.line.shares}. Where the memory holds no answer, it "
+            f"loses at most {100 * self.loss.high:.1f} points, and {100 * self.max_loss:.1f} are allowed"
         )
         if self.ships:
-            return f"Chosen of {self.tried}: {self.policy}; {figures}."
-        return (
-            f"Plain is best, and no model was written. The best of {self.tried} policies was {self.policy}; {figures}."
-        )
+            return f"Chosen of {self.tried} policies: {figures}."
+        if self.change.sure:
+            return (
+                f"No model was written, because the best of {self.tried} policies may lose more than is allowed: "
+                f"{figures}. Give pictures of more things, or a larger --max-loss."
+            )
+        return f"Plain is best, and no model was written. The best of {self.tried} policies: {figures}."
 
 
 def tune(asking: Askers, *, max_loss: float = MAX_LOSS, seed: int = 0, fusers: Sequence[Fuser] = ()) -> Tuned:
@@ -254,7 +257,7 @@ def choose(record: Record, asking: Askers, base: Artifact, out: Path, how: Choos
 def add_to(record: Record, tuned: Tuned, model: Path | None) -> Record:
     """The record with what was chosen; ``model`` is the folder that was written."""
     settings = {**tuned.policy.to_policy().model_dump(mode="json"), "model": str(model)} if tuned.ships else {}
-    decision: Decision = "switch" if tuned.ships else "leave"
+    decision: Decision = "switch" if tuned.ships else "not known" if tuned.change.sure else "leave"
     verdict = Verdict(decision, "labels", tuned.sentence, tuned.change, tuned.line.shares, settings)
     return replace(
         record, verdict=verdict, lines=[*record.lines, tuned.line], notes=[record.verdict.sentence, *record.notes]
