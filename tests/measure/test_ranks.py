@@ -41,6 +41,11 @@ def test_ranks_by_hand() -> None:
     assert ranks(collapsed, collapsed, np.arange(4)).tolist() == [3, 3, 3, 3], "ties count against us"
 
 
+def test_ndcg_by_hand() -> None:
+    found = judge([["a", "b", "c"]], [{"b": 1.0, "c": 1.0}], 10)
+    assert found["ndcg"][0] == pytest.approx((1 / np.log2(3) + 1 / np.log2(4)) / (1 + 1 / np.log2(3)))
+
+
 def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     queries, candidates, labels = unit(50, 8, 0), unit(20, 8, 1), np.random.default_rng(2).integers(0, 20, 50)
     whole = ranks(queries, candidates, labels)
