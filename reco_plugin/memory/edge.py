@@ -21,7 +21,7 @@ from .disk import SHARD_NAME, check_room, hold, load_shard, make_shard, release
 from .filters import Library
 from .header import RESTORE, Header, make_folder, open_folder, write_header
 from .index import SearchIndex
-from .points import AT_ONCE, KeptHeader, PointMemory, pages, to_sides, translate_errors
+from .points import AT_ONCE, PointMemory, StoredHeader, pages, to_sides, translate_errors
 
 _MANY = 300_000
 """Pairs from which a Qdrant server is the place for them."""
@@ -34,7 +34,7 @@ _SIDES: list[str] = list(MODALITIES)
 _EXACT = qe.SearchParams(exact=True)
 
 
-class EdgeMemory(KeptHeader, PointMemory):
+class EdgeMemory(StoredHeader, PointMemory):
     """A shard with a write-ahead log: what ``upsert`` and ``delete`` wrote survives a killed process.
 
     Qdrant Edge holds Python's global lock while it works.
@@ -58,7 +58,7 @@ class EdgeMemory(KeptHeader, PointMemory):
         self, shard: qe.EdgeShard, header: Header, folder: Path, options: MemoryOptions, held: int | None
     ) -> None:
         """Take over an open shard, and what :func:`~reco_plugin.memory.disk.hold` gave for its folder."""
-        KeptHeader.__init__(self, header)
+        StoredHeader.__init__(self, header)
         PointMemory.__init__(self)
         self.location, self._folder = str(folder), folder
         self._shard: qe.EdgeShard | None = shard
@@ -101,7 +101,7 @@ class EdgeMemory(KeptHeader, PointMemory):
             raise
         return cls(shard, header, folder, options, held)
 
-    def _keep(self, before: Header, after: Header) -> None:
+    def _store(self, before: Header, after: Header) -> None:
         """Write ``memory.json``."""
         self._live()
         write_header(self._folder, after)

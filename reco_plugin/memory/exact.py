@@ -18,13 +18,13 @@ from ..errors import ConfigError, MemoryStoreError
 from ..types import MODALITIES, Fingerprint, Modality, Neighbours, Payload, Records, Search, Vectors, caption_of
 from .checks import CheckedSearch, check_ids, check_positive, check_records, check_search, chunks
 from .header import Header
-from .points import KeptHeader, empty_neighbours
-from .words import MOST, QueryWords, Worded, asked_by_words, stored_words
+from .points import StoredHeader, empty_neighbours
+from .words import MOST, QueryWords, Worded, stand_ins, stored_words
 
 _QUERIES_AT_ONCE = 64
 
 
-class ExactMemory(KeptHeader):
+class ExactMemory(StoredHeader):
     """All pairs in arrays."""
 
     kind = "exact"
@@ -77,11 +77,11 @@ class ExactMemory(KeptHeader):
         self._check_open()
         wanted = set(check_ids(ids, "delete"))
         with self._lock:
-            kept = [(name, row) for name, row in self._rows.items() if name not in wanted]
-            if not (gone := len(self._rows) - len(kept)):
+            left = [(name, row) for name, row in self._rows.items() if name not in wanted]
+            if not (gone := len(self._rows) - len(left)):
                 return 0
-            rows = [row for _, row in kept]
-            self._rows = {name: place for place, (name, _) in enumerate(kept)}
+            rows = [row for _, row in left]
+            self._rows = {name: place for place, (name, _) in enumerate(left)}
             self._payloads = [self._payloads[row] for row in rows]
             self._words, self._rows_of = [self._words[row] for row in rows], None
             self._sides = {m: side[rows] for m, side in self._sides.items()}
@@ -99,11 +99,11 @@ class ExactMemory(KeptHeader):
             vectors = wanted.vectors
             if search.words is not None:
 
-                def find(said: Mapping[int, QueryWords]) -> list[list[Worded]]:
-                    return [self._find(one.weights, permitted[row]) for row, one in said.items()]
+                def find(queries: Mapping[int, QueryWords]) -> list[list[Worded]]:
+                    return [self._find(one.weights, permitted[row]) for row, one in queries.items()]
 
-                vectors, told = asked_by_words(search, vectors, self.header.calibration.get("pairs", 0), find)
-                out = replace(out, asked=vectors, words=told)
+                vectors, matched = stand_ins(search, vectors, self.header.calibration.get("pairs", 0), find)
+                out = replace(out, asked=vectors, words=matched)
             for start in range(0, len(vectors), _QUERIES_AT_ONCE):
                 scores = vectors[start : start + _QUERIES_AT_ONCE] @ stored.T  # (B, N)
                 for row, score in enumerate(scores, start):
@@ -178,7 +178,7 @@ class ExactMemory(KeptHeader):
     def _dimension(self) -> int:
         return self.header.fingerprint.dimension
 
-    def _keep(self, before: Header, after: Header) -> None:
+    def _store(self, before: Header, after: Header) -> None:
         self._check_open()
 
     def _check_open(self) -> None:

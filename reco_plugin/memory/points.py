@@ -24,7 +24,7 @@ from .base import part_of_a_write
 from .checks import CheckedSearch, check_ids, check_positive, check_records, check_search, chunks
 from .filters import COSINE, RESERVED, USER_ID, Library
 from .header import RESTORE, Header, SaidRecord
-from .words import EQUAL, MOST, QueryWords, Worded, asked_by_words, stored_words
+from .words import EQUAL, MOST, QueryWords, Worded, stand_ins, stored_words
 
 T = TypeVar("T")
 AT_ONCE = 1000
@@ -76,9 +76,9 @@ def point_id(user_id: str) -> str:
     except ValueError:
         pass
     # as uuid.uuid5 says, in a third of its time: each pair that is read or written is named so
-    said = hashlib.sha1(_NAMESPACE.bytes + user_id.encode(), usedforsecurity=False).hexdigest()
-    variant = "89ab"[int(said[16], 16) & 3]
-    return f"{said[:8]}-{said[8:12]}-5{said[13:16]}-{variant}{said[17:20]}-{said[20:32]}"
+    digest = hashlib.sha1(_NAMESPACE.bytes + user_id.encode(), usedforsecurity=False).hexdigest()
+    variant = "89ab"[int(digest[16], 16) & 3]
+    return f"{digest[:8]}-{digest[8:12]}-5{digest[13:16]}-{variant}{digest[17:20]}-{digest[20:32]}"
 
 
 def user_id(point: Point) -> str:
@@ -97,9 +97,9 @@ def to_payload(point: Point) -> tuple[str, Payload]:
 
 def to_records(points: Sequence[Point], dimension: int) -> Records:
     """N points with both vectors and their payload as records, vectors (N, D)."""
-    told = [to_payload(point) for point in points]
+    pairs = [to_payload(point) for point in points]
     sides = to_sides(points, dimension)
-    return Records([name for name, _ in told], sides["image"], sides["text"], [payload for _, payload in told])
+    return Records([name for name, _ in pairs], sides["image"], sides["text"], [payload for _, payload in pairs])
 
 
 def to_sides(points: Sequence[Point], dimension: int) -> dict[Modality, Vectors]:
@@ -217,15 +217,15 @@ def translate_errors(location: str, doing: str) -> Iterator[None]:
         raise MemoryStoreError(f"{failed}: {text}. If a file of it is damaged or cut off, {RESTORE}") from error
 
 
-class KeptHeader(ABC):
+class StoredHeader(ABC):
     """The header of a memory, changed by one thread at a time."""
 
     def __init__(self, header: Header | None) -> None:
         """None: it was not read yet."""
-        self._header, self._heading = header, threading.Lock()  # a thread learns while another is told
+        self._header, self._heading = header, threading.Lock()  # a thread learns while another stores an opinion
 
     @abstractmethod
-    def _keep(self, before: Header, after: Header) -> None:
+    def _store(self, before: Header, after: Header) -> None:
         """Store what has changed in a header, or raise."""
 
     @property
@@ -248,7 +248,7 @@ class KeptHeader(ABC):
         self._change(lambda header: replace(header, learning=dict(note)))
 
     def change_said(self, added: Sequence[SaidRecord], gone: Collection[str]) -> None:
-        """Store what people said."""
+        """Store opinions."""
         self._change(lambda header: header.with_said(added, gone))
 
     def _newest(self) -> Header:
@@ -258,7 +258,7 @@ class KeptHeader(ABC):
         with self._heading:
             before = self._newest()
             after = change(before)
-            self._keep(before, after)
+            self._store(before, after)
             self._header = after
 
 
@@ -338,14 +338,14 @@ class PointMemory(ABC):
         if wanted.conditions or any(wanted.exclude):
             hidden = {id(ids): [point_id(name) for name in ids] for ids in wanted.exclude}
             filters = self.library.filters(wanted.conditions, [hidden[id(ids)] for ids in wanted.exclude])
-        told: Sequence[str] = ()
+        matched: Sequence[str] = ()
         with translate_errors(self.location, "search"):
             if search.words is not None:  # first: they say what is searched with
                 pairs = header.calibration.get("pairs", 0)
-                vectors, told = asked_by_words(search, wanted.vectors, pairs, partial(self._by_words, filters))
+                vectors, matched = stand_ins(search, wanted.vectors, pairs, partial(self._by_words, filters))
                 wanted = replace(wanted, vectors=vectors)
             near = to_neighbours(self._find(search, wanted, filters), dimension, search, k=wanted.k)
-            return replace(near, asked=wanted.vectors, words=told) if told else near
+            return replace(near, asked=wanted.vectors, words=matched) if matched else near
 
     def scroll(self, batch_size: int = SCROLL_BATCH, ids: Sequence[str] | None = None) -> Iterator[Records]:
         """All pairs in order of their point ids, or those of ``ids`` in their order, in batches (N, D)."""
@@ -415,7 +415,7 @@ class PointMemory(ABC):
             ]
         )
 
-    def _by_words(self, filters: Sequence[Any], said: Mapping[int, QueryWords]) -> list[list[Worded]]:
+    def _by_words(self, filters: Sequence[Any], queries: Mapping[int, QueryWords]) -> list[list[Worded]]:
         """The captions that have most of the words of some rows, each under its filter."""
         requests = [
             self.library.request(
@@ -426,7 +426,7 @@ class PointMemory(ABC):
                 with_vector=["text", WORDS],
                 with_payload=False,
             )
-            for row, one in said.items()
+            for row, one in queries.items()
         ]
         return [to_worded(hits) for hits in self._query(requests)]
 

@@ -23,14 +23,14 @@ from .collection import (
 )
 from .filters import Library
 from .header import Header
-from .points import KeptHeader, PointMemory
+from .points import PointMemory, StoredHeader
 from .server import Server
 
 T = TypeVar("T")
 _SIDES = [str(modality) for modality in MODALITIES]
 
 
-class QdrantMemory(KeptHeader, PointMemory):
+class QdrantMemory(StoredHeader, PointMemory):
     """A collection, or the one that an alias stands for: a new version can be put to use while others search."""
 
     kind = "qdrant"
@@ -49,7 +49,7 @@ class QdrantMemory(KeptHeader, PointMemory):
 
     def __init__(self, server: Server, fingerprint: Fingerprint | None, collection: str, *, create: bool) -> None:
         """Ask nothing yet: the first call opens the collection, or makes it."""
-        KeptHeader.__init__(self, None)
+        StoredHeader.__init__(self, None)
         PointMemory.__init__(self)
         self.location, self.collection = server.location, collection
         self._server, self._options, self._run = server, server.options, server.run
@@ -157,7 +157,7 @@ class QdrantMemory(KeptHeader, PointMemory):
         self._header = self._read_header()
         return self._header
 
-    def _keep(self, before: Header, after: Header) -> None:
+    def _store(self, before: Header, after: Header) -> None:
         self._state.write(before, after)
 
     def _read_header(self) -> Header:
@@ -209,5 +209,5 @@ class QdrantMemory(KeptHeader, PointMemory):
         self, start: Any, size: int, payload: list[str] | bool, *, vectors: bool = False
     ) -> tuple[list[Any], Any]:
         client = self._live()
-        asked: Any = {"limit": size, "offset": start, "with_payload": payload, "with_vectors": vectors and _SIDES}
-        return self._run("read", lambda left: client.scroll(self.collection, PAIRS, timeout=left, **asked))
+        how: Any = {"limit": size, "offset": start, "with_payload": payload, "with_vectors": vectors and _SIDES}
+        return self._run("read", lambda left: client.scroll(self.collection, PAIRS, timeout=left, **how))

@@ -95,12 +95,12 @@ def _index(word: str) -> int:
 
 def stored_words(caption: str | None) -> list[int]:
     """The words of a caption as a memory keeps them: wholes, parts, and single characters of scripts without spaces."""
-    kept = set[str]()
+    stored = set[str]()
     for word in words_of(caption or ""):
-        kept.update((word.whole, *word.parts))
+        stored.update((word.whole, *word.parts))
         if not word.whole.isascii() and _UNSPACED.match(word.whole):
-            kept.update(word.whole)
-    return sorted(map(_index, kept))
+            stored.update(word.whole)
+    return sorted(map(_index, stored))
 
 
 @dataclass(frozen=True)
@@ -153,33 +153,33 @@ class Worded(NamedTuple):
     vector: Vectors  # (D,)
 
 
-def stand_in(asked: QueryWords, found: Sequence[Worded], pairs: int) -> tuple[Vectors, str] | None:
+def stand_in(query: QueryWords, found: Sequence[Worded], pairs: int) -> tuple[Vectors, str] | None:
     """The vector (D,) that stands in for a query's own, and the words by which it was found; None: it stays.
 
     Args:
-        asked: the query.
+        query: its words.
         found: captions by score, the best first: :data:`MOST` and one more, or all that share the best score.
         pairs: of the memory.
     """
     if not found:
         return None
     best = found[0]
-    lacking = asked.lacks(best.words) * math.log(2.0 * pairs + 2.0)
-    coded = any(weight == CODE and word in best.words for word, weight in asked.weights.items())
+    lacking = query.lacks(best.words) * math.log(2.0 * pairs + 2.0)
+    coded = any(weight == CODE and word in best.words for word, weight in query.weights.items())
     if lacking and not (coded and best.score >= SHARE * (best.score + lacking)):
         return None
     equal = [one for one in found if one.score >= best.score * EQUAL]
-    if nothing_else := [one for one in equal if one.words <= asked.weights.keys()]:
+    if nothing_else := [one for one in equal if one.words <= query.weights.keys()]:
         equal = nothing_else
     vectors = np.stack([one.vector for one in equal])
     mean = vectors.mean(axis=0)
     mean /= np.maximum(np.linalg.norm(mean), np.float32(1e-12))
     if len(equal) > MOST and float((vectors @ mean).min()) < _SAME:
         return None
-    return mean.astype(np.float32), asked.shared(best.words)
+    return mean.astype(np.float32), query.shared(best.words)
 
 
-def asked_by_words(
+def stand_ins(
     search: Search, vectors: Vectors, pairs: int, find: Callable[[Mapping[int, QueryWords]], Iterable[Sequence[Worded]]]
 ) -> tuple[Vectors, list[str]]:
     """What a memory is searched with, (B, D), and B texts: the words by which a caption was found, or nothing.
@@ -190,9 +190,9 @@ def asked_by_words(
         pairs: that the memory has learned from; 0: nothing moves yet, so nothing stands in.
         find: captions for the words of some rows, see :func:`stand_in`.
     """
-    said = {row: one for row, one in enumerate(search.words or ()) if one is not None and pairs}
-    vectors, told = vectors.copy(), [""] * len(vectors)
-    for (row, one), found in zip(said.items(), find(said) if said else (), strict=True):
+    queries = {row: one for row, one in enumerate(search.words or ()) if one is not None and pairs}
+    vectors, matched = vectors.copy(), [""] * len(vectors)
+    for (row, one), found in zip(queries.items(), find(queries) if queries else (), strict=True):
         if (taken := stand_in(one, found, pairs)) is not None:
-            vectors[row], told[row] = taken
-    return vectors, told
+            vectors[row], matched[row] = taken
+    return vectors, matched
