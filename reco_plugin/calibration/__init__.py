@@ -2,7 +2,7 @@
 
 ``moments``      mean and covariance of each modality: what is found enters whitened, in standard deviations
 ``reliability``  per neighbour of a query: how far it agrees with the others that were found
-``evidence``     per query: the whitened evidence of its neighbours, five features of it, and the formula of the move
+``evidence``     per query: the whitened evidence of its neighbours, four features of it, and the formula of the move
 ``episodes``     pairs of the memory that ask, hidden from themselves, siblings visible and hidden
 ``fit``          the gate that serves these episodes best, without labels
 ``state``        all of this as one blob, stored with the memory; the factors that shorten a move

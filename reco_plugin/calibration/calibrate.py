@@ -18,7 +18,7 @@ from .state import ENOUGH, FEWEST, HALF, LEVELS, Calibration, SideCalibration
 
 ASKED, BLOCK = 4_800, 600
 """Pairs that a gate is fitted on, at most, and in one block."""
-SAFE = np.array([0.5, 0.0, 0.0, 2.0, 0.0])
+SAFE = np.array([0.5, 0.0, 2.0, 0.0])
 """Coefficients that those of a small memory are drawn to: a move falls fast with the distance of the nearest pair;
 its pairs cannot show that most queries are for what it does not hold."""
 HOPELESS = 0.9

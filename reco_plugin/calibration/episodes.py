@@ -28,7 +28,7 @@ class FoundPairs:
 
     Attributes:
         evidence: of it.
-        features: (n, 5) of the evidence.
+        features: (n, 4) of the evidence.
         anything: (n,) whether there was any.
         direction: (n, D) of the evidence, whose scores deviate by one.
         answers: (n, D) what is right for each, less the mean.

@@ -2,7 +2,7 @@
 
 ``z = (z_clip + s z_memory) / sqrt(1 + s^2 + 2 s rho)``: z_clip are a query's plain scores, in the mean standard
 deviation of queries' scores; z_memory those of its evidence, in their own; rho is their correlation. The strength s is
-log-linear in five features of what was found, times the factors of the record.
+log-linear in four features of what was found, times the factors of the record.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from ..machine.blas import Floats
 from ..types import Vectors
 from .moments import Values
 
-FEATURES = 5
-"""One; logarithms of CLIP's score of the evidence and of its mean score of the found pairs; nearness; lead."""
-LEAST, STRONGEST = 0.3, 4.0
-"""Least of what a logarithm is taken of, and largest logarithm of a strength: what bounds a move."""
+FEATURES = 4
+"""One; CLIP's mean score of the found pairs; nearness; lead."""
+LEAST, STRONGEST = -1.2, 4.0
+"""Least score of found pairs that counts, and largest logarithm of a strength: what bounds a move."""
 _MOST_OWN = 20.0  # of a pair's own score: its exponential is finite
 _TINY = 1e-6
 Doubles = npt.NDArray[np.float64]
@@ -34,7 +34,6 @@ class Evidence:
     Attributes:
         direction: (B, D) the metric applied to the weighted mean of the centred values.
         weights: (B, K) share of each neighbour, summing to 1; 0 where padded.
-        known: (B,) CLIP's score of the evidence for the query, in standard deviations.
         own: (B,) its mean score of the pairs that were found.
         reliability: (B,) their mean.
         best: (B,) similarity of the nearest one.
@@ -46,7 +45,6 @@ class Evidence:
 
     direction: Vectors
     weights: Floats
-    known: Floats
     own: Floats
     reliability: Floats
     best: Floats
@@ -64,11 +62,10 @@ class Evidence:
         return share
 
     def features(self, spread: float) -> Doubles:
-        """(B, 5), with similarities in spreads."""
+        """(B, 4), with similarities in spreads."""
         columns = [
             np.ones(len(self.best)),
-            np.log(np.maximum(self.known.astype(np.float64), LEAST)),
-            np.maximum(self.own.astype(np.float64), np.log(LEAST)),
+            np.maximum(self.own.astype(np.float64), LEAST),
             (self.best.astype(np.float64) - 1.0) / spread,
             self.lead.astype(np.float64) / spread,
         ]
@@ -80,7 +77,7 @@ class Gate:
     """How far queries of one modality move.
 
     Attributes:
-        phi: (5,) coefficients of the features.
+        phi: (4,) coefficients of the features.
         sharpness: logarithm of tau, which weighs neighbours by exp(tau * (s - s1) / spread).
         temperature: logarithm of kappa, the sharpness of the scores in the fit.
     """
@@ -90,7 +87,7 @@ class Gate:
     temperature: float
 
     def strength(self, features: Doubles) -> Floats:
-        """Length (B,) of the move, in standard deviations of the query's own scores, from features (B, 5)."""
+        """Length (B,) of the move, in standard deviations of the query's own scores, from features (B, 4)."""
         return np.exp(np.clip(features @ self.phi, -2.0 * STRONGEST, STRONGEST)).astype(np.float32)
 
 
@@ -155,7 +152,6 @@ def weigh(
     return Evidence(
         direction,
         weights,
-        np.einsum("bd,bd->b", mean, plain),
         np.minimum(own, np.float32(_MOST_OWN)),
         shares[1].astype(np.float32),
         best,

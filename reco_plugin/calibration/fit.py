@@ -6,7 +6,7 @@ the assumed share of queries that the memory cannot answer. Without the hidden e
 without e it grows bolder with noise. Texts that ask compete for each image, so they ask a third time, some with their
 siblings and some without.
 
-Five coefficients are fitted, beside kappa, the sharpness of the softmax, which belongs to the loss, by a
+Four coefficients are fitted, beside kappa, the sharpness of the softmax, which belongs to the loss, by a
 quasi-Newton method with a written gradient: the same bits on every run.
 """
 
@@ -22,7 +22,7 @@ from ..machine.blas import Floats
 from .episodes import AskedPairs, Asking, FoundPairs
 from .evidence import FEATURES, STRONGEST, Doubles, Gate, spread_of
 
-START: Doubles = np.array([-1.0, 0.0, 0.0, 0.0, 0.0, np.log(4.0)])
+START: Doubles = np.array([-1.0, 0.0, 0.0, 0.0, np.log(4.0)])
 """Coefficients of the features, and log kappa: the fit begins here, and is pulled here."""
 WRONG = 0.1
 """Share of wrong captions that the loss is deaf to."""
@@ -67,14 +67,14 @@ class _Episode:
     """What the pairs of one block ask of one another: rows compete, queries or the images for which texts compete."""
 
     weight: float
-    features: Doubles  # (m, 5)
+    features: Doubles  # (m, 4)
     correlation: Doubles  # (m,)
     evidence: Floats  # (m, m) scores
     out: npt.NDArray[np.bool_]  # (m, m) what is no rival
 
 
 class Loss:
-    """The mean loss of pairs that ask, and its gradient (6,)."""
+    """The mean loss of pairs that ask, and its gradient (5,)."""
 
     def __init__(self, asked: AskedPairs, blocks: PairBlocks, unanswerable: float) -> None:
         """Put together what the coefficients do not change; arguments as in :func:`fit_gate`."""
@@ -127,7 +127,7 @@ class Loss:
     def _compare(
         self, one: _Episode, plain: Floats, block: npt.NDArray[np.intp], at: Doubles
     ) -> tuple[Doubles, Doubles]:
-        """Loss (m,) of each row, and the gradient (6,) of their weighted sum; matrices are float32, sums float64."""
+        """Loss (m,) of each row, and the gradient (5,) of their weighted sum; matrices are float32, sums float64."""
         kappa, n = np.exp(at[-1]), len(block)
         strength = np.exp(np.clip(one.features @ at[:FEATURES], -2.0 * STRONGEST, STRONGEST))
         spread, base = spread_of(strength, one.correlation), self._base[block]

@@ -136,7 +136,7 @@ class Calibration(ToldShort):
             return None
         left = 1.0
         if caution != "bold":
-            left = 1.0 if answered is None else min(1.0, answered / (1.0 - HALF))
+            left = 1.0 if answered is None else min(1.0, answered / (1.0 - HALF)) ** 2
         if caution == "cautious":
             left *= 1.0 - HALF
         exempt = answered is not None and not self.one_image  # with one image each, it has met simulated queries only

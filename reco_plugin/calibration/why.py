@@ -9,7 +9,7 @@ from ..machine.blas import Floats
 from ..types import Coverage
 from .evidence import Evidence
 
-FEATURES = ("knowledge", "familiarity", "nearness", "standout")
+FEATURES = ("familiarity", "nearness", "standout")
 _MOST = 0.5  # share of one pair from which the others hardly count
 _HELD: dict[str, str] = {
     "caution": "more queries than usual are assumed to have no answer",
@@ -25,10 +25,9 @@ class Why:
     """Why one query moved as far as it did.
 
     Attributes:
-        signals: by name. Features: knowledge: how well the encoder knows what was found, and familiarity: how well it
-            knows the pairs found themselves, in standard deviations; nearness: cosine of the nearest one; standout: its
-            distance to their mean. Then the factors of this move, each as the share that it leaves: caution, typical,
-            presence, rejected, unknown_to_clip.
+        signals: by name. Features: familiarity: how well the encoder knows the pairs found themselves, in standard
+            deviations; nearness: cosine of the nearest one; standout: its distance to their mean. Then the factors of
+            this move, each as the share that it leaves: caution, typical, presence, rejected, unknown_to_clip.
         reliability: how well the pairs found agree with one another, from 0 to 1.
         added: length of what was added to the query, of length 1.
         heaviest: share that one of the pairs found has in it, at most.
@@ -62,7 +61,7 @@ class Why:
 
 def reasons(evidence: Evidence, added: Floats) -> list[Why]:
     """Explain B moves, by the evidence with its factors and the lengths (B,) of what was added."""
-    features = zip(FEATURES, (evidence.known, evidence.own, evidence.best, evidence.lead), strict=True)
+    features = zip(FEATURES, (evidence.own, evidence.best, evidence.lead), strict=True)
     signals = {**dict(features), **evidence.factors}
     return [
         Why(

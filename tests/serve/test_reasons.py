@@ -58,7 +58,7 @@ def test_an_explanation_says_why_in_figures_and_words(reading, filled):
         assert one["reason"] == str(why)
         assert one["why"]["added"] == pytest.approx(why.added, abs=1e-6)
         assert one["why"]["signals"] == pytest.approx(why.signals, abs=1e-6)
-        assert list(one["why"]["signals"])[:4] == ["knowledge", "familiarity", "nearness", "standout"]
+        assert list(one["why"]["signals"])[:3] == ["familiarity", "nearness", "standout"]
         assert one["why"]["signals"]["nearness"] == pytest.approx(one["used"][0]["similarity"], abs=1e-6)
     ungated = reading.post("/v1/explain", json={"input": [{"text": "red"}], "gate": False}).json()["data"][0]
     assert "why" not in ungated
