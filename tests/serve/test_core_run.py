@@ -120,11 +120,11 @@ def test_on_a_terminal_it_says_where_the_playground_is(tmp_path, model, form):
         (["--aliases", "clip"], {}, "NAME=plain"),
         (["--aliases", "clip=both"], {}, "aliases"),
         (["--model", "nowhere"], {}, "no model at 'nowhere'"),
-        (["--memory", "./catalog"], {}, "no memory at './catalog' (did you mean 'catalogue'?)"),
+        (["--memory", "./catalog"], {}, "no memory at './catalog'. Check the location"),
         (
             [],
             {"RECO_MEMORY": "elsewhere"},
-            "no memory at 'elsewhere'. Check the location; build one: reco memory build",
+            "no memory at 'elsewhere'. Check the location",
         ),
         ([], {"RECO_TRITON_URL": "triton:8001"}, "triton_url 'triton:8001' is not of the form grpc://host:8001"),
         ([], {"RECO_TRITON_URL": "localhost"}, "triton_url 'localhost' is not of the form grpc://host:8001"),
