@@ -22,7 +22,6 @@ PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQG
 DIALECTS = {
     "reco": "reco+{url}",
     "jina": "jina+{url}/v1?model=clip",
-    "cohere": "cohere+{url}?model=clip",
 }
 
 
