@@ -27,7 +27,7 @@ LEARNED_FROM = 20_000
 STEPS = 4
 """Progress per pair that is learned from: it is read, compared, and fitted to, by image and by text."""
 _AT_ONCE = 64  # pairs: Qdrant Edge holds Python's lock while it reads them
-_IDS_AT_ONCE = 1_000
+_IDS_AT_ONCE = 10_000
 
 
 def learn(
