@@ -79,7 +79,8 @@ def test_scores_come_back_to_the_mean_and_the_spread_of_plain_ones(refiner, worl
     others = world.records.side(other(modality))
     plain, refined = queries @ others.T, result.vectors @ others.T
     back = result.plain_scores(refined)
-    assert np.array_equal(np.argsort(back, axis=1), np.argsort(refined, axis=1)), "the order stays"
+    ordered = np.take_along_axis(back, np.argsort(refined, axis=1), axis=1)
+    assert (np.diff(ordered, axis=1) > -1e-6).all(), "the order stays, but for rounding"
     assert abs(refined.mean(axis=1) - plain.mean(axis=1)).max() > 0.02, "there is something to bring back"
     np.testing.assert_allclose(back.mean(axis=1), plain.mean(axis=1), atol=1e-4)
     np.testing.assert_allclose(back.std(axis=1), plain.std(axis=1), rtol=0.1)  # a low-rank covariance tells it
