@@ -64,7 +64,7 @@ class _Compared(OpenOptions):
     seed: Annotated[int, typer.Option(min=0, help="Draw the queries and the intervals from this seed.")] = 0
 
 
-@takes(_Compared, RefineOptions, but=("gate", "answered", "exclude", "explain"))
+@takes(_Compared, RefineOptions, but=("gate", "words", "answered", "exclude", "explain"))
 def compare_command(
     index: Annotated[
         str | None,

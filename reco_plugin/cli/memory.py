@@ -45,9 +45,10 @@ def info_command(*, memory: MemoryOption = None, as_json: JsonOption = False) ->
     nothing about queries of another kind.
     """
     from ..calibration.note import unfinished
+    from .memory_copy import header_of
 
     with closing(MemoryFlags(memory).open()) as store:
-        header, count = store.header, store.count()
+        header, count, said = store.header, store.count(), header_of(store).said
     fingerprint = header.fingerprint
     info = {
         "kind": store.kind,
@@ -55,13 +56,13 @@ def info_command(*, memory: MemoryOption = None, as_json: JsonOption = False) ->
         "pairs": count,
         "encoder": {"name": fingerprint.name, "digest": fingerprint.digest, "dimension": fingerprint.dimension},
         "calibration": {name: one for name, one in header.calibration.items() if name != "blob"},
-        "opinions": len(header.said),
+        "opinions": len(said),
         "unfinished": unfinished(header),
     }
     lines = [f"{store.kind} memory at {store.location}: {counted(count, 'pair')}", f"encoder  {fingerprint}"]
     lines += _block("gate", calibration_lines(header.calibration, count))
-    if header.said:
-        lines.append(f"feedback {counted(len(header.said), 'opinion')}: see reco memory feedback")
+    if said:
+        lines.append(f"feedback {counted(len(said), 'opinion')}: see reco memory feedback")
     lines += _block("note", [note] if (note := unfinished(header)) else [])
     say(info, "\n".join(lines), as_json)
 

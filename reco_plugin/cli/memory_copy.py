@@ -81,7 +81,7 @@ def _to_file(source: str, target: Path) -> _Copied:
 
     settings = MemoryFlags(source).existing
     with keeps(f"nothing was written to {target}"), closing(open_here_or_served(settings, None)) as store:
-        feedback = list(_header_of(store).said.values())
+        feedback = list(header_of(store).said.values())
         written = write_pairs(target, with_progress(all_pairs(store), store.count(), "copy"), feedback)
     return _Copied(written, None, len(feedback))
 
@@ -132,11 +132,11 @@ def _to_memory(source: str, target: str, *, yes: bool) -> _Copied:
             )
         with progress_bar(total=store.count(), desc="copy", unit="pair") as bar:
             read = copy(store, into, progress=bar.update)
-        add_opinions(into, _header_of(store).said.values())
+        add_opinions(into, header_of(store).said.values())
         return _Copied(read, into.count(), len(into.header.said))
 
 
-def _header_of(store: Memory) -> Header:
+def header_of(store: Memory) -> Header:
     """The header as it is now; a service tells no feedback with its vectors, but the folder that it has open does."""
     header = read_header(Path(store.location)) if store.kind == "served" else None
     return header or store.look()

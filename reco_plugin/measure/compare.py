@@ -36,7 +36,7 @@ _FOUND = 0.98  # share of the exact first k from which an index is good enough
 _SCANNED = 200_000  # documents up to which judged ids are looked for
 _SEEN = 2 * SHOWN  # queries that are shown with their sides named, and not marked blind where there are enough others
 _RESULTS = 6  # of each side of an example
-_UNMOVED = "its results stay"
+_UNMOVED = "its plain and refined results are the same"
 
 
 @dataclass(frozen=True)
@@ -351,7 +351,7 @@ def _grade(
             + (f"; {missing:,} of its {len(named):,} documents are not in the index" if missing else "")
         )
     if held is None:
-        return grades, ["Whether all judged documents are in the index was not looked for."]
+        return grades, ["Whether the index holds all judged documents was not checked."]
     lost = f"{missing:,} of {len(named):,} judged documents are not in the index, and left out."
     return grades, [lost] if missing else []
 

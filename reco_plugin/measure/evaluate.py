@@ -27,7 +27,7 @@ from ..options import RefineDefaults, RefineHow
 from ..refine import Refiner
 from ..score import Refines
 from ..types import Fingerprint, Records
-from ..values import counted
+from ..values import counted, show
 from .memories import RamMemory, draw_asking, find_copies, ram_memory
 from .page import Thumbnails
 from .ranks import SIDES, Side, Task, TaskItems, measure_sides, nearest, refine_task
@@ -367,7 +367,7 @@ def _losers(best: Sequence[_SideFound]) -> list[str]:
         if len(lost):
             counts = np.bincount(lost)
             worst = [place for place in np.argsort(-counts, kind="stable")[:_NAMED].tolist() if counts[place]]
-            named = ", ".join(f"{one.task.classes[place]!r:.60} ({counts[place]})" for place in worst)
+            named = ", ".join(f"{show(one.task.classes[place])} ({counts[place]})" for place in worst)
             losing = counted(len(lost), "query loses", "queries lose")
             notes.append(f"Where {_words(one.direction)}, {losing}, mainly for {named}.")
     return notes

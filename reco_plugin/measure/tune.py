@@ -125,7 +125,7 @@ class Tuned:
             f"loses at most {100 * self.loss.high:.1f} points, and {100 * self.max_loss:.1f} are allowed"
         )
         if self.ships:
-            return f"Chosen of {self.tried} policies: {figures}."
+            return f"Chosen from {self.tried} policies: {figures}."
         if self.change.sure:
             return (
                 f"No model was written, because the best of {self.tried} policies may lose more than is allowed: "
@@ -258,7 +258,8 @@ def add_to(record: Record, tuned: Tuned, model: Path | None) -> Record:
     """The record with what was chosen; ``model`` is the folder that was written."""
     settings = {**tuned.policy.to_policy().model_dump(mode="json"), "model": str(model)} if tuned.ships else {}
     decision: Decision = "switch" if tuned.ships else "not known" if tuned.change.sure else "leave"
-    verdict = Verdict(decision, "labels", tuned.sentence, tuned.change, tuned.line.shares, settings)
+    sentence = f"{tuned.sentence} Use it as the model {model}." if tuned.ships else tuned.sentence
+    verdict = Verdict(decision, "labels", sentence, tuned.change, tuned.line.shares, settings)
     return replace(
         record, verdict=verdict, lines=[*record.lines, tuned.line], notes=[record.verdict.sentence, *record.notes]
     )

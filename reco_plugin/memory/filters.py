@@ -71,7 +71,7 @@ def _condition(key: str, value: Any) -> Condition:
     if isinstance(value, Mapping):
         if not value or any(name not in _COMPARE for name in value):
             raise InputError(f"filter {key!r}: expected bounds of {', '.join(_COMPARE)}, found {show(dict(value))}")
-        return Condition(key, ranges=({name: _number(key, bound) for name, bound in value.items()},))
+        return Condition(key, ranges=({name: _number(key, bound, "bounds that are") for name, bound in value.items()},))
     values = list(value) if isinstance(value, (list, tuple, set, frozenset)) else [value]
     texts = tuple(one for one in values if isinstance(one, str) and is_unicode(one))
     flags = tuple(one for one in values if isinstance(one, bool))
@@ -85,12 +85,12 @@ def _condition(key: str, value: Any) -> Condition:
     return Condition(key, texts, flags, tuple({"gte": number, "lte": number} for number in numbers))
 
 
-def _number(key: str, value: Any) -> float:
+def _number(key: str, value: Any, expected: str = "text in Unicode, booleans, or") -> float:
     whole = isinstance(value, int) and not isinstance(value, bool) and abs(value) <= _WHOLE
     if not whole and not (isinstance(value, float) and math.isfinite(value)):
         raise InputError(
-            f"filter {key!r}: expected text in Unicode, booleans, or finite numbers, whole ones up to 2**53 (keep "
-            f"larger ones as text), found {show(value)}"
+            f"filter {key!r}: expected {expected} finite numbers, whole ones up to 2**53 (keep larger ones as text), "
+            f"found {show(value)}"
         )
     return float(value)
 

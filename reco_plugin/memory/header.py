@@ -84,7 +84,8 @@ def new_header(fingerprint: Fingerprint | None, location: str, *, create: bool) 
     """
     if not create or fingerprint is None:
         raise MemoryStoreError(
-            f"there is no memory at {location!r}. Check the location, or build one: reco memory add --help"
+            f"there is no memory at {location!r}. Check the location, or build one: reco memory build SOURCE "
+            f"--memory {location}"
         )
     return Header(fingerprint)
 
@@ -136,7 +137,9 @@ def write_error(path: Path, error: OSError) -> MemoryStoreError:
         kind = MemoryFull
     elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT):
         kind = MemoryReadOnly
-    return kind(f"cannot write {path}: {error.strerror or error}")
+    a_file = isinstance(error, FileExistsError)
+    why = "it is a file, and a memory is a folder: choose another place" if a_file else error.strerror or error
+    return kind(f"cannot write {path}: {why}")
 
 
 def read_header(folder: Path) -> Header | None:

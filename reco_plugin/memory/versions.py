@@ -170,7 +170,9 @@ class Versions(ABC):
         """A version that can be put to use; errors as in :meth:`use`."""
         wanted = self._find(name)
         if not wanted.finished:
-            raise MemoryStoreError(f"the building of {name!r} was not finished: build again, and prune it")
+            raise MemoryStoreError(
+                f"the build of {name!r} was not finished: run it again, or delete it by reco memory versions --prune"
+            )
         self.in_use(wanted.fingerprint)
         return wanted
 

@@ -52,6 +52,7 @@ def test_tune_writes_the_policy_that_it_tested(work: Path, ask: Run) -> None:
     (work / "shop.csv").write_text("\n".join(lines), encoding="utf-8")
     record = ask("eval", "shop.csv?label=thing", "--tune", "--max-loss", 0.2, "--out", "tuned")
     assert record["verdict"]["settings"]["model"] == "tuned/model", sentence(record)
+    assert "tuned/model" in sentence(record)
     policy = Artifact.load(work / "tuned" / "model").manifest.policy
     assert policy.k == record["verdict"]["settings"]["k"]
 

@@ -244,6 +244,7 @@ def test_reading_commands_work_while_it_is_served(
         assert service.url in said
     one = ask("memory", "feedback", "--not", "small-red-circle", "--text", "a blue circle")
     assert [each["id"] for each in ask("memory", "feedback")] == [one["id"]]
+    assert ask("memory", "info")["opinions"] == 1
     copied = ask("memory", "copy", "memory", "elsewhere")
     assert (copied["pairs"], copied["opinions"]) == (24, 1)
     assert ask("memory", "copy", "memory", "backup.npz")["opinions"] == 1

@@ -166,8 +166,8 @@ def test_creation_that_was_cut_short_is_gone_on_with(tmp_path: Path) -> None:
 
 def test_what_is_no_folder_of_a_memory(tmp_path: Path) -> None:
     (tmp_path / "holiday.jpg").write_text("x")
-    for place in (tmp_path, tmp_path / "holiday.jpg"):
-        with pytest.raises(MemoryStoreError, match=r"holiday\.jpg"):
+    for place, why in ((tmp_path, "choose an empty folder"), (tmp_path / "holiday.jpg", "it is a file")):
+        with pytest.raises(MemoryStoreError, match=rf"holiday\.jpg.*{why}"):
             open_memory(place, FINGERPRINT)
     assert [path.name for path in tmp_path.iterdir()] == ["holiday.jpg"]
 
