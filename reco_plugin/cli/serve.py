@@ -6,6 +6,8 @@ from ..errors import ConfigError, need
 from ..serve.settings import ServeSettings, load_serve_settings
 from .shared import Given, OpenOptions, reco_of, take_flags, takes
 
+_PATIENCE_S = 1.0  # with an API that encodes: callers who get 503 within their deadline repeat a request themselves
+
 
 @takes(OpenOptions, ServeSettings)
 def serve_command(*, given: Given) -> None:
@@ -22,11 +24,11 @@ def serve_command(*, given: Given) -> None:
     place = take_flags(OpenOptions, given)
     if "aliases" in given:
         given["aliases"] = dict(map(_parse_alias, given["aliases"]))
-    settings = load_serve_settings(**given)
+    settings, opened = load_serve_settings(**given), place.served
     with (
         bind(settings) as listener,
         log_to_stderr(settings.log_format, settings.log_level),  # opening the memory may warn
-        reco_of(place.served) as reco,
+        reco_of(opened, encoder_patience_s=min(opened.encoder_patience_s, _PATIENCE_S)) as reco,
     ):
         run(settings, reco, listener)
 

@@ -179,7 +179,7 @@ class Versions(ABC):
     def _find(self, name: str) -> Version:
         versions = {version.name: version for version in self.all()}
         if name not in versions:
-            raise ConfigError(f"there is no version {name!r} of {self.place}: {', '.join(versions) or 'none'}")
+            raise ConfigError(f"{self.place} has no version {name!r}, only: {', '.join(versions) or 'none'}")
         return versions[name]
 
 

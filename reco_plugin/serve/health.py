@@ -114,7 +114,7 @@ class Health:
             self._note("model server", None)
             self.away = None
         self.lost = not reco.memory.answers()
-        self._note("memory's server", _LOST if self.lost else None)
+        self._note("memory's server", "it does not answer" if self.lost else None)
         if reco.circuit.retry_in_s == 0:
             with suppress(RecoError):  # the circuit records it
                 reco.refine(np.eye(1, reco.manifest.dimension, dtype=np.float32), modality="text")

@@ -25,6 +25,7 @@ from typing import Literal, TypeAlias, get_args
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, TypeAdapter, ValidationError
 
 from ..errors import ConfigError
+from ..values import in_words
 from .failures import Failure, Refused
 from .logs import LOGGER
 from .settings import ServeSettings
@@ -186,8 +187,8 @@ def _read(path: Path) -> list[CallerKey]:
         first = error.errors(include_input=False)[0]
         place = ".".join(map(str, first["loc"]))
         raise ConfigError(
-            f"keys_file {path}: {place}: {first['msg']}. Write [NAME], key = at least 8 characters, and rights = a "
-            f"list of {', '.join(get_args(Right))}"
+            f"keys_file {path}: {place} {in_words(first['msg'])}. Write [NAME], key = at least 8 characters, and "
+            f"rights = a list of {', '.join(get_args(Right))}"
         ) from None
     keys = [_key(name, one.key, one.rights) for name, one in entries.items()]
     if not keys:

@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
 from ..errors import InputError, RecoError
-from ..values import did_you_mean, nearest
+from ..values import did_you_mean, in_words, nearest
 from .failures import STOPPING, Failure, Refused, failure_of
 from .keys import MEMORY_PATH, right_of
 from .logs import LOGGER
@@ -218,7 +218,7 @@ def _invalid(errors: Sequence[Any]) -> Failure:
     deepest = max(of_field, key=lambda one: len(one["loc"]))
     if deepest["type"] == "json_invalid":
         return Failure(400, "invalid_json", f"the body is not JSON in UTF-8: {deepest['msg']}")
-    name, given, message = _name(deepest["loc"]), deepest["input"], deepest["msg"].removeprefix("Value error, ")
+    name, given, message = _name(deepest["loc"]), deepest["input"], in_words(deepest["msg"])
     got = f", got {given!r:.60}" if isinstance(given, str | int | float | None) else ""
     return Failure(400, "invalid_request", f"{name or 'the body'}: {message}{got}", name or None)
 

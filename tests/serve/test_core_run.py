@@ -17,10 +17,11 @@ from pathlib import Path
 
 import httpx
 import pytest
-from live_service import wait_until
+from live_service import serve_on_a_free_port, wait_until
 from pydantic import SecretStr
 from typer.testing import CliRunner
 
+from reco_plugin import Reco
 from reco_plugin.cli.app import app
 from reco_plugin.cli.serve import serve_command
 from reco_plugin.config import load_settings
@@ -43,7 +44,9 @@ def command(*flags: str) -> list[str]:
 
 
 @contextmanager
-def process(folder: Path, model: Path, *flags: str, **variables: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def process(
+    folder: Path, model: Path | str, *flags: str, **variables: str
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A service in a process of its own, and its URL."""
     started = subprocess.Popen(
         command("--model", str(model), "--port", "0", *flags),
@@ -83,6 +86,25 @@ def test_it_serves_and_ends_cleanly(tmp_path, model, red_square):
         check=True,
     )
     assert json.loads(info.stdout)["pairs"] == 1  # ./memory, where the other commands look
+
+
+def test_while_an_api_that_encodes_is_down_callers_get_503_long_before_the_deadline(tmp_path, model):
+    with (
+        Reco.open(model) as local,
+        serve_on_a_free_port(local) as (api, server),
+        process(tmp_path, f"reco+{api}", "--deadline-s", "15") as (_, url),
+        httpx.Client(base_url=url, timeout=20) as client,
+    ):
+        wait_until(lambda: client.get("/readyz").status_code == 200)
+        server.should_exit = True
+        wait_until(lambda: not ask(client).is_success)
+        refused = ask(client)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "model_server_unavailable")
+    assert refused.headers["retry-after"]
+
+
+def ask(client: httpx.Client) -> httpx.Response:
+    return client.post("/v1/embeddings", json={"model": "clip", "input": "a red fox"})
 
 
 @pytest.mark.parametrize("form", ["auto", "json"])

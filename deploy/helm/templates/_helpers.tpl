@@ -104,7 +104,7 @@ automountServiceAccountToken: false
 {{- with .root.Values.imagePullSecrets }}
 imagePullSecrets: {{- toYaml . | nindent 2 }}
 {{- end }}
-enableServiceLinks: false # Kubernetes would set RECO_... variables, and the plugin refuses what it does not know
+enableServiceLinks: false # Kubernetes would set RECO_... variables, and the plugin warns of those that it does not know
 terminationGracePeriodSeconds: {{ .grace }}
 securityContext: {{- toYaml .part.podSecurityContext | nindent 2 }}
 {{- range $name := list "priorityClassName" "runtimeClassName" "nodeSelector" "tolerations" "affinity" }}

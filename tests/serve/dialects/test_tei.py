@@ -51,7 +51,7 @@ def test_what_is_not_offered(client: TestClient, wrong: dict[str, object]) -> No
 @pytest.mark.parametrize(
     ("inputs", "told"),
     [
-        (["a", 1], "inputs[1]: Input should be a valid string, got 1"),
+        (["a", 1], "inputs[1]: must be a valid string, got 1"),
         (3, "inputs"),
         ([], "nothing to embed"),
         ([""], "inputs[0]: a text is empty"),

@@ -99,8 +99,8 @@ class TestWeaviateThroughVoyage:
         ("part", "told"),
         [
             ({"type": "video"}, "inputs[0].content[0]: Input tag 'video'"),
-            ({"type": "text", "text": 3}, "inputs[0].content[0].text.text: Input should be a valid string, got 3"),
-            ("a", "inputs[0].content[0]: Input should be an object, got 'a'"),
+            ({"type": "text", "text": 3}, "inputs[0].content[0].text.text: must be a valid string, got 3"),
+            ("a", "inputs[0].content[0]: must be an object, got 'a'"),
         ],
     )
     def test_a_bad_part_is_named_as_it_was_sent(self, client: TestClient, part: Any, told: str) -> None:
