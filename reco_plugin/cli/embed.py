@@ -75,6 +75,8 @@ def embed_command(
     retrieved = [part.retrieved for part in parts if part.retrieved is not None]
     if retrieved and not np.concatenate(retrieved).any():
         typer.echo("warning: the memory is empty, so nothing is refined and the vectors are plain", err=True)
+    elif plain := next((part.coverage.plain for part in parts if part.coverage and part.coverage.plain), None):
+        typer.echo(f"warning: vectors are plain: {plain}", err=True)
     vectors = np.concatenate([part.vectors for part in parts])
     notes = [{"degraded": part.degraded} if part.degraded else {} for part in parts for _ in part.vectors]
     if out is not None:

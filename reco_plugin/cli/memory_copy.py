@@ -70,6 +70,8 @@ def copy_command(
         copied = _to_file(source, Path(target))
     elif is_vectors(source):
         copied = _from_file(Path(source), target, model)
+    elif "://" not in target and Path(target).suffix in (".csv", ".tsv", ".json", ".jsonl"):
+        raise ConfigError(f"{target} is no file that a memory is copied to: name a .parquet or .npz file, or a folder")
     else:
         copied = _to_memory(source, target, yes=yes)
     copied.say(target, as_json=as_json)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from ..calibration.state import FEWEST
 from ..config import Settings
 from ..data.rows import Rows
 from ..encoder_api import load_model
@@ -229,6 +230,8 @@ def lines(outcome: Outcome, *, dry_run: bool = False) -> Iterator[str]:
     added = f"{'would add' if dry_run else 'added'} {counted(outcome.added, 'pair')}"
     others = "".join(f", {count:,} {what}" for count, what in counts if count)
     yield f"{added}{others}; the memory holds {outcome.pairs:,}"
+    if outcome.pairs < FEWEST and not dry_run:
+        yield f"queries stay plain until it holds {FEWEST} pairs"
     if outcome.refused:
         yield f"would delete nothing, and fail: {outcome.refused}"
     if outcome.others:

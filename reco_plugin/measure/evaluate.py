@@ -150,8 +150,8 @@ def ask_itself(things: Things, fingerprint: Fingerprint, seed: int = 0) -> Asker
     if len(rows) < CHANGED or len(things) - len(rows) < CHANGED:
         raise DataError(
             f"{things.name} has {len(things):,} pictures of {len(set(things.things)):,} things, too few to hold some "
-            f"out: {len(rows):,} would ask {len(things) - len(rows):,}, and each needs {CHANGED}. Give more, or name "
-            "the memory that they ask (--memory)"
+            f"out: {len(rows):,} would be queries and {len(things) - len(rows):,} the memory, and each needs "
+            f"{CHANGED}. Give more, or a memory that is filled already (--memory)"
         )
     memory = ram_memory(things.pairs.take(~asks), fingerprint)
     of_thing: dict[str, set[str]] = {}

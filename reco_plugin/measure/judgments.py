@@ -52,12 +52,13 @@ class Judgments:
         return frozenset(doc for grades in self.by_query.values() for doc, grade in grades.items() if grade > 0)
 
 
-def read_judgments(path: Path) -> Judgments:
+def read_judgments(file: str | Path) -> Judgments:
     """Read judgments: ``query 0 document grade`` a line, as TREC has them, or ``.csv``, ``.tsv``, ``.jsonl``.
 
     Raises:
         DataError: it cannot be read; a line has another form; no grade is above 0.
     """
+    path = Path(file)
     if not path.is_file():
         raise DataError(f"judgments: {not_there(path)}")
     found: dict[str, dict[str, float]] = defaultdict(dict)

@@ -93,6 +93,10 @@ def test_a_copy_to_a_file_and_back_is_an_equal_memory(memory: Path, work: Path, 
     assert {hit["id"]: hit["similarity"] for hit in here} == pytest.approx(near, abs=2e-6)
 
 
+def test_a_table_is_no_target_of_a_copy(memory: Path, fail: Fail) -> None:
+    assert "pairs.csv is no file that a memory is copied to" in fail("memory", "copy", "memory", "pairs.csv")
+
+
 def test_a_file_of_another_encoder_or_format_is_refused(memory: Path, work: Path, ask: Ask, fail: Fail) -> None:
     ask("memory", "copy", "memory", "pairs.npz")
     columns = dict(np.load("pairs.npz"))

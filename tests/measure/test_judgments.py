@@ -31,7 +31,7 @@ def write(path: Path, text: str) -> Path:
     ],
 )
 def test_judgments_of_every_form(tmp_path, name, text):
-    judgments = read_judgments(write(tmp_path / name, text))
+    judgments = read_judgments(str(write(tmp_path / name, text)))
     if name == "quepid.csv":  # names queries by their text, spelled in several ways
         found = judgments.of([SearchQuery("1", "red fox"), OWL])
         assert found[0].keys() <= {"a", "b"}
