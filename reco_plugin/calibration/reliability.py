@@ -17,7 +17,7 @@ from .moments import Values
 UNLIKELY = 0.1
 """Chance of a shuffled pair to score as high, below which CLIP is believed to know a pair by itself."""
 _SHARPNESS = 3.0  # of the other neighbours' weights, per spread of similarity
-_MOST = 1.5  # standard deviations, beyond which all agree alike: one that others hardly know may still be right
+_MOST = 2.0  # standard deviations, beyond which all agree alike: one that others hardly know may still be right
 _BLOCK = 512  # queries
 _STEPS = 50  # of Newton's method, at most
 

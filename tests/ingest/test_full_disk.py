@@ -49,7 +49,7 @@ def test_a_build_onto_a_full_disk_ends_clearly_and_goes_on_when_there_is_room(
     for each in (place, tmp_path / "alone"):
         open_memory(each, fingerprint).close()
     build = ("build", many, "--batch-size", 20, "--as", "shop", "--memory")
-    filler = fill_up(disk, 44 * MB)
+    filler = fill_up(disk, 80 * MB)
     said = assert_refused(run(*build, place), place)
     assert "Make room" in said
     assert not list(place.rglob("*.partial"))

@@ -14,7 +14,7 @@ MB = 2**20
 
 
 @contextmanager
-def mounted(folder: Path, size: int = 100 * MB) -> Iterator[Path]:
+def mounted(folder: Path, size: int = 160 * MB) -> Iterator[Path]:
     """Mount it below a folder; where that cannot be done, the test is skipped."""
     image, place = folder / "disk.img", folder / "disk"
     place.mkdir()
