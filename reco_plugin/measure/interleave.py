@@ -52,7 +52,7 @@ class Votes:
 
     def __str__(self) -> str:
         head = "nothing can be said yet" if self.preferred is None else f"{self.preferred} is preferred"
-        return f"{head}: {self.refined:,} clicked more on refined, {self.plain:,} on plain (p = {self.p:.2g})"
+        return f"{head}: {self.refined:,} for refined, {self.plain:,} for plain (p = {self.p:.2g})"
 
 
 def interleave(plain: Iterable[Id], refined: Iterable[Id], k: int = 10, *, seed: str | bytes | int) -> Interleaved[Id]:

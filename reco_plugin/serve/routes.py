@@ -218,8 +218,10 @@ def _invalid(errors: Sequence[Any]) -> Failure:
     deepest = max(of_field, key=lambda one: len(one["loc"]))
     if deepest["type"] == "json_invalid":
         return Failure(400, "invalid_json", f"the body is not JSON in UTF-8: {deepest['msg']}")
-    name, given, message = _name(deepest["loc"]), deepest["input"], in_words(deepest["msg"])
-    got = f", got {given!r:.60}" if isinstance(given, str | int | float | None) else ""
+    name, given = _name(deepest["loc"]), deepest["input"]
+    message = in_words(deepest["msg"]).removeprefix(f"{name} ")
+    own = ", got " in message  # by a check of ours
+    got = f", got {given!r:.60}" if isinstance(given, str | int | float | None) and not own else ""
     return Failure(400, "invalid_request", f"{name or 'the body'}: {message}{got}", name or None)
 
 
