@@ -262,7 +262,7 @@ class Coverage:
 
     Attributes:
         asked: B.
-        found: how many of them found any pair; all, where none needs one.
+        found: how many of them found any pair; 0 where the target is their own modality, for which nothing is searched.
         answered: share of the text candidates that the memory knows; None for queries and images, of which it cannot
             be told, and without a gate.
         needed: share that must be known, else all candidates stay plain; 0 if each moves independently.

@@ -74,6 +74,12 @@ def test_refined_vectors_are_unit_float32_and_moved(refiner, queries, modality):
     assert (result.neighbours, result.reliability, result.weights) == (None, None, None)
 
 
+def test_a_query_for_its_own_modality_moves_by_no_pair_that_was_found(refiner, queries, modality):
+    result = refiner.refine(queries, modality=modality, target=modality)
+    assert result.refined.all()
+    assert (result.coverage.found, result.coverage.strength > result.moved.mean()) == (0, True)
+
+
 def test_scores_come_back_to_the_mean_and_the_spread_of_plain_ones(refiner, world, queries, modality):
     result = refiner.refine(queries, modality=modality)
     others = world.records.side(other(modality))

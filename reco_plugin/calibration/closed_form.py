@@ -83,18 +83,20 @@ class OwnKind:
             return Refinement(queries.copy(), queries, coverage=coverage)
         with self._timed():
             values = state.values[asked.modality]
-            moved = _sharpen(queries, values)
-        coverage = Coverage(len(queries), len(queries), strength=OWN_KIND)
+            moved, added = _sharpen(queries, values)
+        coverage = Coverage(len(queries), 0, strength=float(added.mean()))
         scale = None if asked.how["target"] == "both" else scale_of(queries, moved, values)
         return Refinement(moved, queries, coverage=coverage, scale=scale)
 
 
-def _sharpen(query: Vectors, values: Values) -> Vectors:
-    """Queries (B, D), moved by so much along what they are in the metric of their own modality."""
+def _sharpen(query: Vectors, values: Values) -> tuple[Vectors, Floats]:
+    """Queries (B, D), moved along what they are in the metric of their own modality, and how much was added (B,)."""
     seen = values.precision.apply(query - values.mean)
     scale = np.float32(OWN_KIND) * values.covariance.length(query) / values.covariance.length(seen)
-    moved = query + scale[:, None] * seen
-    return np.asarray(moved / np.linalg.norm(moved, axis=1, keepdims=True), np.float32)
+    added = scale[:, None] * seen
+    moved = query + added
+    lengths = np.linalg.norm(added, axis=1)
+    return np.asarray(moved / np.linalg.norm(moved, axis=1, keepdims=True), np.float32), lengths
 
 
 def _cover(asked: Refining) -> tuple[Calibration | None, npt.NDArray[np.bool_] | None]:

@@ -90,6 +90,8 @@ def explain_decision(coverage: Coverage, *, exact: bool = False) -> str:
 
     >>> explain_decision(Coverage(4, 4, answered=0.25, needed=0.5, strength=0.2, covered=(True, False, False, False)))
     '1 of 4 is known to the memory, less than 50%, so all stay plain: moving some takes queries from the others'
+    >>> explain_decision(Coverage(1, 0, strength=0.9)), explain_decision(Coverage(1, 0, strength=0.0))
+    ('all move by what the memory learned of their own modality', 'nothing moves: no pair was found')
 
     Args:
         coverage: of the refinement.
@@ -98,7 +100,8 @@ def explain_decision(coverage: Coverage, *, exact: bool = False) -> str:
     if coverage.plain:
         return f"{'the texts stay plain' if exact else 'nothing moves'}: {coverage.plain}"
     if not coverage.found:
-        return "nothing moves: no pair was found"
+        own = "all move by what the memory learned of their own modality"
+        return own if coverage.strength else "nothing moves: no pair was found"
     if not coverage.covered:
         said = f"{coverage.found} of {coverage.asked} found pairs"
         far = coverage.strength

@@ -154,11 +154,11 @@ class _Server(uvicorn.Server):
 
     def _drain(self, seconds: float, sig: int, frame: FrameType | None) -> None:
         """Each answer closes its connection meanwhile; it ends where nobody is connected any more."""
-        until = time.monotonic() + seconds
-        quiet_since = time.monotonic()
+        quiet_since, answered = time.monotonic(), 0
+        until = quiet_since + seconds
         while (now := time.monotonic()) < until and now - quiet_since < _QUIET_S:
-            if self.server_state.connections:
-                quiet_since = now
+            if self.server_state.connections or self.server_state.total_requests > answered:
+                quiet_since, answered = now, self.server_state.total_requests
             time.sleep(_LOOK_S)
         super().handle_exit(sig, frame)
 
