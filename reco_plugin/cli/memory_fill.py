@@ -66,7 +66,7 @@ class _Build(FillOptions):
 
     swap: Annotated[
         bool,
-        typer.Option("--swap", help="Build a version with exactly the source's pairs, and put it to use atomically."),
+        typer.Option("--swap", help="Build a version beside the one in use, and put it to use atomically."),
     ] = False
     drop_others: Annotated[
         bool, typer.Option("--drop-others", help="With --swap, leave out the pairs that came from other sources.")
