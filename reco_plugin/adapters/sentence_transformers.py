@@ -83,7 +83,7 @@ class RecoSentenceTransformer:
 
     def encode_query(self, inputs: Any, **options: Any) -> Vectors:
         """Embed queries, (D,) or (B, D); arguments as in :meth:`encode`."""
-        return self.encode(inputs, **{"prompt_name": "query", **options})
+        return self.encode(inputs, **{**options, "prompt_name": "query"})  # evaluators say None
 
     def encode_document(self, inputs: Any, **options: Any) -> Vectors:
         """Embed documents, (D,) or (B, D); arguments as in :meth:`encode`."""
