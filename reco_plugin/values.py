@@ -44,8 +44,6 @@ DIMENSIONS = 65_536
 """D: Qdrant stores no longer vectors."""
 NORM_TOLERANCE = 1e-2
 """Around norm 1. float16 vectors of real models are off by up to 1e-3; raw CLIP outputs have norms of 5 to 15."""
-_SAME = 0.999
-"""Cosine of one item encoded twice, at least: batches of other sizes and stores of float16 round otherwise."""
 
 _WITH_OPTIONS = re.compile(r"(?P<name>.+?)\?(?P<options>\w+=[^&?]*(?:&\w+=[^&?]*)*)", re.DOTALL)
 
@@ -132,11 +130,6 @@ def check_vectors(
         )
     exact = np.abs(norms - 1) <= 1e-6  # a unit-norm vector stays the same, bit by bit
     return np.where(exact[:, None], array, array / norms[:, None]).astype(np.float32)
-
-
-def are_same(one: Vectors, another: Vectors) -> bool:
-    """Whether two unit-norm vectors (D,) are those of one item, but for rounding."""
-    return bool(one @ another > _SAME)
 
 
 def pack(vectors: Vectors) -> str:

@@ -197,6 +197,11 @@ KOption = Annotated[int, typer.Option("--k", metavar="N", min=1, help="Return th
 DEFAULT_MEMORY = "./memory"
 
 
+def _names_memory(settings: Settings) -> bool:
+    """Whether a flag, the environment or ``reco.toml`` names a memory."""
+    return "memory" in settings.model_fields_set
+
+
 @dataclass(frozen=True)
 class MemoryFlags:
     """The memory of a command; None leaves it to the settings."""
@@ -210,16 +215,11 @@ class MemoryFlags:
         The library's own default, a memory in RAM, would be lost at the end of the command.
         """
         found = self._loaded
-        return found if self._is_named else found.model_copy(update={"memory": DEFAULT_MEMORY})
+        return found if _names_memory(found) else found.model_copy(update={"memory": DEFAULT_MEMORY})
 
     @property
     def _loaded(self) -> Settings:
         return load_settings(memory=self.memory)
-
-    @property
-    def _is_named(self) -> bool:
-        """Whether a flag, the environment or ``reco.toml`` names a memory."""
-        return "memory" in self._loaded.model_fields_set
 
     @property
     def existing(self) -> Settings:
@@ -239,7 +239,7 @@ class MemoryFlags:
     @property
     def served(self) -> Settings:
         """The same for a service, which makes ``./memory`` where no memory is named; errors as above."""
-        return self.existing if self._is_named else self.settings
+        return self.existing if _names_memory(self._loaded) else self.settings
 
     def open(self) -> Memory:
         """The memory of any encoder, without a model; it must exist. One that a service has open is read through it."""

@@ -56,6 +56,9 @@ from .write import Outcome, Writer
 __all__ = ["IngestOptions", "Outcome", "ingest"]
 
 
+_INDEXED_S = 36_000.0
+"""Seconds that a server may take to index a version: ten million pairs take hours."""
+_NAMED = 5  # sources that are told apart
 RowProgress = Callable[[int, int], object]
 """Takes the rows since the last call, and all rejected ones."""
 
@@ -185,10 +188,6 @@ def _sift(batch: list[Loaded | Rejected], sift: Callable[[Sequence[Loaded]], Seq
     return [next(sifted) if isinstance(row, Loaded) else row for row in batch]
 
 
-_INDEXED_S = 36_000.0
-"""Seconds that a server may take to index a version: ten million pairs take hours."""
-
-
 @dataclass
 class VersionBuild:
     """One build. Pairs of the version in use that came from elsewhere are copied, unless they shall be dropped."""
@@ -282,5 +281,3 @@ def describe_sources(sources: dict[str, int]) -> str:
         for name, count in Counter(sources).most_common(_NAMED)
     )
 
-
-_NAMED = 5
