@@ -280,4 +280,3 @@ def describe_sources(sources: dict[str, int]) -> str:
         f"{count:,} {f'of {name}' if name else 'without a source (by `add`, HTTP or a program)'}"
         for name, count in Counter(sources).most_common(_NAMED)
     )
-
