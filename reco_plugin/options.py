@@ -101,7 +101,7 @@ class RefineHow(RefineDefaults, total=False):
         float | None,
         Option(
             "Share of the candidates that the memory knows, from their Coverage, where queries are compared with just "
-            "those: balanced takes what is left of it in place of its half, and cautious a fifth of the rest more.",
+            "those: the more, the less must a query look like the memory's pairs; below a half, moves are shorter.",
             check=_from_0_to_1("share"),
             sent=False,
         ),

@@ -1,6 +1,7 @@
 """Calibration of a memory, learned from its own pairs: how far a query moves towards what the memory holds.
 
 ``moments``      mean and covariance of each modality: what is found enters whitened, in standard deviations
+``metric``       of images: how those of one caption differ, for each pair that asks measured on other captions
 ``reliability``  per neighbour of a query: how far it agrees with the others that were found
 ``evidence``     per query: the whitened evidence of its neighbours, four features of it, and the formula of the move
 ``episodes``     pairs of the memory that ask, hidden from themselves, siblings visible and hidden

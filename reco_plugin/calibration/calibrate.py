@@ -14,14 +14,11 @@ from .corpus import Corpus, measure_corpus
 from .episodes import Looked, asked_by, look
 from .evidence import share
 from .fit import fit_gate
-from .state import ENOUGH, FEWEST, HALF, LEVELS, Calibration, SideCalibration
+from .state import FEWEST, HALF, LEVELS, Calibration, SideCalibration
 
 ASKED, BLOCK = 4_800, 600
 """Pairs that a gate is fitted on, at most, and in one block."""
-SAFE = np.array([0.5, 0.0, 2.0, 0.0])
-"""Coefficients that those of a small memory are drawn to: a move falls fast with the distance of the nearest pair;
-its pairs cannot show that most queries are for what it does not hold."""
-HOPELESS = 0.9
+HOPELESS = 0.95
 """Share of doubtful captions from which a memory is not used."""
 _NEAR = float(np.log(3.0))  # how sharply neighbours count there
 _DOUBTED = 1_200  # pairs whose captions are looked at
@@ -82,10 +79,8 @@ def _fit_state(
         return replace(state, reason="its captions fit their images hardly better than those of other images do")
 
     def fit(modality: Modality) -> SideCalibration:
-        gate = fit_gate(asked_by(corpus, modality, looked, np.random.default_rng(seed)), blocks, HALF, progress)
-        if len(corpus) < ENOUGH:
-            own = len(corpus) / (len(corpus) + ENOUGH)
-            gate = replace(gate, phi=own * gate.phi + (1.0 - own) * SAFE)
+        asking = asked_by(corpus, modality, looked, np.random.default_rng(seed))
+        gate = fit_gate(asking, blocks, HALF, max(state.doubt, 1.0 / len(corpus)), progress)
         progress(len(corpus))
         return replace(sides[modality], gate=gate)
 

@@ -145,7 +145,7 @@ def _refine_block(
         if found.asked is not None:
             moved = _by_words(moved, plain, evidence)
         return _with_presence(asked, state, moved, known)
-    why = NOT_CALIBRATED if state is None else state.why_plain(asked.modality, among)
+    why = NOT_CALIBRATED if state is None else state.reason
     told = () if covered is None else tuple(covered.tolist())
     some = int(here.sum())  # without pairs there is nothing to calibrate
     coverage = Coverage(len(plain), some, answered=answered, covered=told, plain=why if some else "")

@@ -9,13 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from ..types import Modality, Vectors, other
-from .moments import LowRank, Values, low_rank, measure_values, rank_for
+from .metric import Metric, measure_metric
+from .moments import Values, measure_values, rank_for
 from .nearest import NearestRows, nearest_rows
 
 MOMENTS = 20_000
 """Pairs that the moments are measured on, at most."""
 FEWEST_CAPTIONS = 5
-_BLOCK, _SAMPLE = 1_000, 2_000
+_SAMPLE = 2_000
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Corpus:
     Attributes:
         image, text: (N, D) unit-norm.
         values: moments of each modality.
+        metric: of images, also by fold.
         spreads: standard deviation of similarity within each modality.
         units: mean standard deviation of a query's plain scores over the values, by the query's modality.
         same_caption: cosine from which two captions mean the same.
@@ -36,6 +38,7 @@ class Corpus:
     image: Vectors
     text: Vectors
     values: Mapping[Modality, Values]
+    metric: Metric
     spreads: Mapping[Modality, float]
     units: Mapping[Modality, float]
     same_caption: float
@@ -82,7 +85,9 @@ def measure_corpus(
     cosine = np.einsum("nd,nd->n", image, text)
     own = own_scores(cosine, values, units["image"])
     near = nearest_rows(text, text, min(k, len(text) - 1), progress, others=True)
-    return _with_scatter(Corpus(image, text, values, spreads, units, same, chosen, own, near))
+    metric = measure_metric(image, values["image"], chosen, near, same, spreads["text"])
+    values["image"] = replace(values["image"], precision=metric.whole)
+    return Corpus(image, text, values, metric, spreads, units, same, chosen, own, near)
 
 
 def own_scores(
@@ -120,25 +125,3 @@ def same_from(cosines: npt.NDArray[np.float32]) -> float:
     middle, upper, high = np.quantile(different, (0.5, 0.75, 0.99))
     chance = float(min(high, middle + 3.5 * (upper - middle)))
     return chance + 0.5 * (1.0 - chance)
-
-
-def _with_scatter(corpus: Corpus) -> Corpus:
-    """Give image values Fisher's metric: how images of like captions differ."""
-    rows = corpus.chosen
-    places, similarity = (found[rows] for found in corpus.near_text)
-    weights = np.maximum(similarity - corpus.same_caption, 0.0)
-    total = weights.sum(axis=1, keepdims=True)
-    answered = total[:, 0] > 1e-3
-    if answered.sum() < 50:
-        return corpus
-    weights = (weights / np.maximum(total, 1e-9)).astype(np.float32)
-    mean = np.zeros_like(corpus.image[rows])
-    for start in range(0, len(rows), _BLOCK):
-        block = slice(start, start + _BLOCK)
-        mean[block] = np.matmul(weights[block, None], corpus.image[places[block]])[:, 0]
-    residual = (corpus.image[rows] - mean)[answered]
-    before = corpus.values["image"]
-    scatter: LowRank = low_rank(residual.T @ residual / len(residual), rank_for(len(residual)))
-    precision = scatter.inverse(residual.shape[1] / len(residual))
-    image = replace(before, precision=precision)
-    return replace(corpus, values={**corpus.values, "image": image})

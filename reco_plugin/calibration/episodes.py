@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -233,14 +234,16 @@ class Asking:
     def _find(self, nearest: NearestRows, reliable: Floats, answers: Vectors, sharpness: float) -> FoundPairs:
         """Weigh what was found (n, K), below -1 where hidden; the answers are (n, D)."""
         corpus, rows, modality = self.corpus, self.looked.rows, self.modality
-        moments, held, unit = corpus.values[other(modality)], corpus.side(other(modality)), corpus.units[modality]
+        moments, held = corpus.values[other(modality)], corpus.side(other(modality))
         found_rows, found_at = nearest
         found = found_at > -1.5
         found_at = np.where(found, found_at, found_at[:, :1]).astype(np.float32)
         reliability = np.where(found, reliable, 0.0).astype(np.float32)
         shares = share(found_at, reliability, found, sharpness, corpus.spreads[modality])
         own = mean_own(corpus.own[found_rows], reliability)
-        told = weigh(corpus.side(modality)[rows], held[found_rows], found_at, shares, found, own, moments, unit)
+        plain = corpus.side(modality)[rows] / np.float32(corpus.units[modality])
+        metric = partial(corpus.metric.apply, rows) if modality == "text" else None
+        told = weigh(plain, held[found_rows], found_at, shares, found, own, moments, metric)
         direction = np.asarray(told.direction / np.maximum(told.length, np.float32(1e-5))[:, None], np.float32)
         shown = np.full((len(rows), 0), -1)
         if modality == "text":

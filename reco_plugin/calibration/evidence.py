@@ -7,7 +7,7 @@ log-linear in four features of what was found, times the factors of the record.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,8 +20,8 @@ from .moments import Values
 
 FEATURES = 4
 """One; CLIP's mean score of the found pairs; nearness; lead."""
-LEAST, STRONGEST = -1.2, 4.0
-"""Least score of found pairs that counts, and largest logarithm of a strength: what bounds a move."""
+STRONGEST = 4.0
+"""Largest logarithm of a strength."""
 _MOST_OWN = 20.0  # of a pair's own score: its exponential is finite
 _TINY = 1e-6
 Doubles = npt.NDArray[np.float64]
@@ -65,7 +65,7 @@ class Evidence:
         """(B, 4), with similarities in spreads."""
         columns = [
             np.ones(len(self.best)),
-            np.maximum(self.own.astype(np.float64), LEAST),
+            self.own.astype(np.float64),
             (self.best.astype(np.float64) - 1.0) / spread,
             self.lead.astype(np.float64) / spread,
         ]
@@ -119,31 +119,30 @@ def mean_own(own: Floats, reliability: Floats) -> Floats:
 
 
 def weigh(
-    query: Vectors,
+    plain: Vectors,
     neighbours: Floats,
     similarity: Floats,
     shares: tuple[Doubles, Doubles],
     found: npt.NDArray[np.bool_],
     own: Floats,
     values: Values,
-    unit: float,
+    metric: Callable[[Vectors], Vectors] | None = None,
 ) -> Evidence:
     """Weigh what was found.
 
     Args:
-        query: (B, D) unit-norm.
+        plain: (B, D) queries over the mean standard deviation of their plain scores over the values.
         neighbours: (B, K, D) values of the other modality.
         similarity: (B, K) within the query's modality, the largest first.
         shares: from :func:`share`.
         found: (B, K) False where padded.
         own: (B,) from :func:`mean_own`.
         values: moments of the other modality.
-        unit: mean standard deviation of a query's plain scores over the values.
+        metric: multiplies (B, D) by another one than that of the values.
     """
     weights = shares[0].astype(np.float32)
     mean = np.matmul(weights[:, None], neighbours)[:, 0] - weights.sum(axis=1, keepdims=True) * values.mean
-    direction = values.precision.apply(mean)
-    plain = query / np.float32(unit)
+    direction = (metric or values.precision.apply)(mean)
     spread_over, own_spread = np.split(values.covariance.apply(np.concatenate([direction, plain])), 2)
     length = np.sqrt(np.maximum(np.einsum("bd,bd->b", direction, spread_over), 1e-9))
     deviation = np.sqrt(np.maximum(np.einsum("bd,bd->b", plain, own_spread), 1e-9))  # of its own plain scores

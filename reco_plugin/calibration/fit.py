@@ -3,8 +3,7 @@
 The loss is the paper's, made deaf to wrong captions: minus the logarithm of ``(1 - e) softmax + e / n`` of the own
 value among those of a block. Each pair asks with its siblings visible (weight 1 - p) and hidden (weight p), where p is
 the assumed share of queries that the memory cannot answer. Without the hidden episode the gate trusts everything;
-without e it grows bolder with noise. Texts that ask compete for each image, so they ask a third time, some with their
-siblings and some without.
+without e it grows bolder with noise. Texts that ask compete for each image.
 
 Four coefficients are fitted, beside kappa, the sharpness of the softmax, which belongs to the loss, by a
 quasi-Newton method with a written gradient: the same bits on every run.
@@ -22,10 +21,9 @@ from ..machine.blas import Floats
 from .episodes import AskedPairs, Asking, FoundPairs
 from .evidence import FEATURES, STRONGEST, Doubles, Gate, spread_of
 
-START: Doubles = np.array([-1.0, 0.0, 0.0, 0.0, np.log(4.0)])
-"""Coefficients of the features, and log kappa: the fit begins here, and is pulled here."""
-WRONG = 0.1
-"""Share of wrong captions that the loss is deaf to."""
+START: Doubles = np.array([-2.0, 0.0, 2.0, 0.0, np.log(4.0)])
+"""Coefficients of the features, and log kappa: the fit begins here, and is pulled here. Moves are short here: where
+pairs say little, since there are few of them or their captions are wrong, a gate stays nearly shut."""
 SHARPNESSES: tuple[float, ...] = tuple(np.log([4.0, 9.0, 20.0]).tolist())
 """Of how neighbours are weighed; where things look much alike, the nearest pair alone counts."""
 _PULL = 2.0  # towards the start, divided by the number of pairs
@@ -37,18 +35,25 @@ PairBlocks = Sequence[npt.NDArray[np.intp]]
 """Places among the pairs that ask, block by block."""
 
 
-def fit_gate(asking: Asking, blocks: PairBlocks, unanswerable: float, progress: Callable[[int], object] = int) -> Gate:
+def fit_gate(
+    asking: Asking,
+    blocks: PairBlocks,
+    unanswerable: float,
+    wrong: float,
+    progress: Callable[[int], object] = int,
+) -> Gate:
     """Fit the gate of one modality, at the sharpness that serves the first blocks best.
 
     Args:
         asking: n pairs.
         blocks: of places among them, each once.
         unanswerable: p, in [0, 1].
+        wrong: e, in [0, 1].
         progress: called with 0 before each step; what it raises ends the fit.
     """
 
     def fitted(sharpness: float, some: PairBlocks, iterations: int) -> tuple[float, Doubles]:
-        loss = Loss(asking.ask(sharpness), some, unanswerable)
+        loss = Loss(asking.ask(sharpness), some, unanswerable, wrong)
 
         def watched(at: Doubles) -> tuple[float, Doubles]:
             progress(0)
@@ -76,35 +81,20 @@ class _Episode:
 class Loss:
     """The mean loss of pairs that ask, and its gradient (5,)."""
 
-    def __init__(self, asked: AskedPairs, blocks: PairBlocks, unanswerable: float) -> None:
+    def __init__(self, asked: AskedPairs, blocks: PairBlocks, unanswerable: float, wrong: float) -> None:
         """Put together what the coefficients do not change; arguments as in :func:`fit_gate`."""
         self._texts, self._blocks, self._pairs = asked.modality == "text", blocks, sum(map(len, blocks))
-        self._pull = _PULL / self._pairs
+        self._pull, self._wrong = _PULL / self._pairs, wrong
         self._base = asked.base.astype(np.float64)
-        shown = np.random.default_rng(0).random(len(asked)) < 1.0 - unanswerable  # where texts compete
         self._plain, self._episodes = list[Floats](), list[list[_Episode]]()
         for block in blocks:
             plain = asked.plain(block)
             self._plain.append(plain.T if self._texts else plain)
-            self._episodes.append(self._of_block(asked, block, unanswerable, shown[block]))
+            self._episodes.append(self._of_block(asked, block, unanswerable))
 
-    def _of_block(
-        self, asked: AskedPairs, block: npt.NDArray[np.intp], unanswerable: float, shown: npt.NDArray[np.bool_]
-    ) -> list[_Episode]:
-        total, shares = (2.0 if self._texts else 1.0), (1.0 - unanswerable, unanswerable)
-        both = [
-            self._of_found(asked, found, block, share / total) for found, share in zip(asked.both, shares, strict=True)
-        ]
-        if self._texts:
-            seen, unseen = both
-            mixed = _Episode(
-                1.0 / total,
-                np.where(shown[:, None], seen.features, unseen.features),
-                np.where(shown, seen.correlation, unseen.correlation),
-                np.where(shown, seen.evidence, unseen.evidence),
-                np.where(shown, seen.out, unseen.out),
-            )
-            both.append(mixed)
+    def _of_block(self, asked: AskedPairs, block: npt.NDArray[np.intp], unanswerable: float) -> list[_Episode]:
+        shares = (1.0 - unanswerable, unanswerable)
+        both = [self._of_found(asked, found, block, share) for found, share in zip(asked.both, shares, strict=True)]
         return [one for one in both if one.weight > 0.0]
 
     def _of_found(self, asked: AskedPairs, found: FoundPairs, block: npt.NDArray[np.intp], weight: float) -> _Episode:
@@ -144,8 +134,8 @@ class Loss:
         np.exp(p, out=p)
         p /= p.sum(axis=1, keepdims=True)
         right = p.diagonal().astype(np.float64)
-        likely = (1.0 - WRONG) * right + WRONG / n
-        pull = (1.0 - WRONG) * right / likely / self._pairs
+        likely = (1.0 - self._wrong) * right + self._wrong / n
+        pull = (1.0 - self._wrong) * right / likely / self._pairs
         p *= pull.astype(np.float32)[:, None]  # the slope of the loss by each logit, the own one apart
         p[np.arange(n), np.arange(n)] -= pull.astype(np.float32)
         along = 0 if self._texts else 1  # sums belong to the one that asks

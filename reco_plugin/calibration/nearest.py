@@ -12,7 +12,6 @@ from ..types import Vectors
 NUMBERS = 2**25
 """In an array that is made for a while, about: 128 MiB."""
 _BLOCK = 1000
-_MANY, _COLUMNS = 2_000, 64  # columns from which they are searched by blocks; columns of a block
 RowNumbers = npt.NDArray[np.intp]
 NearestRows = tuple[RowNumbers, npt.NDArray[np.float32]]
 """Rows (N, k) and similarities of the nearest others, the nearest first."""
@@ -44,24 +43,7 @@ def nearest_rows(
 
 def nearest_columns(scores: npt.NDArray[np.float32], k: int) -> NearestRows:
     """Columns (B, k) of the largest scores (B, N) and the scores, the largest first."""
-    k = min(k, scores.shape[1])
-    some = _in_best_blocks(scores, k) if scores.shape[1] >= max(_MANY, 2 * k * _COLUMNS) else None
-    among = scores if some is None else np.take_along_axis(scores, some, axis=1)
-    picked = np.argpartition(-among, k - 1, axis=1)[:, :k]
-    some = picked if some is None else np.take_along_axis(some, picked, axis=1)
+    some = np.argpartition(-scores, min(k, scores.shape[1]) - 1, axis=1)[:, :k]
     best = np.take_along_axis(scores, some, axis=1)
     order = np.argsort(-best, axis=1, kind="stable")
     return np.take_along_axis(some, order, axis=1), np.take_along_axis(best, order, axis=1)
-
-
-def _in_best_blocks(scores: npt.NDArray[np.float32], k: int) -> RowNumbers:
-    """Columns (B, M) that hold the k largest of each row: those of the k blocks with the largest maxima, and the rest.
-
-    Finding maxima takes an eighth of the time of partitioning a long row.
-    """
-    rows, width = len(scores), scores.shape[1] // _COLUMNS * _COLUMNS
-    highest = scores[:, :width].reshape(rows, -1, _COLUMNS).max(axis=2)
-    blocks = np.argpartition(-highest, k - 1, axis=1)[:, :k]
-    columns = (blocks[:, :, None] * _COLUMNS + np.arange(_COLUMNS)).reshape(rows, -1)
-    rest = np.broadcast_to(np.arange(width, scores.shape[1]), (rows, scores.shape[1] - width))
-    return np.concatenate([columns, rest], axis=1)

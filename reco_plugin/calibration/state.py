@@ -27,7 +27,7 @@ FORMAT = 3
 FEWEST = 20
 """Pairs below which a memory teaches nothing."""
 ENOUGH = 300
-"""Pairs below which a gate is drawn to the safe one, and a memory teaches no extra."""
+"""Pairs below which a memory teaches no extra."""
 LEVELS = np.linspace(0.0, 0.5, 11)
 """Quantiles of similarity that are kept, up to the median."""
 HALF = 0.5
@@ -63,12 +63,14 @@ class Applied:
         gate: the gate.
         caution: share of its strength; below 1 where more queries than usual are assumed to have no answer.
         typical: (11,) quantiles of the memory's own similarities; None: queries need not look like its pairs.
+        power: by which a move falls for a query that does not.
         unknown_only: whether only pairs count that CLIP does not know by itself, see :func:`.reliability.unknown`.
     """
 
     gate: Gate
     caution: float = 1.0
     typical: npt.NDArray[np.float64] | None = None
+    power: float = 0.0
     unknown_only: bool = False
 
     def factors(self, best: Floats) -> dict[str, Floats]:
@@ -76,14 +78,15 @@ class Applied:
 
         A query of another domain finds neighbours, too, and where the encoder does not know the memory's domain, the
         gate is open. So a query that is less similar to what it finds than half of the memory's pairs are to pairs of
-        other captions moves less: by the cube of its rank among them, relative to one half.
+        other captions moves less: by the cube of its rank among them, relative to one half; by a lower power the more
+        of the candidates the memory knows.
         """
         factors = {}
         if self.caution < 1.0:
             factors["caution"] = np.full(len(best), self.caution, np.float32)
         if self.typical is not None:
             rank = np.interp(best, self.typical, LEVELS, left=0.0, right=LEVELS[-1]) / LEVELS[-1]
-            factors["typical"] = np.asarray(rank**TYPICAL, np.float32)
+            factors["typical"] = np.asarray(rank**self.power, np.float32)
         return factors
 
 
@@ -99,7 +102,7 @@ class Calibration(ToldShort):
         doubt: share of its captions that neither the pairs around nor CLIP tell from those of other images; more than
             are wrong.
         reason: why nothing is refined, for people; empty where both sides have a gate.
-        one_image: whether most captions have one image, so that candidates move by what CLIP does not know, only.
+        one_image: whether most captions have one image, so that candidate texts move by what CLIP does not know only.
         presence: tells whether the memory holds a query's answer; stored beside this, None where it is not learned.
         feedback: what people said is not what they asked for; stored beside this, None where nobody said anything.
     """
@@ -116,38 +119,34 @@ class Calibration(ToldShort):
 
     @property
     def fitted(self) -> bool:
-        """Whether it has enough pairs for gates of its own, and for extras."""
+        """Whether it has enough pairs for extras, and is in use."""
         return self.pairs >= ENOUGH and not self.reason
 
     def gate(
         self, modality: Modality, caution: Caution, answered: float | None = None, *, candidate: bool = False
     ) -> Applied | None:
-        """The gate of a side for a caution; None: it stays plain, see :meth:`why_plain`.
+        """The gate of a side for a caution; None: it stays plain, see :attr:`reason`.
 
         Args:
             modality: of the queries or candidates.
             caution: by name.
-            answered: share of the candidates that the memory knows, where they are known; then no query needs to look
-                typical, and more than half of them may have no answer.
+            answered: share of the candidates that the memory knows, where they are known: the more, the less must a
+                query look typical; below a half, moves are shorter.
             candidate: whether candidates are refined.
         """
         side = self.sides[modality]
-        if side.gate is None or (candidate and modality == "image" and self.one_image):
+        if side.gate is None:
             return None
         left = 1.0
         if caution != "bold":
-            left = 1.0 if answered is None else min(1.0, answered / (1.0 - HALF)) ** 2
+            left = 1.0 if answered is None else min(1.0, answered / (1.0 - HALF))
         if caution == "cautious":
             left *= 1.0 - HALF
-        exempt = answered is not None and not self.one_image  # with one image each, it has met simulated queries only
-        typical = None if candidate or exempt or caution == "bold" else side.typical
-        return Applied(side.gate, left, typical, candidate and self.one_image)
-
-    def why_plain(self, modality: Modality, candidate: bool) -> str:
-        """Why a side stays plain, for people."""
-        if candidate and modality == "image" and self.one_image and not self.reason:
-            return "most of its captions have one image, and images that take one of many lose"
-        return self.reason
+        known = 0.0 if answered is None or self.one_image else answered  # with one image, it met simulated queries only
+        typical = None if candidate or caution == "bold" else side.typical
+        return Applied(
+            side.gate, left, typical, TYPICAL * (1.0 - known), candidate and modality == "text" and self.one_image
+        )
 
     def presence_of(self, modality: Modality, query: Vectors, found: Neighbours) -> Floats | None:
         """Presence (B,), from 0 to 1, of what queries (B, D) ask for; None: see :meth:`why_no_presence`."""
@@ -173,7 +172,8 @@ class Calibration(ToldShort):
                 shares = share(found.similarity, reliability * keep, found.found, sharpness, side.spread)[0], shares[1]
         own, values = own_scores(found.cosine, self.values, self.sides["image"].unit), self.values[other(modality)]
         mean = mean_own(own, reliability)
-        evidence = weigh(query, found.vectors, found.similarity, shares, found.found, mean, values, side.unit)
+        plain = query / np.float32(side.unit)
+        evidence = weigh(plain, found.vectors, found.similarity, shares, found.found, mean, values)
         factors = applied.factors(evidence.best)
         if rejected is not None:
             factors["rejected"] = rejected

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from trust_worlds import D, world
 
-from reco_plugin.calibration import corpus, episodes, nearest
+from reco_plugin.calibration import episodes, metric, nearest
 from reco_plugin.calibration import learn as learning
 from reco_plugin.calibration.calibrate import calibrate
 from reco_plugin.calibration.learn import STEPS, learn, steps_of
@@ -67,7 +67,7 @@ def test_large_arrays_are_made_in_parts_and_say_the_same(monkeypatch: pytest.Mon
     for numbers in (nearest.NUMBERS, 10_000):
         for module in (nearest, episodes):
             monkeypatch.setattr(module, "NUMBERS", numbers)
-        monkeypatch.setattr(corpus, "_BLOCK", min(corpus._BLOCK, numbers // 100))
+        monkeypatch.setattr(metric, "_BLOCK", min(metric._BLOCK, numbers // 100))
         learned = calibrate(x, y)
         assert learned is not None
         states.append(learned)

@@ -15,6 +15,7 @@ from reco_plugin.calibration.coverage import find_covered, nearest_rival
 from reco_plugin.calibration.episodes import asked_by, look
 from reco_plugin.calibration.evidence import weigh
 from reco_plugin.calibration.fit import START, Loss, minimise
+from reco_plugin.calibration.metric import measure_metric
 from reco_plugin.calibration.moments import low_rank, measure_values
 from reco_plugin.calibration.nearest import nearest_rows
 from reco_plugin.calibration.reliability import agreement
@@ -27,7 +28,7 @@ from reco_plugin.types import MODALITIES, Modality, Moves, other
 def test_the_gradient_of_the_loss(corpus: Corpus, modality: Modality) -> None:
     rows, rng = np.arange(0, 400, 3), np.random.default_rng(0)
     asked = asked_by(corpus, modality, look(corpus, rows, 10), rng).ask(np.log(5.0))
-    loss = Loss(asked, np.array_split(np.arange(len(rows)), 2), 0.4)
+    loss = Loss(asked, np.array_split(np.arange(len(rows)), 2), 0.4, 0.1)
     at = START + rng.normal(size=len(START)) * 0.3
     gradient = loss(at)[1]
     slow = [(loss(at + step)[0] - loss(at - step)[0]) / 2e-3 for step in 1e-3 * np.eye(len(at))]
@@ -40,7 +41,7 @@ def test_a_query_is_correlated_with_its_evidence_as_its_scores_are() -> None:
     values = measure_values(x, distinct=400, rank=D)
     query, near = unit(rng.normal(size=(30, D)) * np.linspace(3.0, 0.01, D) ** 2), x[rng.integers(0, 400, (30, 5))]
     similarity, shares = np.ones((30, 5), np.float32), (np.full((30, 5), 0.2), np.ones(30))
-    said = weigh(query, near, similarity, shares, similarity > 0, np.zeros(30, np.float32), values, unit=0.1)
+    said = weigh(10.0 * query, near, similarity, shares, similarity > 0, np.zeros(30, np.float32), values)
     slow = [np.corrcoef(x @ one, x @ other)[0, 1] for one, other in zip(query, said.direction, strict=True)]
     np.testing.assert_allclose(said.correlation, slow, atol=0.01)
 
@@ -89,7 +90,25 @@ def test_only_what_was_found_agrees(corpus: Corpus) -> None:
     np.testing.assert_allclose(fewer[0], agree[1, :3], rtol=1e-5)
 
 
-@pytest.mark.parametrize("wrong", [0.0, 0.3, 0.9])
+def test_pairs_ask_in_a_metric_that_has_not_seen_their_images(corpus: Corpus) -> None:
+    """Else the gate would be fitted to evidence that tells more of these images than of new ones."""
+    alike = corpus.near_text[1] > corpus.same_caption
+    asking = np.repeat(corpus.metric.fold, alike.sum(axis=1))
+    assert (asking == corpus.metric.fold[corpus.near_text[0][alike]]).all(), "one caption, one fold"
+    mine = corpus.metric.fold == 0
+    image = corpus.image.copy()
+    image[mine] = unit(np.random.default_rng(0).normal(size=image[mine].shape))
+    spread = corpus.spreads["text"]
+    values = replace(corpus.values["image"], precision=corpus.values["image"].plain_precision)
+    before, after = (
+        measure_metric(one, values, corpus.chosen, corpus.near_text, corpus.same_caption, spread)
+        for one in (corpus.image, image)
+    )
+    np.testing.assert_array_equal(after.apply(np.flatnonzero(mine), image[mine]), before.without[0].apply(image[mine]))
+    assert not np.allclose(after.whole.apply(image[:9]), before.whole.apply(image[:9]))
+
+
+@pytest.mark.parametrize("wrong", [0.0, 0.3, 1.0])
 def test_doubt_grows_with_wrong_captions_and_most_end_the_use_of_a_memory(wrong: float) -> None:
     image, text, _ = world(100, 6)
     rng = np.random.default_rng(0)
@@ -99,7 +118,7 @@ def test_doubt_grows_with_wrong_captions_and_most_end_the_use_of_a_memory(wrong:
     assert learned is not None
     state = learned.state
     assert wrong - 0.15 < state.doubt < wrong + 0.25
-    assert (state.doubt >= HOPELESS) == bool(state.reason) == (wrong == 0.9)
+    assert (state.doubt >= HOPELESS) == bool(state.reason) == (wrong == 1.0)
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from reco_plugin.calibration import nearest
-from reco_plugin.calibration.nearest import nearest_columns, nearest_rows
+from reco_plugin.calibration.nearest import nearest_rows
 from reco_plugin.types import Vectors
 
 K = 11
@@ -37,17 +37,3 @@ def test_rows_find_the_nearest_others_and_those_of_other_rows(monkeypatch, numbe
     np.testing.assert_allclose(similarity, -np.sort(-(y @ x.T), axis=1)[:, :K], atol=1e-6)
     np.testing.assert_allclose(np.einsum("nd,nkd->nk", y, x[rows]), similarity, atol=1e-5)
     assert nearest_rows(y[:0], x, K)[0].shape == (0, K)
-
-
-@pytest.mark.parametrize("columns", [1_999, 2_000, 50_111])
-def test_the_nearest_of_a_long_row_are_those_of_a_full_sort(columns):
-    rng = np.random.default_rng(0)
-    scores = rng.standard_normal((3, columns)).astype(np.float32)
-    scores[0, 500:540] = 9.0  # more equal ones than are asked for, in one block
-    scores[1, -3:] = (7.0, 8.0, 6.0)  # behind the last whole block
-    scores[2] = -2.0
-    rows, best = nearest_columns(scores, 11)
-    np.testing.assert_array_equal(best, -np.sort(-scores, axis=1)[:, :11])
-    np.testing.assert_array_equal(np.take_along_axis(scores, rows, axis=1), best)
-    assert all(len(set(row.tolist())) == 11 for row in rows)
-    assert rows[1, :3].tolist() == [columns - 2, columns - 3, columns - 1]

@@ -70,13 +70,6 @@ def test_known_things_that_are_not_held_lose_nothing(pairs: tuple[Vectors, ...])
         assert after.mean() > before.mean() + least
 
 
-def test_images_as_candidates_stay_plain(refiner: Refiner, pairs: tuple[Vectors, ...]) -> None:
-    refined = refiner.refine(pairs[2], modality="image", role="candidate")
-    np.testing.assert_array_equal(refined.vectors, pairs[2])
-    assert refined.coverage is not None
-    assert refined.coverage.plain == "most of its captions have one image, and images that take one of many lose"
-
-
 def test_texts_follow_pairs_that_clip_does_not_know(refiner: Refiner, pairs: tuple[Vectors, ...]) -> None:
     state, prompts = refiner.memory.calibration, pairs[3]
     assert state is not None

@@ -122,7 +122,7 @@ def test_no_pairs_and_a_pair_that_is_no_number() -> None:
 # --- fewer pairs than a gate of its own needs
 
 
-@pytest.mark.parametrize(("things", "new_by_images", "new_by_texts"), [(20, 30, 45), (40, 75, 85), (80, 90, 90)])
+@pytest.mark.parametrize(("things", "new_by_images", "new_by_texts"), [(20, 30, 45), (40, 85, 85), (80, 95, 90)])
 def test_a_small_memory_of_what_the_encoder_gets_wrong_mends_it_and_leaves_the_rest(
     things: int, new_by_images: float, new_by_texts: float
 ) -> None:
@@ -175,7 +175,7 @@ def imagenet() -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("case", [case for case in CASES if case != "consistently wrong"])
 def test_queries_of_a_real_clip_lose_nothing(case: str, imagenet: dict[str, np.ndarray]) -> None:
-    """At most .5 points of all queries: ImageNet, one half of whose classes are held."""
+    """At most .3 points of all queries: ImageNet, one half of whose classes are held."""
     held = np.arange(1, 1000, 2)
     image = imagenet["image"][held, :2].reshape(1000, -1)
     text = np.repeat(imagenet["text_a"][held], 2, axis=0)
@@ -191,4 +191,4 @@ def test_queries_of_a_real_clip_lose_nothing(case: str, imagenet: dict[str, np.n
     asked = made.refine(prompts, modality="text").vectors
     texts = 100 * (label[(asked @ query.T).argmax(1)] == np.arange(1000)).mean()
     texts -= 100 * (label[(prompts @ query.T).argmax(1)] == np.arange(1000)).mean()
-    assert min(images, texts) >= -0.5, (images, texts)
+    assert min(images, texts) >= -0.3, (images, texts)

@@ -88,7 +88,7 @@ def test_one_false_opinion_does_little_to_other_pictures_of_its_thing(made: Any)
     after = refined(refiner, asks, "image", opinions("image", first.image, first.text))
     assert after.moved.mean() > 0.6 * plain.moved.mean()
     several = refined(refiner, asks, "image", opinions("image", pairs.image, pairs.text))
-    assert several.moved.mean() < 0.6 * after.moved.mean()
+    assert several.moved.mean() < 0.65 * after.moved.mean()
 
 
 def test_an_opinion_that_it_is_right_speaks_for_it(made: Any) -> None:
