@@ -80,7 +80,7 @@ def _fit_state(
 
     def fit(modality: Modality) -> SideCalibration:
         asking = asked_by(corpus, modality, looked, np.random.default_rng(seed))
-        gate = fit_gate(asking, blocks, HALF, max(state.doubt, 1.0 / len(corpus)), progress)
+        gate = fit_gate(asking, blocks, max(state.doubt, 1.0 / len(corpus)), progress)
         progress(len(corpus))
         return replace(sides[modality], gate=gate)
 

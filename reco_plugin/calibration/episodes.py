@@ -223,16 +223,18 @@ class Asking:
         held = corpus.side(other(modality))[looked.rows]
         return AskedPairs(
             modality,
-            self._find(self.visible, self.reliable[0], self.answers, sharpness),
-            self._find(looked.hidden[modality], self.reliable[1], held, sharpness),
+            self._find(query, self.visible, self.reliable[0], self.answers, sharpness),
+            self._find(query, looked.hidden[modality], self.reliable[1], held, sharpness),
             query,
             held - mean,
             np.asarray(query @ mean, np.float32),
             looked.same,
         )
 
-    def _find(self, nearest: NearestRows, reliable: Floats, answers: Vectors, sharpness: float) -> FoundPairs:
-        """Weigh what was found (n, K), below -1 where hidden; the answers are (n, D)."""
+    def _find(
+        self, query: Vectors, nearest: NearestRows, reliable: Floats, answers: Vectors, sharpness: float
+    ) -> FoundPairs:
+        """Weigh what queries (n, D) found, (n, K), below -1 where hidden; the answers are (n, D)."""
         corpus, rows, modality = self.corpus, self.looked.rows, self.modality
         moments, held = corpus.values[other(modality)], corpus.side(other(modality))
         found_rows, found_at = nearest
@@ -241,9 +243,8 @@ class Asking:
         reliability = np.where(found, reliable, 0.0).astype(np.float32)
         shares = share(found_at, reliability, found, sharpness, corpus.spreads[modality])
         own = mean_own(corpus.own[found_rows], reliability)
-        plain = corpus.side(modality)[rows] / np.float32(corpus.units[modality])
         metric = partial(corpus.metric.apply, rows) if modality == "text" else None
-        told = weigh(plain, held[found_rows], found_at, shares, found, own, moments, metric)
+        told = weigh(query, held[found_rows], found_at, shares, found, own, moments, metric)
         direction = np.asarray(told.direction / np.maximum(told.length, np.float32(1e-5))[:, None], np.float32)
         shown = np.full((len(rows), 0), -1)
         if modality == "text":

@@ -1,9 +1,9 @@
 """Fit the gate on held-out pairs of the memory, without labels.
 
 The loss is the paper's, made deaf to wrong captions: minus the logarithm of ``(1 - e) softmax + e / n`` of the own
-value among those of a block. Each pair asks with its siblings visible (weight 1 - p) and hidden (weight p), where p is
-the assumed share of queries that the memory cannot answer. Without the hidden episode the gate trusts everything;
-without e it grows bolder with noise. Texts that ask compete for each image.
+value among those of a block. Each pair asks with its siblings visible and hidden, since half of all queries are assumed
+to have no answer in the memory. Without the hidden episode the gate trusts everything; without e it grows bolder with
+noise. Texts that ask compete for each image.
 
 Four coefficients are fitted, beside kappa, the sharpness of the softmax, which belongs to the loss, by a
 quasi-Newton method with a written gradient: the same bits on every run.
@@ -20,6 +20,7 @@ import numpy.typing as npt
 from ..machine.blas import Floats
 from .episodes import AskedPairs, Asking, FoundPairs
 from .evidence import FEATURES, STRONGEST, Doubles, Gate, spread_of
+from .state import HALF
 
 START: Doubles = np.array([-2.0, 0.0, 2.0, 0.0, np.log(4.0)])
 """Coefficients of the features, and log kappa: the fit begins here, and is pulled here. Moves are short here: where
@@ -38,7 +39,6 @@ PairBlocks = Sequence[npt.NDArray[np.intp]]
 def fit_gate(
     asking: Asking,
     blocks: PairBlocks,
-    unanswerable: float,
     wrong: float,
     progress: Callable[[int], object] = int,
 ) -> Gate:
@@ -47,13 +47,12 @@ def fit_gate(
     Args:
         asking: n pairs.
         blocks: of places among them, each once.
-        unanswerable: p, in [0, 1].
         wrong: e, in [0, 1].
         progress: called with 0 before each step; what it raises ends the fit.
     """
 
     def fitted(sharpness: float, some: PairBlocks, iterations: int) -> tuple[float, Doubles]:
-        loss = Loss(asking.ask(sharpness), some, unanswerable, wrong)
+        loss = Loss(asking.ask(sharpness), some, wrong)
 
         def watched(at: Doubles) -> tuple[float, Doubles]:
             progress(0)
@@ -71,7 +70,6 @@ def fit_gate(
 class _Episode:
     """What the pairs of one block ask of one another: rows compete, queries or the images for which texts compete."""
 
-    weight: float
     features: Doubles  # (m, 4)
     correlation: Doubles  # (m,)
     evidence: Floats  # (m, m) scores
@@ -81,7 +79,7 @@ class _Episode:
 class Loss:
     """The mean loss of pairs that ask, and its gradient (5,)."""
 
-    def __init__(self, asked: AskedPairs, blocks: PairBlocks, unanswerable: float, wrong: float) -> None:
+    def __init__(self, asked: AskedPairs, blocks: PairBlocks, wrong: float) -> None:
         """Put together what the coefficients do not change; arguments as in :func:`fit_gate`."""
         self._texts, self._blocks, self._pairs = asked.modality == "text", blocks, sum(map(len, blocks))
         self._pull, self._wrong = _PULL / self._pairs, wrong
@@ -90,18 +88,13 @@ class Loss:
         for block in blocks:
             plain = asked.plain(block)
             self._plain.append(plain.T if self._texts else plain)
-            self._episodes.append(self._of_block(asked, block, unanswerable))
+            self._episodes.append([self._of_found(asked, found, block) for found in asked.both])
 
-    def _of_block(self, asked: AskedPairs, block: npt.NDArray[np.intp], unanswerable: float) -> list[_Episode]:
-        shares = (1.0 - unanswerable, unanswerable)
-        both = [self._of_found(asked, found, block, share) for found, share in zip(asked.both, shares, strict=True)]
-        return [one for one in both if one.weight > 0.0]
-
-    def _of_found(self, asked: AskedPairs, found: FoundPairs, block: npt.NDArray[np.intp], weight: float) -> _Episode:
+    def _of_found(self, asked: AskedPairs, found: FoundPairs, block: npt.NDArray[np.intp]) -> _Episode:
         evidence, out = found.scores(block), asked.out(found, block)
         if self._texts:
             evidence, out = evidence.T, out.T
-        return _Episode(weight, found.features[block], found.correlation[block], evidence, out)
+        return _Episode(found.features[block], found.correlation[block], evidence, out)
 
     def __call__(self, at: Doubles) -> tuple[float, Doubles]:
         """Loss and gradient, with the pull towards the start."""
@@ -110,8 +103,8 @@ class Loss:
         for block, plain, episodes in zip(self._blocks, self._plain, self._episodes, strict=True):
             for one in episodes:
                 lost, slope = self._compare(one, plain, block, at)
-                value += one.weight * float(lost.sum()) / self._pairs
-                gradient += one.weight * slope
+                value += HALF * float(lost.sum()) / self._pairs
+                gradient += HALF * slope
         return value, gradient
 
     def _compare(

@@ -28,7 +28,7 @@ from reco_plugin.types import MODALITIES, Modality, Moves, other
 def test_the_gradient_of_the_loss(corpus: Corpus, modality: Modality) -> None:
     rows, rng = np.arange(0, 400, 3), np.random.default_rng(0)
     asked = asked_by(corpus, modality, look(corpus, rows, 10), rng).ask(np.log(5.0))
-    loss = Loss(asked, np.array_split(np.arange(len(rows)), 2), 0.4, 0.1)
+    loss = Loss(asked, np.array_split(np.arange(len(rows)), 2), 0.1)
     at = START + rng.normal(size=len(START)) * 0.3
     gradient = loss(at)[1]
     slow = [(loss(at + step)[0] - loss(at - step)[0]) / 2e-3 for step in 1e-3 * np.eye(len(at))]
