@@ -294,7 +294,11 @@ class Settings(_Refining):
     batch_callers: bool = Field(
         True, description="run together what several threads encode, search and fuse at the same time in this process"
     )
-    max_pixels: int = Field(MAX_PIXELS, ge=1, description="images with more pixels are refused before decoding")
+    max_pixels: int = Field(
+        MAX_PIXELS,
+        ge=1,
+        description="images with more pixels are refused before decoding; a service decodes as many at the same time",
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -10,8 +10,9 @@ RESULTS = 10
 """Pairs or candidates that a search shows."""
 SAME_IMAGE = 0.97
 """Cosine of two images above which one counts as a copy of the other, and would reveal its caption."""
-MAX_PIXELS = 64_000_000
-"""Of an image, before it is decoded: a photograph of 60 megapixels, 192 MB decoded."""
+MAX_PIXELS = 50_000_000
+"""Of an image, before it is decoded: a photograph of 48 megapixels. A WebP takes 16.5 bytes a pixel on the way: 825 MB,
+beside which a service of 2 GiB has room for its model."""
 MAX_LOSS = 0.005
 """Share of queries that a fit may lose where the memory has no answer."""
 INGEST_BATCH = 256

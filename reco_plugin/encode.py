@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -16,6 +17,7 @@ from .batching import Batcher, Columns
 from .config import Settings
 from .errors import FORKED, InputError, SessionError, VectorError
 from .preprocess import TextConfig, Tokenizer, cut_by_length, cut_to_longest, image_to_array, images_to_array
+from .preprocess.image import Decoding
 from .preprocess.text import TokenIds, lengths_of
 from .sessions import Graphs, check_graph
 from .sessions.base import Session
@@ -268,13 +270,13 @@ class Preparation:
     def __init__(self, artifact: Artifact, max_pixels: int) -> None:
         self._artifact, self._max_pixels = artifact, max_pixels
 
-    def image(self, image: ImageInput) -> EncoderInput:
+    def image(self, image: ImageInput, decoding: Decoding = nullcontext) -> EncoderInput:
         """An image as pixels (H, W, 3).
 
         Raises:
             ImageError: it cannot be decoded or is too large; the message begins with "is", "has" or "cannot".
         """
-        return EncoderInput(image_to_array(image, self._artifact.manifest.image, self._max_pixels))
+        return EncoderInput(image_to_array(image, self._artifact.manifest.image, self._max_pixels, decoding))
 
     def text(self, text: str, what: str) -> EncoderInput:
         """A text as token ids (L,).

@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from ..config import Settings, load_settings
 from ..encode import Encoder, EncoderInput, Preparation
 from ..errors import InputError, SessionError
 from ..preprocess import ImageConfig, TextConfig, image_to_file
+from ..preprocess.image import Decoding
 from ..types import MODALITIES, Modality
 from ..values import CONTEXT_LENGTH, is_unicode, show
 from .calls import ApiClient, describe_change, measure
@@ -86,7 +87,7 @@ class ApiPreparation(Preparation):
         super().__init__(artifact, max_pixels)
         self.address = parse_address(artifact.manifest.api)
 
-    def image(self, image: Any) -> EncoderInput:
+    def image(self, image: Any, decoding: Decoding = nullcontext) -> EncoderInput:
         """An image as the bytes of a file (N,).
 
         Raises:
@@ -98,7 +99,7 @@ class ApiPreparation(Preparation):
                 f"the encoder at {self.address.host} takes texts only, no images: give a vector in place of each "
                 "picture, or name an API whose model embeds both"
             )
-        return EncoderInput(np.frombuffer(image_to_file(image, self._max_pixels), np.uint8))
+        return EncoderInput(np.frombuffer(image_to_file(image, self._max_pixels, decoding), np.uint8))
 
     def text(self, text: str, what: str) -> EncoderInput:
         """A text as UTF-8 (N,).

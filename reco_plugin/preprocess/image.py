@@ -11,8 +11,8 @@ from __future__ import annotations
 import io
 import math
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -40,6 +40,8 @@ ResizeMode: TypeAlias = Literal["shortest", "longest", "squash"]
 _Length: TypeAlias = Annotated[int, Field(ge=1, le=IMAGE_SIDE)]
 Size: TypeAlias = tuple[int, int]
 """(height, width), as in open_clip; PIL's order is (width, height)."""
+Decoding: TypeAlias = Callable[[int], AbstractContextManager[object]]
+"""Takes the number of pixels of an image; the image is decoded within the context that it returns."""
 Transform: TypeAlias = Literal["open_clip", "transformers"]
 """transformers converts to RGB before it resizes, and cuts the middle out a pixel higher where it lies between two."""
 
@@ -103,15 +105,17 @@ def images_to_array(
     return pixels
 
 
-def image_to_array(source: ImageInput, config: ImageConfig, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.uint8]:
+def image_to_array(
+    source: ImageInput, config: ImageConfig, max_pixels: int = MAX_PIXELS, decoding: Decoding = nullcontext
+) -> npt.NDArray[np.uint8]:
     """One image as :func:`images_to_array` makes it, (H, W, 3) uint8.
 
     Raises:
         ImageError: missing, damaged or too large; the message begins with "is", "has" or "cannot".
     """
     try:
-        with open_image(source) as image:
-            resized = _resize(image, config, max_pixels)
+        with open_image(source) as image, decoding(check_image(image, max_pixels, config)):
+            resized = _resize(image, config)
             resized.info.pop("transparency", None)  # RGB has none; PIL would only warn
             match config.resize_mode:
                 case "shortest":
@@ -176,12 +180,10 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in Image.ID if name in _FORMATS)
 
 
-def _resize(image: Image, config: ImageConfig, max_pixels: int) -> Image:
+def _resize(image: Image, config: ImageConfig) -> Image:
     from PIL.Image import Resampling
 
-    _refuse_empty(image)
     height, width = _size_after(image.height, image.width, config)
-    _check_pixels(image, height, width, max_pixels)
     if not height or not width:
         raise ImageError(
             f"is too elongated: of {_shape(image)}, fitted into {config.size}, no pixel is left", "crop it"
@@ -193,30 +195,28 @@ def _resize(image: Image, config: ImageConfig, max_pixels: int) -> Image:
     return image.resize((width, height), Resampling.BICUBIC if bicubic else Resampling.BILINEAR)
 
 
-def check_image(image: Image, max_pixels: int) -> None:
-    """Refuse an image without pixels, or with too many to decode.
+def check_image(image: Image, max_pixels: int, config: ImageConfig | None = None) -> int:
+    """Refuse an image without pixels, or with too many to decode, or to resize if a config is given.
+
+    Returns:
+        The most pixels that it has at once, before or while it is resized.
 
     Raises:
         ImageError: see above.
     """
-    _refuse_empty(image)
-    _check_pixels(image, image.height, image.width, max_pixels)
-
-
-def _refuse_empty(image: Image) -> None:
     if not image.height or not image.width:
         raise ImageError(f"has no pixels ({_shape(image)})", "leave it out")
-
-
-def _check_pixels(image: Image, height: int, width: int, max_pixels: int) -> None:
-    """Refuse an image that takes too much memory to decode or to resize to (height, width)."""
-    on_the_way = width * max(image.height, height)  # PIL changes the width first, so a thin image may grow
-    for verb, pixels in ("has", image.height * image.width), ("would grow to", on_the_way):
+    has = grows_to = image.height * image.width
+    if config is not None:
+        height, width = _size_after(image.height, image.width, config)
+        grows_to = width * max(image.height, height)  # PIL changes the width first, so a thin image may grow
+    for verb, pixels in ("has", has), ("would grow to", grows_to):
         if pixels > max_pixels:
             raise ImageTooLarge(
                 f"is too large: {_shape(image)} {verb} {pixels:,} pixels, the limit is {max_pixels:,}",
                 "shrink or crop it first, or raise the limit",
             )
+    return max(has, grows_to)
 
 
 def _size_after(height: int, width: int, config: ImageConfig) -> Size:
@@ -306,19 +306,19 @@ SIDE = 2048
 more)."""
 
 
-def image_to_file(source: ImageInput, max_pixels: int = MAX_PIXELS) -> bytes:
+def image_to_file(source: ImageInput, max_pixels: int = MAX_PIXELS, decoding: Decoding = nullcontext) -> bytes:
     """One image as the bytes of a PNG, JPEG or WebP file, decoded once to see that it is whole.
 
     Args:
         source: path, bytes of an encoded image, or PIL image; of an animation, the first frame counts.
         max_pixels: an image with more is refused before it is decoded.
+        decoding: makes the context in which the image is decoded.
 
     Raises:
         ImageError: missing, damaged or too large; the message begins with "is", "has" or "cannot".
     """
     try:
-        with open_image(source) as image:
-            check_image(image, max_pixels)
+        with open_image(source) as image, decoding(check_image(image, max_pixels)):
             image.load()
             small = max(image.size) <= SIDE
             if small and image.format in _KEPT and not getattr(image, "is_animated", False):

@@ -12,7 +12,7 @@ from .lanes import Lanes
 from .settings import ServeSettings
 from .versions import VersionInUse
 
-_BATCHED = 64  # requests that wait for a batch, one and the next
+_WAITING = 64  # requests that wait for a batch, one and the next, or for room to decode an image
 _LOOK_S = 0.01
 
 
@@ -54,7 +54,7 @@ class Edge:
             threads=settings.threads,
             queue=settings.queue,
             deadline_s=settings.deadline_s,
-            batched=_BATCHED if embedder.reco.encoder.batches_callers else 0,
+            waiting=_WAITING,
         )
         """Runs requests."""
         self.writing = Lanes(threads=1, queue=settings.queue, deadline_s=settings.deadline_s)

@@ -37,7 +37,7 @@ from ..refine import used_pairs
 from ..types import MODALITIES, ROLE_OF, Coverage, Degraded, InputType, Modality, Refinement, Target, Used, Vectors
 from .failures import Failure, Refused, failure_of, too_many_bytes, too_many_items
 from .items import EMPTY, IMAGE_AS_TEXT, Item, image_bytes, is_bare_picture
-from .lanes import leave_place, still_wanted, take_place
+from .lanes import Pixels, leave_place, still_wanted, take_place
 from .settings import MOST_K, Manner, ServeSettings
 
 MOST_PAIRS = 50_000
@@ -201,6 +201,8 @@ class Embedder:
         self._k = reco.defaults["k"] or 1
         self._preparation, self._length = reco.encoder.preparation, reco.manifest.text.context_length
         self._batches = reco.encoder.batches_callers
+        self.pixels = Pixels(reco.settings.max_pixels)
+        """Room for the images that all requests decode at the same time."""
         self._searches_at_once = reco.settings.batch_size if self._batches else 0
 
     @property
@@ -392,7 +394,7 @@ class Embedder:
             message = "the encoder of this service takes texts only, no images"
             raise Refused(Failure(400, "images_unsupported", message))
         try:
-            return self._preparation.image(data)
+            return self._preparation.image(data, self.pixels.hold)
         except ImageError as error:
             raise error.about(f"an image ({len(data):,} bytes)") from None
 

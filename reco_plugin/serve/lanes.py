@@ -15,8 +15,8 @@ import contextvars
 import math
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from itertools import islice
 from typing import TypeVar
 
@@ -28,6 +28,8 @@ from .failures import STOPPING, Failure, Refused
 T = TypeVar("T")
 _GIVEN_UP = Failure(503, "given_up", "no client waits for the answer any more")
 _LOOK_S = 0.02
+_SMALL = 1_000_000
+"""Pixels of an image that waits for no room: it takes 16 MB in each thread."""
 
 
 class LaneCall:
@@ -134,23 +136,55 @@ class Places:
             (self._queries if self._waiting else self._bulk).notify()
 
 
+class Pixels:
+    """Room for the images that calls decode at the same time; a WebP of 34 bytes may have 50 million pixels."""
+
+    def __init__(self, most: int) -> None:
+        self.most, self.taken = most, 0
+        self._turn, self._changed = threading.Lock(), threading.Condition()
+
+    @contextmanager
+    def hold(self, count: int) -> Iterator[None]:
+        """Wait for room for an image of ``count`` pixels, and hold it meanwhile; one alone always has room.
+
+        Others compute while a call waits here.
+
+        Raises:
+            Refused: nobody waits any more, see :func:`still_wanted`.
+        """
+        if count <= _SMALL:
+            yield
+            return
+        leave_place()
+        with self._turn, self._changed:  # in turn, so that smaller images do not keep a large one waiting
+            self._changed.wait_for(lambda: not self.taken or self.taken + count <= self.most)
+            self.taken += count
+        try:
+            take_place()
+            yield
+        finally:
+            with self._changed:
+                self.taken -= count
+                self._changed.notify()
+
+
 class Lanes:
     """Runs calls in threads."""
 
-    def __init__(self, *, threads: int, queue: int, deadline_s: float, batched: int = 0) -> None:
+    def __init__(self, *, threads: int, queue: int, deadline_s: float, waiting: int = 0) -> None:
         """Start no thread yet.
 
         Args:
             threads: calls that compute at the same time.
             queue: inputs of calls that may wait; where none waits, one call may have more.
             deadline_s: after which nobody waits for a call, see :meth:`hangs`.
-            batched: queries that may have left their place besides, see :func:`leave_place`.
+            waiting: queries that may have left their place besides, see :func:`leave_place`.
         """
         self.queue_s = Histogram(SECONDS)
         """Seconds that calls waited."""
         self._threads, self._queue, self._deadline_s = threads, queue, deadline_s
         self._places = Places(threads)
-        self._queries = CapacityLimiter(threads + min(batched, queue))
+        self._queries = CapacityLimiter(threads + min(waiting, queue))
         self._bulk = CapacityLimiter(2 * threads)  # one decodes while the other one's batch is encoded
         self._unbounded = CapacityLimiter(math.inf)  # what bounds a thread is above: a call that hangs keeps its share
         self._calls: dict[LaneCall, None] = {}  # that wait or run, the oldest first

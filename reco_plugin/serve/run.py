@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import logging
 import os
@@ -39,6 +40,9 @@ _QUIET_S, _LOOK_S = 1.0, 0.05  # without a connection, after which nobody is wai
 _GRACE_S = 2.0  # to close the memory, once requests have ended
 _COLLECTED_AFTER = 10_000, 20, 50
 """Objects, collections of young ones, and of older ones, where Python has 700, 10 and 10."""
+_MMAP_THRESHOLD, _MMAP_FROM = -3, 4_000_000
+"""An option of glibc's mallopt, and its value: a block of so many bytes goes back to the system when it is freed. By
+default, the heap of each thread keeps the blocks of 16 MB that Pillow allocates for a large image."""
 _TURN_S = 0.0005
 """For how long a thread that computes keeps Python's lock from the one that reads HTTP; Python has ten times this."""
 
@@ -108,6 +112,9 @@ def run(settings: ServeSettings, reco: Reco, listener: socket.socket) -> None:
     sys.setswitchinterval(_TURN_S)
     gc.set_threshold(*_COLLECTED_AFTER)  # which holds Python's lock, and finds few circles in requests
     gc.freeze()
+    if sys.platform == "linux":
+        with suppress(AttributeError):  # musl's has none
+            ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, _MMAP_FROM)
     server = _Server(app, settings, token)
     with suppress(KeyboardInterrupt):
         server.run([listener])

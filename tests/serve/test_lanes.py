@@ -105,3 +105,19 @@ def test_beside_callers_with_hundreds_of_pictures_queries_are_answered_and_have_
             assert httpx.post(f"{url}/v1/embeddings", json=text, timeout=60).json()["data"] == alone
         assert not all(one.done() for one in sent)
         assert {one.result(600).status_code for one in sent} == {200}
+
+
+def test_large_pictures_wait_for_room_and_texts_and_small_pictures_pass_them(filled, live, red_square):
+    file = io.BytesIO()
+    Image.new("RGB", (1100, 1000)).save(file, "PNG")
+    large = {"input": [{"image": base64.b64encode(file.getvalue()).decode()}], "model": "clip"}
+    small = {"input": ["a red circle", {"image": red_square}], "model": "clip"}
+    with live(filled, threads=1) as (url, server), ThreadPoolExecutor(3) as callers:
+        edge = server.config.app.state.edge
+        with edge.embedder.pixels.hold(edge.embedder.pixels.most):
+            waiting = [callers.submit(httpx.post, f"{url}/v1/embeddings", json=large, timeout=60) for _ in range(3)]
+            wait_until(lambda: edge.lanes.pending == 3)
+            assert httpx.post(f"{url}/v1/embeddings", json=small, timeout=60).status_code == 200
+            assert not any(one.done() for one in waiting)
+        assert {one.result(60).status_code for one in waiting} == {200}
+    assert edge.embedder.pixels.taken == 0
