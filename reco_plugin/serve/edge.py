@@ -21,19 +21,23 @@ class Budget:
 
     def __init__(self, most: int) -> None:
         self.most, self.taken = most, 0
+        self._held: dict[object, int] = {}  # by request, the oldest first
         self._room = asyncio.Condition()
 
-    async def take(self, count: int) -> None:
-        """Wait for room; one request alone always has room."""
+    async def hold(self, request: object, count: int) -> None:
+        """Wait for room until a request holds so many bytes; the oldest one always has room, so that it ends."""
+        more = count - self._held.setdefault(request, 0)
         async with self._room:
-            await self._room.wait_for(lambda: not self.taken or self.taken + count <= self.most)
-            self.taken += count
+            await self._room.wait_for(lambda: self.taken + more <= self.most or request is next(iter(self._held)))
+            self._held[request] = count
+            self.taken += more
 
-    async def give(self, count: int) -> None:
-        """Give memory back."""
-        self.taken -= count  # also where this is cancelled
-        async with self._room:
-            self._room.notify_all()
+    async def give(self, request: object) -> None:
+        """Give back what a request holds."""
+        if request in self._held:
+            self.taken -= self._held.pop(request)  # also where this is cancelled
+            async with self._room:
+                self._room.notify_all()
 
     @property
     def refusal(self) -> Failure:

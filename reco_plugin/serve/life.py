@@ -75,35 +75,24 @@ class Life:
         """What is answered when it has passed."""
         self._prefix = scope["state"].get("prefix")
         self._receive, self._send = receive, send
-        self._held = self._seen = 0
-        self._begun = False
+        self._seen = 0
 
     async def receive(self) -> Message:
-        """The next chunk of the body.
+        """The next chunk of the body, once there is room for it.
 
         Raises:
             BodyRefused: 413, too large.
         """
-        if not self._begun:
-            self._begun = True
-            await self._reserve()
+        declared = self.sent.get(b"content-length", b"")
+        self._check_size(int(declared) if declared.isdigit() else 0)
         message = await self._receive()
         self._seen += len(message.get("body", b""))
         self._check_size(self._seen)
+        if self._seen > SMALL:
+            late, self.late = self.late, self.edge.budget.refusal
+            await self.edge.budget.hold(self, 2 * self._seen)  # the body, and what is parsed from it
+            self.late = late
         return message
-
-    async def _reserve(self) -> None:
-        """Wait for room for the body and what is parsed from it, before anything of it is read."""
-        declared, most = self.sent.get(b"content-length", b""), self.edge.settings.max_body_bytes
-        size = int(declared) if declared.isdigit() else 0
-        self._check_size(size)
-        if b"transfer-encoding" in self.sent:  # its size is known at its end
-            size = most
-        if size > SMALL:
-            budget, late = self.edge.budget, self.late
-            count, self.late = min(2 * size, budget.most), budget.refusal
-            await budget.take(count)
-            self._held, self.late = count, late
 
     def _check_size(self, size: int) -> None:
         if size > (most := self.edge.settings.max_body_bytes):
@@ -228,8 +217,7 @@ class Life:
 
     async def end(self) -> None:
         """Give back all that it holds."""
-        if self._held:
-            await self.edge.budget.give(self._held)
+        await self.edge.budget.give(self)
 
 
 class Requests:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import gc
 import logging
@@ -33,8 +34,10 @@ log = logging.getLogger(LOGGER)
 _NOT_STARTED = 3
 """Exit code, as uvicorn's own."""
 _IDLE_S = 75
-"""A connection without a request is closed: later than httpx (5), nginx and AWS's balancers (60) close theirs, so none
-sends a request just as it is closed here."""
+"""A connection without a request, or whose request's head is not complete, is closed: later than httpx (5), nginx and
+AWS's balancers (60) close theirs, so none sends a request just as it is closed here."""
+_MOST_HEAD = 64_000
+"""Bytes of a request's head; twice what nginx takes."""
 _OFFER = re.compile(rb"\r\n(upgrade|http2-settings)[ \t]*:[^\r\n]*", re.IGNORECASE)
 _QUIET_S, _LOOK_S = 1.0, 0.05  # without a connection, after which nobody is waited for
 _GRACE_S = 2.0  # to close the memory, once requests have ended
@@ -48,14 +51,60 @@ _TURN_S = 0.0005
 
 
 class HttpOne(HttpToolsProtocol):
-    """Passes over the offer of HTTP/2 that Java's client makes in each request: its body would not be read."""
+    """Bounds the head of a request, in bytes and in time, and passes over an offer of HTTP/2.
+
+    Java's client makes this offer in each request: its body would not be read.
+    """
+
+    _unread = 0  # bytes since the end of a head or of a part of a body: of a head, or of what follows a body
+    _closing: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Wait for the first head."""
+        super().connection_made(transport)
+        self._closing = self.loop.call_later(_IDLE_S, transport.close)
 
     def data_received(self, data: bytes) -> None:
         """Take what came, without an offer in its head."""
         head, end, body = data.partition(b"\r\n\r\n")
         if end and b" HTTP/1.1\r\n" in head and b"h2c" in head:
             data = _OFFER.sub(b"", head) + end + body
+        self._unread += len(data)
         super().data_received(data)
+        if self._unread > _MOST_HEAD and not self.transport.is_closing():
+            self.send_400_response(f"the head of the request has more than {_MOST_HEAD:,} bytes: send shorter headers")
+
+    def on_message_begin(self) -> None:
+        """Wait for the rest of the head."""
+        super().on_message_begin()
+        if self._closing is None:
+            self._closing = self.loop.call_later(_IDLE_S, self.transport.close)
+
+    def on_headers_complete(self) -> None:
+        """Begin the request."""
+        self._unread = 0
+        self._stop_waiting()
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of the body."""
+        self._unread = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """End the body."""
+        self._unread = 0
+        super().on_message_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Wait no longer."""
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def _stop_waiting(self) -> None:
+        if self._closing is not None:
+            self._closing.cancel()
+            self._closing = None
 
 
 def server_options(settings: ServeSettings) -> dict[str, Any]:

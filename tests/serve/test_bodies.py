@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import json
@@ -9,7 +10,7 @@ import re
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
@@ -169,13 +170,13 @@ def test_large_bodies_wait_for_room_and_small_ones_pass(filled, live):
     good = json.dumps(ONE).encode()
     with live(filled, max_pending_bytes=1_000_000) as (url, server), ThreadPoolExecutor(1) as callers:
         budget = server.config.app.state.edge.budget
-        with connected(url, head("/v1/explain", 400_000 + len(good)), b" " * 400_000) as first:
-            wait_until(lambda: budget.taken > 800_000)
+        with connected(url, head("/v1/explain", 600_000 + len(good)), b" " * 400_000) as first:
+            wait_until(lambda: budget.taken == 800_000)
             second = callers.submit(httpx.post, f"{url}/v1/explain", content=b" " * 400_000 + good, timeout=60)
             wait_until(lambda: len(server.server_state.tasks) == 2)
             assert httpx.post(f"{url}/v1/explain", content=good, headers=JSON).status_code == 200
             assert not second.done()
-            first.sendall(good)
+            first.sendall(b" " * 200_000 + good)  # more than there is room for: the oldest goes on
             assert first.recv(100).startswith(b"HTTP/1.1 200")
         assert second.result(60).status_code == 200
         wait_until(lambda: not budget.taken)
@@ -183,7 +184,7 @@ def test_large_bodies_wait_for_room_and_small_ones_pass(filled, live):
 
 def test_who_finds_no_room_within_the_deadline_is_told_so(filled, live):
     with live(filled, max_pending_bytes=1_000_000, deadline_s=0.5) as (url, server):
-        server.config.app.state.edge.budget.taken = 900_000
+        asyncio.run(server.config.app.state.edge.budget.hold("an older request", 900_000))
         late = httpx.post(f"{url}/v1/explain", content=b" " * 400_000, timeout=60)
         assert (late.status_code, late.json()["error"]["code"]) == (429, "too_many_bytes")
         assert late.headers["retry-after"]
@@ -195,3 +196,27 @@ def test_a_body_of_a_client_that_left_is_let_go(filled, live):
         with connected(url, head("/v1/explain", 400_000), b" " * 100_000):
             wait_until(lambda: state.budget.taken)
         wait_until(lambda: not state.budget.taken and not server.server_state.tasks)
+
+
+def test_bodies_of_unknown_length_take_only_what_has_come(filled, live):
+    chunked = head("/v1/explain", 0).replace(b"content-length: 0", b"transfer-encoding: chunked")
+    with live(filled, max_pending_bytes=1_000_000, deadline_s=600) as (url, server), ExitStack() as endless:
+        for _ in range(5):
+            endless.enter_context(connected(url, chunked, b"1\r\n{\r\n"))
+        wait_until(lambda: len(server.server_state.tasks) == 5)
+        body = b" " * 100_000 + json.dumps(ONE).encode()
+        assert httpx.post(f"{url}/v1/explain", content=body, headers=JSON, timeout=20).status_code == 200
+
+
+@pytest.mark.parametrize("begun", [b"GET /livez HTTP/1.1\r\nx: ", b"GET /", b"POST / HTTP/1.1\r\na: b\r\n"])
+def test_a_head_that_does_not_end_is_400_and_one_that_does_not_come_is_closed(filled, live, monkeypatch, begun):
+    with live(filled) as (url, _), connected(url, begun, b"x" * (64_001 - len(begun))) as long:
+        assert all_of(long).startswith(b"HTTP/1.1 400")
+    monkeypatch.setattr("reco_plugin.serve.run._IDLE_S", 0.3)
+    with live(filled) as (url, server):
+        whole = b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n"
+        with connected(url) as silent, connected(url, begun) as slow, connected(url, whole) as second:
+            assert second.recv(65536).startswith(b"HTTP/1.1 200")
+            second.sendall(begun)
+            assert [all_of(one) for one in (silent, slow, second)] == [b""] * 3
+        wait_until(lambda: not server.server_state.connections)
