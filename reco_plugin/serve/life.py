@@ -244,7 +244,7 @@ class Requests:
                 await to_response(failure, shape_for_all)(inner, receive, life.send)
         finally:
             await life.end()
-            self._note(scope, getattr(inner.get("route"), "path", "other"), life)
+            self._note(scope, getattr(inner.get("route"), "path_format", "other"), life)
             request_id.reset(token)
 
     def _note(self, scope: Scope, route: str, life: Life) -> None:

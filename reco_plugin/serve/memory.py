@@ -162,11 +162,11 @@ def router(edge: Edge) -> APIRouter:
         request: Request,
         ids: Annotated[list[str], Query(alias="id", description="id of a pair; repeat it for more; none: all")] = [],  # noqa: B006
         after: str | None = None,
-        limit: Annotated[int, Query(ge=1)] = _PAGE,
+        limit: Annotated[int, Query(ge=1)] = min(_PAGE, most),
         vectors: Literal["none", "float", "base64"] = "none",
     ) -> Response:
         """Look pairs up by id, or list all in parts: those after an id; unknown ids are left out."""
-        _check_number(max(len(ids), limit), most, "id" if ids else "limit")
+        _check_number(len(ids) or limit, most, "id" if ids else "limit")
         return await life_of(request).reply(lambda: look_up(embedder, ids, after, limit, vectors))
 
     @routes.delete("/pairs", response_model=Removed)

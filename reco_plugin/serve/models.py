@@ -54,8 +54,8 @@ def router(edge: Edge) -> APIRouter:
 
         return await life_of(request).reply(answer)
 
-    @routes.get("/models/{model}", include_in_schema=False)
-    @routes.get("/v1/models/{model}")
+    @routes.get("/models/{model:path}", include_in_schema=False)
+    @routes.get("/v1/models/{model:path}")
     async def one_model(request: Request, model: str) -> Response:
         """One alias."""
         manner_of(model, edge.embedder.aliases)

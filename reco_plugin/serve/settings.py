@@ -97,6 +97,7 @@ class ServeSettings(SettingsSection):
         {"clip": "plain", "clip-reco": "refined", "clip-reco-query": "query"},
         "names of the model, and what they mean: plain; refined, where a request says query or document;"
         " query, refined also where it says nothing",
+        min_length=1,
     )
 
     page: bool = _page(True, "serve the playground at /")

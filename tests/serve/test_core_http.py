@@ -147,6 +147,15 @@ def test_models_say_what_whoever_compares_vectors_must_know(reading, filled):
     assert reading.get("/v1/models/gpt").status_code == 404
 
 
+def test_a_model_whose_name_has_a_slash_is_found(filled, served):
+    with served(filled, aliases={"openai/clip": "plain"}) as client:
+        for path in ("/v1/models/openai/clip", "/models/openai%2Fclip"):
+            assert client.get(path).json()["id"] == "openai/clip"
+        azure = client.post("/openai/deployments/openai/clip/embeddings", json={"input": "a red circle"})
+        assert (azure.status_code, azure.json()["model"]) == (200, "openai/clip")
+        assert 'route="/v1/models/{model}"' in client.get("/metrics").text
+
+
 def test_a_request_keeps_its_id_and_a_bad_id_is_replaced(reading):
     assert reading.get("/v1/models", headers={"x-request-id": "abc-1.2"}).headers["x-request-id"] == "abc-1.2"
     made = reading.get("/v1/models", headers={"x-request-id": "two words"}).headers["x-request-id"]

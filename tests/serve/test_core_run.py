@@ -251,6 +251,12 @@ def test_a_flag_wins_over_the_environment_and_that_over_the_file(place, monkeypa
         assert [key.get_secret_value() for key in load_serve_settings().api_keys] == keys
 
 
+def test_a_model_without_a_name_is_refused(place, monkeypatch):
+    monkeypatch.setenv("RECO_SERVE_ALIASES", "{}")
+    with pytest.raises(ConfigError, match="aliases"):
+        load_serve_settings()
+
+
 def test_unknown_words_are_refused_and_keys_are_not_shown(place, monkeypatch):
     with pytest.raises(ConfigError, match="prot is no setting"):
         load_serve_settings(prot=1)

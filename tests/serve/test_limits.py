@@ -53,6 +53,15 @@ def test_too_many_items_and_too_large_images_are_413(filled, served, red_square)
     assert (fat.status_code, fat.json()["error"]["code"]) == (413, "image_too_large")
 
 
+def test_pairs_are_looked_up_and_listed_within_a_max_items_below_a_page(filled, served):
+    with served(filled, max_items=2) as client:
+        by_id = client.get("/v1/memory/pairs", params={"id": "small-red-circle"}).json()["data"]
+        listed = client.get("/v1/memory/pairs").json()["data"]
+        assert client.get("/v1/memory/pairs", params={"limit": 3}).status_code == 413
+        assert client.get("/v1/memory/pairs", params={"id": ["a", "b", "c"]}).status_code == 413
+    assert ([one["id"] for one in by_id], len(listed)) == (["small-red-circle"], 2)
+
+
 def test_more_pairs_than_an_answer_may_show_are_413_before_any_is_looked_for(troubled, served, monkeypatch):
     made, searched = troubled(), []
     monkeypatch.setattr("reco_plugin.serve.embedder.MOST_PAIRS", 20)

@@ -22,7 +22,7 @@ from ..edge import Edge
 from ..embedder import Embedded, EmbedRequest
 from ..failures import Failure, Refused
 from ..items import Item
-from ..routes import life_of
+from ..routes import BodyRefused, life_of
 from ..schemas import Strict
 from .shared import dialect_router
 
@@ -65,6 +65,8 @@ def router(edge: Edge) -> APIRouter:
         """Embed a text or an image for immich's smart search."""
         try:
             form = await request.form(max_files=1, max_fields=8, max_part_size=edge.settings.max_body_bytes)
+        except BodyRefused:
+            raise
         except HTTPException as error:
             raise Refused(Failure(400, "invalid_form", f"the body is no multipart form: {error.detail}")) from None
         try:

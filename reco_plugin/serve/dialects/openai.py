@@ -166,7 +166,7 @@ def router(edge: Edge) -> APIRouter:
         life = life_of(request)
         return await answer(life, body.to_wanted(edge.embedder), lambda found: _written(found, body, life))
 
-    @routes.post("/openai/deployments/{deployment}/embeddings", include_in_schema=False)
+    @routes.post("/openai/deployments/{deployment:path}/embeddings", include_in_schema=False)
     async def azure_embeddings(request: Request, deployment: str, body: EmbeddingsRequest) -> Response:
         """The same under Azure's path; the deployment is the model."""
         return await openai_embeddings(request, body.model_copy(update={"model": deployment}))

@@ -106,6 +106,12 @@ def test_a_body_that_is_no_form_is_refused(client: TestClient) -> None:
         assert 400 <= found.status_code < 500 and "detail" in found.json(), found.text
 
 
+def test_a_form_that_is_too_large_is_413(filled: Reco, served: Any) -> None:
+    with served(filled, max_body_bytes=1000) as small:
+        found = small.post("/predict", data=entries("visual"), files={"image": ("blob", b" " * 1000)})
+    assert (found.status_code, "max_body_bytes" in found.json()["detail"]) == (413, True)
+
+
 def test_a_picture_that_is_none_is_refused(client: TestClient) -> None:
     found = client.post("/predict", data=entries("visual"), files={"image": ("blob", b"no picture")})
     assert found.status_code == 415 and "image" in found.json()["detail"], found.text
