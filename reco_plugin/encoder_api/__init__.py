@@ -172,7 +172,10 @@ class ApiEncoder(Encoder):
         if isinstance(part, np.ndarray):
             raise InputError("token ids and pixels cannot be sent to an API: give texts and images")
         prepared = (isinstance(item, np.ndarray) for item in part)
-        make = self.preparation.image if modality == "image" else lambda text: self.preparation.text(text, "a text")
+        ready = self.preparation
+        make: Callable[[Any], EncoderInput] = (
+            ready.image if modality == "image" else lambda one: ready.text(one, "a text")
+        )
         return [item if done else make(item).array for item, done in zip(part, prepared, strict=True)]
 
     def _by_length(self, batches: Sequence[Any]) -> Iterator[tuple[npt.NDArray[np.intp], Any]]:
