@@ -28,7 +28,7 @@ from ..errors import ConfigError
 from ..values import in_words
 from .failures import Failure, Refused
 from .logs import LOGGER
-from .settings import Key, ServeSettings
+from .settings import ServeSettings, ServiceKey
 
 Right: TypeAlias = Literal["embed", "read", "write", "metrics"]
 RIGHTS: frozenset[Right] = frozenset(get_args(Right))
@@ -44,7 +44,7 @@ class _Entry(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    key: Key = Field(min_length=8)
+    key: ServiceKey = Field(min_length=8)
     rights: frozenset[Right] = Field(min_length=1)
 
 

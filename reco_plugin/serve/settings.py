@@ -35,9 +35,9 @@ def _not_blank(key: SecretStr) -> SecretStr:
     return key
 
 
-Key = Annotated[SecretStr, AfterValidator(_not_blank)]
+ServiceKey = Annotated[SecretStr, AfterValidator(_not_blank)]
 WordList = Annotated[list[str], NoDecode, BeforeValidator(_parts)]
-KeyList = Annotated[list[Key], NoDecode, BeforeValidator(_parts)]
+KeyList = Annotated[list[ServiceKey], NoDecode, BeforeValidator(_parts)]
 
 
 _GROUPS = ("Listening", "Keys", "Limits", "Models", "Page")
@@ -80,7 +80,7 @@ class ServeSettings(SettingsSection):
         None, "TOML file of keys with their names and rights, see docs/serve.md; read again when it changes"
     )
     api_keys: KeyList = _keys([], "bearer keys with the rights embed and read; no keys at all: everybody may embed")
-    admin_key: Key | None = _keys(None, "bearer key with all rights")
+    admin_key: ServiceKey | None = _keys(None, "bearer key with all rights")
 
     threads: int = _limits(2, "requests that are computed at the same time", ge=1, le=64)
     queue: int = _limits(
