@@ -195,7 +195,9 @@ class Fill:
         ):
             if not dry_run:
                 note_folders(location, self.rows.folders)
-                more["excluded"] = excluded_images(self.asked.exclude or (), reco)
+                more["excluded"] = excluded_images(
+                    self.asked.exclude or (), reco, allow_private=self.options.allow_private_urls
+                )
             more |= {"cluster": self.cluster, "progress": progress, "dry_run": dry_run}
             return ingest(self.rows, reco, self.options, **more)
 

@@ -193,6 +193,9 @@ JsonOption = Annotated[
     bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.", callback=claim_stdout)
 ]
 
+AllowPrivateUrls = Annotated[
+    bool, typer.Option("--allow-private-urls", help="Also fetch pictures from private addresses.")
+]
 KOption = Annotated[int, typer.Option("--k", metavar="N", min=1, help="Return this many results.")]
 DEFAULT_MEMORY = "./memory"
 

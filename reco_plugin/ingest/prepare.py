@@ -182,12 +182,12 @@ def prepare(row: Loaded | Skipped | Rejected, preparation: Preparation) -> Prepa
     return Prepared(row.where, pair.id, row.digest, payload, image.array, text.array, text.truncated, given)
 
 
-def fetch_image(row: Loaded | Skipped | Rejected) -> Loaded | Skipped | Rejected:
+def fetch_image(row: Loaded | Skipped | Rejected, *, allow_private: bool) -> Loaded | Skipped | Rejected:
     """A row with its image downloaded, if it is remote; any other row as it is."""
     if not isinstance(row, Loaded) or not isinstance(image := cast(object, row.pair.image), RemoteImage):
         return row
     try:
-        return replace(row, pair=replace(row.pair, image=image.read()))
+        return replace(row, pair=replace(row.pair, image=replace(image, allow_private=allow_private).read()))
     except (RecoError, OSError) as error:
         return Rejected(row.where, str(error), row.pair.id)
 
