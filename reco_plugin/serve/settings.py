@@ -103,7 +103,7 @@ class ServeSettings(SettingsSection):
 
     aliases: dict[str, Manner] = _models(
         {"clip": "plain", "clip-reco": "refined", "clip-reco-query": "query"},
-        "names of the model, and what they mean: plain; refined, where a request says query or document;"
+        "names of the model, and what they mean: plain; refined, where a request must say query or document;"
         " query, refined also where it says nothing",
     )
 
