@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, cast
 
 import numpy as np
 
@@ -195,11 +195,12 @@ def _encode(rows: Rows, how: Reading) -> tuple[Records, dict[str, Path | RemoteI
         name = row.where if isinstance(row, Rejected) else group_of(row, how.group)
         if share < 1.0 and chance(f"sample\0{name}") >= share:
             return False
-        image: object = row.image if isinstance(row, Pair) else None
-        if isinstance(image, RemoteImage):
-            pictures[row.id] = replace(image, allow_private=private)
-        elif isinstance(image, Path):
-            pictures[row.id] = image
+        if isinstance(row, Pair):
+            image = cast(object, row.image)
+            if isinstance(image, RemoteImage):
+                pictures[row.id] = replace(image, allow_private=private)
+            elif isinstance(image, Path):
+                pictures[row.id] = image
         return True
 
     same = SameEncoder(how.encoder, str(how.fingerprint), rows, allow_private=private)
