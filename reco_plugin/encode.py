@@ -15,7 +15,7 @@ import numpy.typing as npt
 from .artifact import Artifact, clip_graph
 from .batching import Batcher, Columns
 from .config import Settings
-from .errors import FORKED, InputError, SessionError, VectorError
+from .errors import FORKED, InputError, SessionError, UnusableFeatures, VectorError
 from .preprocess import TextConfig, Tokenizer, cut_by_length, cut_to_longest, image_to_array, images_to_array
 from .preprocess.image import Decoding
 from .preprocess.text import TokenIds, lengths_of
@@ -76,6 +76,7 @@ class Encoder:
         Raises:
             InputError: nothing to encode.
             ImageError: an image that cannot be decoded or is too large, named by its position.
+            UnusableFeatures: the graph computed NaN, infinity or zeros for an image, named by its position.
         """
         return self._encode_batches(images, "image", progress)
 
@@ -88,6 +89,7 @@ class Encoder:
 
         Raises:
             InputError: nothing to encode, or something that is no text in Unicode.
+            UnusableFeatures: as of :meth:`images`.
         """
         return self._encode_batches(texts, "text", progress)
 
@@ -111,7 +113,10 @@ class Encoder:
         size = max(len(raw), 1) if modality == "text" else self._settings.batch_size  # images are large
         for start in range(0, len(raw), size):
             rows = raw[start : start + size]
-            out[rows] = encode(self._stack([arrays[row] for row in rows]), progress)
+            try:
+                out[rows] = encode(self._stack([arrays[row] for row in rows]), progress)
+            except UnusableFeatures as error:
+                raise UnusableFeatures(error.what, rows[error.position]) from None
         return out
 
     def check(self) -> None:
@@ -168,8 +173,12 @@ class Encoder:
         return session
 
     def _run_graph(self, session: Session, inputs: dict[str, npt.NDArray[np.generic]]) -> Vectors:
+        """Unit-norm vectors (B, D); a row of NaN where the features have no direction."""
         features = session.run(inputs)["features"].astype(np.float32)
-        return np.asarray(features / np.linalg.norm(features, axis=1, keepdims=True), np.float32)
+        with np.errstate(over="ignore"):
+            norms = np.linalg.norm(features, axis=1, keepdims=True)
+        norms[(norms == 0) | np.isinf(norms)] = np.nan
+        return np.asarray(features / norms, np.float32)
 
     def _encode_batches(
         self,
@@ -195,7 +204,12 @@ class Encoder:
                 except InputError as error:
                     raise type(error)(f"{error} (in the batch that starts at position {start})") from error
             for rows, prepared in self._by_length(parts) if len(parts) > 1 else [(np.arange(len(parts[0])), parts[0])]:
-                out[begun + rows] = run(modality, (prepared,))[0]
+                out[begun + rows] = vectors = run(modality, (prepared,))[0]
+                if (bad := np.isnan(vectors[:, 0])).any():  # the whole row is
+                    position = begun + int(rows[bad].min())
+                    item = items[position]
+                    shown = f"{modality} {show(os.fspath(item))}" if isinstance(item, (str, os.PathLike)) else modality
+                    raise UnusableFeatures(shown, position)
                 if progress is not None:
                     progress(len(rows))
         return out

@@ -12,6 +12,7 @@
     ├── DataError              a data set, download or file to read
     ├── ArtifactError          the model folder: missing, truncated, of a newer version
     ├── SessionError           running a graph, or its execution provider is missing
+    │   ├── UnusableFeatures   a graph computed NaN, infinity or zeros for an input
     │   ├── SessionUnavailable the model server cannot be reached, or went down
     │   │   └── SessionOverloaded  its queue is full
     │   └── SessionTimeout     it did not answer before the deadline
@@ -128,6 +129,22 @@ class ArtifactError(RecoError):
 
 class SessionError(RecoError):
     """A graph could not be loaded or run, or not on the chosen execution provider."""
+
+
+class UnusableFeatures(SessionError):
+    """A graph computed features without a direction for an input: NaN, infinity or zeros.
+
+    Attributes:
+        what: the input, as in "text 'a red fox'".
+        position: of the input among those of the call, from 0.
+    """
+
+    def __init__(self, what: str, position: int) -> None:
+        super().__init__(
+            f"the encoder computed no vector for the {what} at position {position}: its features are NaN, infinite or "
+            "zero. If other inputs fail, too, the graph or its precision is at fault: check it by reco doctor"
+        )
+        self.what, self.position = what, position
 
 
 class SessionUnavailable(SessionError):

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from spoiled_features import SpoiledFeatures
 
 from reco_plugin import Reco, Refinement
 from reco_plugin.errors import (
@@ -18,6 +19,7 @@ from reco_plugin.errors import (
     FingerprintMismatch,
     InputError,
     MemoryStoreError,
+    UnusableFeatures,
 )
 from reco_plugin.memory import open_memory
 from reco_plugin.types import MODALITIES, Fingerprint
@@ -63,6 +65,20 @@ def test_frozen_embeddings_are_unit_float32(reco, frozen):
     assert (frozen.dtype, frozen.shape) == (np.float32, (len(TEXTS), reco.manifest.dimension))
     assert np.allclose(np.linalg.norm(frozen, axis=1), 1, atol=1e-6)
     assert np.abs(frozen[0] - frozen[1]).max() > 1e-2
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 0.0, 1e30])
+def test_features_without_a_direction_name_their_input(reco, value):
+    texts = [f"a text of its own, {row}" + " and more" * (row % 7) for row in range(150)]
+    SpoiledFeatures(reco, texts[130], value)
+    with pytest.raises(UnusableFeatures, match=r"text .a text of its own, 130.* at position 130") as error:
+        reco.embed_texts(texts)
+    assert error.value.position == 130
+    arrays = [reco.encoder.preparation.text(text, "a text").array for text in texts[128:]]
+    with pytest.raises(UnusableFeatures) as error:
+        reco.encoder.arrays([reco.encoder.texts(["a vector"])[0], *arrays], "text")
+    assert error.value.position == 3
+    assert len(reco.embed_texts(texts[:130])) == 130
 
 
 def test_threads_get_the_vectors_that_they_get_alone(reco, drawings):

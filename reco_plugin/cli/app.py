@@ -140,7 +140,9 @@ def _at_home(value: Any) -> Any:
 
 
 def _one_line(message: object) -> str:
-    return " ".join(str(message).splitlines())
+    from .shared import on_one_line
+
+    return on_one_line(" ".join(str(message).splitlines()))
 
 
 def _show_warning(

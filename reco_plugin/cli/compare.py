@@ -16,7 +16,7 @@ import typer
 from ..errors import ConfigError, need
 from ..files import in_home
 from ..options import RefineOptions
-from .shared import Given, JsonOption, OpenOptions, print_result, reco_of, take_flags, takes
+from .shared import AllowPrivateUrls, Given, JsonOption, OpenOptions, print_result, reco_of, take_flags, takes
 
 if TYPE_CHECKING:
     from ..measure.compare import CompareOptions
@@ -62,6 +62,7 @@ class _Compared(OpenOptions):
     ] = None
     limit: Annotated[int, typer.Option(min=1, help="Use at most this many queries, drawn at random.")] = LIMIT
     seed: Annotated[int, typer.Option(min=0, help="Draw the queries and the intervals from this seed.")] = 0
+    allow_private_urls: AllowPrivateUrls = False
 
 
 @takes(_Compared, RefineOptions, but=("gate", "words", "answered", "exclude", "explain"))
@@ -143,6 +144,7 @@ def _options(flags: _Compared, pictures: Path, target: Any, options: dict[str, A
         pictures,
         options,  # type: ignore[arg-type]  # of the flags of RefineOptions
         shlex.join(["reco", *sys.argv[1:]]),
+        flags.allow_private_urls,
     )
 
 

@@ -17,7 +17,7 @@ from ..config import load_settings
 from ..encoder_api import load_model
 from ..errors import ConfigError, need
 from ..options import RefineHow
-from .shared import Given, JsonOption, OpenOptions, keeps, print_result, reco_of, take_flags, takes
+from .shared import AllowPrivateUrls, Given, JsonOption, OpenOptions, keeps, print_result, reco_of, take_flags, takes
 
 if TYPE_CHECKING:
     from ..measure.evaluate import EvalOptions
@@ -63,6 +63,7 @@ class _Evaluated(OpenOptions):
         ),
     ] = None
     seed: Annotated[int, typer.Option(min=0, help="Draw the queries and the intervals from this seed.")] = 0
+    allow_private_urls: AllowPrivateUrls = False
 
 
 @takes(_Evaluated, RefineHow, but=("answered", "target", "words", "where"))
@@ -119,7 +120,13 @@ def _measure(source: str, flags: _Evaluated, how: EvalOptions, out: Path) -> Rec
     from ..measure.source import Reading, needs_encoder
     from ..measure.tune import MAX_LOSS, Choosing, choose
 
-    reading = Reading(group=flags.group, templates=flags.template or (), folder=out, labelled=flags.tune)
+    reading = Reading(
+        group=flags.group,
+        templates=flags.template or (),
+        folder=out,
+        labelled=flags.tune,
+        allow_private_urls=flags.allow_private_urls,
+    )
     named = flags.model is not None or "model" in load_settings().model_fields_set
     if flags.memory is not None:
         with reco_of(flags.existing, on_memory_failure="fail") as reco:

@@ -140,7 +140,7 @@ def _table(hits: Sequence[dict[str, Any]]) -> str:
     lines = []
     for hit, (id_, payload), caption in zip(hits, rows, captions, strict=True):
         rest = "  ".join(f"{key}={value}" for key, value in payload.items())
-        lines.append(f"{hit['similarity']:.3f}  {id_:<{wide}}  {caption:<{wider}}  {rest}".rstrip())
+        lines.append(on_one_line(f"{hit['similarity']:.3f}  {id_:<{wide}}  {caption:<{wider}}  {rest}".rstrip()))
     return "\n".join(lines)
 
 

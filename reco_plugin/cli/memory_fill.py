@@ -25,7 +25,18 @@ from ..values import counted
 from .memory import calibration_lines
 from .memory_versions import describe, is_server, open_versions_of
 from .service import explained_lock, open_here_or_served
-from .shared import Given, JsonOption, OpenOptions, keeps, reco_here_or_served, reco_of, say, take_flags, takes
+from .shared import (
+    Given,
+    JsonOption,
+    OpenOptions,
+    keeps,
+    on_one_line,
+    reco_here_or_served,
+    reco_of,
+    say,
+    take_flags,
+    takes,
+)
 
 if TYPE_CHECKING:
     from ..ingest.write import Outcome, Writer
@@ -195,7 +206,9 @@ class Fill:
         ):
             if not dry_run:
                 note_folders(location, self.rows.folders)
-                more["excluded"] = excluded_images(self.asked.exclude or (), reco)
+                more["excluded"] = excluded_images(
+                    self.asked.exclude or (), reco, allow_private=self.options.allow_private_urls
+                )
             more |= {"cluster": self.cluster, "progress": progress, "dry_run": dry_run}
             return ingest(self.rows, reco, self.options, **more)
 
@@ -246,7 +259,7 @@ def lines(outcome: Outcome, *, dry_run: bool = False) -> Iterator[str]:
             "rows without an id may be theirs: fix those rows and sync again"
         )
     yield from filter(None, [outcome.vectors])
-    yield from (f"  {times:,} x {reason}" for reason, times in list(outcome.reasons.items())[:5])
+    yield from (f"  {times:,} x {on_one_line(reason)}" for reason, times in list(outcome.reasons.items())[:5])
     yield from (f"listed in {path}" for path in outcome.files.values())
 
 

@@ -177,7 +177,7 @@ MemoryOption = Annotated[
 ]
 
 
-_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_CONTROLS = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
 _STDOUT: ContextVar[TextIO | None] = ContextVar("stdout", default=None)
 
 
@@ -193,6 +193,9 @@ JsonOption = Annotated[
     bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.", callback=claim_stdout)
 ]
 
+AllowPrivateUrls = Annotated[
+    bool, typer.Option("--allow-private-urls", help="Also fetch pictures from private addresses.")
+]
 KOption = Annotated[int, typer.Option("--k", metavar="N", min=1, help="Return this many results.")]
 DEFAULT_MEMORY = "./memory"
 
@@ -311,13 +314,13 @@ def say(result: Any, text: str, as_json: bool) -> None:
 
 
 def print_result(text: str) -> None:
-    """Print to stdout, also where ``--json`` keeps it for results.
+    """Print to stdout, also where ``--json`` keeps it for results, with the control characters spelled out.
 
     Raises:
         DataError: it cannot be written, as to a full disk.
     """
     try:
-        typer.echo(text, file=_STDOUT.get())
+        typer.echo("\n".join(map(on_one_line, text.split("\n"))), file=_STDOUT.get())
     except BrokenPipeError:  # whoever read it has enough, as `head`
         raise
     except OSError as error:
@@ -325,5 +328,8 @@ def print_result(text: str) -> None:
 
 
 def on_one_line(text: str) -> str:
-    """A text of others, which may hold line breaks and what moves a terminal's cursor, with these spelled out."""
-    return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    """A text with its line breaks and control characters, but tabs, spelled out as in JSON.
+
+    Captions, ids and payloads are of others, who could move the cursor or write to the terminal's title.
+    """
+    return _CONTROLS.sub(lambda found: json.dumps(found[0])[1:-1], text)

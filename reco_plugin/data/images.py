@@ -1,7 +1,4 @@
-"""Images that are opened or fetched on access, and an even choice among many.
-
-The URLs are of the user's own catalogue, so private addresses are allowed. For untrusted URLs see ``serve/fetch.py``.
-"""
+"""Images that are opened or fetched on access, and an even choice among many."""
 
 from __future__ import annotations
 
@@ -13,9 +10,10 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from http.client import HTTPException
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from ipaddress import IPv6Address, ip_address
 from pathlib import Path
-from typing import BinaryIO, overload
+from typing import Any, BinaryIO, overload
 from urllib.parse import quote
 
 import numpy as np
@@ -66,6 +64,60 @@ _AS_IT_IS = "%/:=&?~#+!$,;'@()*[]"
 _CHUNK_BYTES = 1 << 16
 
 
+def is_public(address: str) -> bool:
+    """Whether an IP address is one of the public internet.
+
+    >>> is_public("8.8.8.8"), is_public("169.254.169.254"), is_public("::ffff:10.0.0.1"), is_public("fe80::1%eth0")
+    (True, False, False, False)
+    """
+    ip = ip_address(address)
+    if isinstance(ip, IPv6Address) and ip.ipv4_mapped:
+        ip = ip.ipv4_mapped
+    return ip.is_global
+
+
+class _PublicConnection(HTTPConnection):
+    """A connection that is closed before anything is sent if its peer is not on the public internet.
+
+    The peer is checked rather than the name of the host, which may have another address by then.
+    """
+
+    def connect(self) -> None:
+        super().connect()
+        peer = self.sock.getpeername()[0]
+        if not is_public(peer):
+            raise PermissionError(f"{peer} is a private address; --allow-private-urls allows those")
+
+
+class _PublicTlsConnection(HTTPSConnection, _PublicConnection):
+    """The same over TLS: ``HTTPSConnection.connect`` calls that of the class above before the handshake."""
+
+
+class _PublicHandler(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
+    """Opens URLs, redirects included, by the connections above, unless a proxy connects."""
+
+    def do_open(self, http_class: Any, req: urllib.request.Request, **more: Any) -> HTTPResponse:
+        asked = urllib.request.Request(req.full_url)  # noqa: S310 - only parsed
+        if req.host == asked.host:  # else `req.host` is a proxy
+            http_class = _PublicTlsConnection if issubclass(http_class, HTTPSConnection) else _PublicConnection
+        return super().do_open(http_class, req, **more)
+
+
+def _opener(allow_private: bool) -> urllib.request.OpenerDirector:
+    """Opens URLs of HTTP alone: urllib's own would follow a redirect to FTP."""
+    opener, own = urllib.request.OpenerDirector(), (urllib.request.HTTPHandler(), urllib.request.HTTPSHandler())
+    for handler in (
+        *(own if allow_private else (_PublicHandler(),)),
+        urllib.request.ProxyHandler(),
+        urllib.request.UnknownHandler(),
+        urllib.request.HTTPDefaultErrorHandler(),
+        urllib.request.HTTPRedirectHandler(),
+        urllib.request.HTTPErrorProcessor(),
+    ):
+        opener.add_handler(handler)
+    return opener
+
+
 @dataclass(frozen=True)
 class RemoteImage:
     """An image behind an ``http://`` or ``https://`` URL."""
@@ -73,6 +125,7 @@ class RemoteImage:
     url: str
     timeout_s: float = 20.0  # in total
     max_bytes: int = 64 << 20  # larger images are refused
+    allow_private: bool = False  # whether the URL may lead to an address that is not on the public internet
 
     def __str__(self) -> str:
         """The URL without its query, which may be secret."""
@@ -82,12 +135,12 @@ class RemoteImage:
         """Fetch the bytes of the image.
 
         Raises:
-            DataError: no response in time, a status other than 200, or too many bytes.
+            DataError: no response in time, a status other than 200, too many bytes, or a private address.
         """
         until, body = time.monotonic() + self.timeout_s, bytearray()
         try:
             request = urllib.request.Request(quote(self.url, _AS_IT_IS), headers=_HEADERS)  # noqa: S310 - see `cells`
-            with urllib.request.urlopen(request, timeout=self.timeout_s) as response:  # noqa: S310
+            with _opener(self.allow_private).open(request, timeout=self.timeout_s) as response:
                 while chunk := response.read1(_CHUNK_BYTES):
                     body += chunk
                     if len(body) > self.max_bytes:

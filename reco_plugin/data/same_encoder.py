@@ -39,12 +39,15 @@ class SameEncoder:
         name: of the encoder, for messages.
         rows: the source.
         off: how to do without the check, for messages.
+        allow_private: whether pictures may be fetched from private addresses.
     """
 
-    def __init__(self, encoder: EncodesPairs, name: str, rows: Rows, off: str | None = None) -> None:
+    def __init__(
+        self, encoder: EncodesPairs, name: str, rows: Rows, off: str | None = None, *, allow_private: bool = False
+    ) -> None:
         self._encoder, self._name, self._rows = encoder, name, rows
         self._off = off or f"give the option check=0, as in '{rows.name}?check=0'"
-        self._wanted = rows.check
+        self._wanted, self._allow_private = rows.check, allow_private
         self._cosines: dict[Modality, list[float]] = {modality: [] for modality in MODALITIES}
         self._looked: dict[Modality, int] = dict.fromkeys(MODALITIES, 0)
         self._away = 0
@@ -126,8 +129,9 @@ class SameEncoder:
             return None
 
     def _fetched(self, url: str) -> bytes | None:
+        picture = RemoteImage(url, timeout_s=5.0, allow_private=self._allow_private)
         try:
-            return RemoteImage(url, timeout_s=5.0).read() if self._away < _AWAY else None
+            return picture.read() if self._away < _AWAY else None
         except DataError:
             self._away += 1
             return None

@@ -100,7 +100,7 @@ def ingest(
         FingerprintMismatch: the source holds vectors of another encoder, as far as captions or pictures tell.
     """
     options, begun = options or IngestOptions(), time.monotonic()
-    writer = Writer(reco.memory, options, excluded, partial(_compare_with, reco, rows), dry_run=dry_run)
+    writer = Writer(reco.memory, options, excluded, partial(_compare_with, reco, rows, options), dry_run=dry_run)
     batches = _load_source(rows, options) if dry_run else _encoded(rows, reco, options, cluster, writer)
 
     def records() -> Iterator[Records]:
@@ -139,10 +139,11 @@ def _encoded(
     return encode_on_ray(rows, reco, cluster, options)
 
 
-def _compare_with(reco: Reco, rows: Rows) -> SameEncoder:
+def _compare_with(reco: Reco, rows: Rows, options: IngestOptions) -> SameEncoder:
     indexed = isinstance(rows.parts[0], IndexPart)
     off = "give of=text if they are of its captions, or of=neither to encode its pictures" if indexed else None
-    return SameEncoder(reco.encoder, str(reco.manifest.fingerprint), rows, off)
+    name, private = str(reco.manifest.fingerprint), options.allow_private_urls
+    return SameEncoder(reco.encoder, name, rows, off, allow_private=private)
 
 
 def encode_source(
@@ -163,7 +164,8 @@ def encode_source(
         read = ahead(_read(rows, options.batch_size, wanted), 2)
         loaded = in_order(pool, load, read, window=2)
         sifted = (_sift(batch, sift) for batch in loaded)
-        whole = in_order(downloads, fetch_image, sifted, window=2)
+        fetch = partial(fetch_image, allow_private=options.allow_private_urls)
+        whole = in_order(downloads, fetch, sifted, window=2)
         prepared = ahead(in_order(pool, partial(prepare, preparation=encoder.preparation), whole, window=2), 1)
         batches = ahead((encode(batch, encoder) for batch in prepared), 2)
         with closing(read), closing(prepared), closing(batches):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -53,7 +53,7 @@ class Excluded:
         return found
 
 
-def excluded_images(sources: Sequence[str], reco: Reco) -> Excluded | None:
+def excluded_images(sources: Sequence[str], reco: Reco, *, allow_private: bool = False) -> Excluded | None:
     """The images of evaluation sets, pairs or labelled images; unreadable ones are skipped.
 
     Raises:
@@ -65,7 +65,8 @@ def excluded_images(sources: Sequence[str], reco: Reco) -> Excluded | None:
     vectors: list[Vectors] = []
     for source in sources:
         before = len(ids)
-        for chunk in make_chunks(_usable(_images(source, reco), reco.encoder.preparation), _AT_ONCE):
+        usable = _usable(_images(source, reco), reco.encoder.preparation, allow_private)
+        for chunk in make_chunks(usable, _AT_ONCE):
             ids += [id_ for id_, _ in chunk]
             vectors.append(_vectors([image for _, image in chunk], reco))
         if len(ids) == before:
@@ -93,11 +94,14 @@ def _images(source: str, reco: Reco) -> Iterator[tuple[str, Any]]:
     yield from ((name, labelled.images[row]) for row, name in enumerate(names))
 
 
-def _usable(images: Iterator[tuple[str, Any]], preparation: Preparation) -> Iterator[tuple[str, Any]]:
+def _usable(
+    images: Iterator[tuple[str, Any]], preparation: Preparation, allow_private: bool
+) -> Iterator[tuple[str, Any]]:
     """Each readable image as pixels (H, W, 3), or as its vector (D,)."""
     for id_, image in images:
         try:
-            raw = image.read() if isinstance(image, RemoteImage) else image
+            remote = isinstance(image, RemoteImage)
+            raw = replace(image, allow_private=allow_private).read() if remote else image
             yield id_, raw if isinstance(raw, np.ndarray) else preparation.image(raw).array
         except (ImageError, DataError, OSError):
             continue

@@ -33,6 +33,7 @@ class IngestOptions(CommandOptions):
     max_error_rate: float = option(
         0.1, "Stop when a larger share is rejected, after 200 rows and at the end.", ge=0, le=1
     )
+    allow_private_urls: bool = option(False, "Also fetch pictures from private addresses.", flag="--allow-private-urls")
     only_known: bool = False  # skip rows whose id the memory does not hold
     decoders: int = Field(default_factory=cores, ge=1)  # threads that decode images
 

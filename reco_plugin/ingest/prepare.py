@@ -20,7 +20,7 @@ import numpy.typing as npt
 from ..data.images import RemoteImage
 from ..data.rows import Rejected, SourcePart, digest
 from ..encode import Encoder, Preparation
-from ..errors import ImageError, InputError, RecoError
+from ..errors import ImageError, InputError, RecoError, UnusableFeatures
 from ..memory.checks import check_ids, check_pair
 from ..types import MODALITIES, Modality, Pair, Payload, Vectors
 from ..values import ROW, SOURCE, strip_marks
@@ -182,12 +182,12 @@ def prepare(row: Loaded | Skipped | Rejected, preparation: Preparation) -> Prepa
     return Prepared(row.where, pair.id, row.digest, payload, image.array, text.array, text.truncated, given)
 
 
-def fetch_image(row: Loaded | Skipped | Rejected) -> Loaded | Skipped | Rejected:
+def fetch_image(row: Loaded | Skipped | Rejected, *, allow_private: bool) -> Loaded | Skipped | Rejected:
     """A row with its image downloaded, if it is remote; any other row as it is."""
     if not isinstance(row, Loaded) or not isinstance(image := cast(object, row.pair.image), RemoteImage):
         return row
     try:
-        return replace(row, pair=replace(row.pair, image=image.read()))
+        return replace(row, pair=replace(row.pair, image=replace(image, allow_private=allow_private).read()))
     except (RecoError, OSError) as error:
         return Rejected(row.where, str(error), row.pair.id)
 
@@ -195,7 +195,7 @@ def fetch_image(row: Loaded | Skipped | Rejected) -> Loaded | Skipped | Rejected
 def encode(rows: Sequence[Prepared | Skipped | Rejected], encoder: Encoder) -> list[WriterItem]:
     """A batch with its prepared rows encoded to vectors (D,); vectors are kept, other rows stay in their place.
 
-    What an API refuses is rejected alone: it answers nothing to a batch with one bad item.
+    What an API refuses, or a graph makes no vector of, is rejected alone: a batch with one bad item has no answer.
 
     Raises:
         SessionError: the encoder failed.
@@ -203,7 +203,7 @@ def encode(rows: Sequence[Prepared | Skipped | Rejected], encoder: Encoder) -> l
     prepared = [row for row in rows if isinstance(row, Prepared)]
     try:
         made = iter(_encode(prepared, encoder))
-    except InputError:
+    except (InputError, UnusableFeatures):
         made = iter([_encode_alone(row, encoder) for row in prepared])
     return [next(made) if isinstance(row, Prepared) else row for row in rows]
 
@@ -211,7 +211,7 @@ def encode(rows: Sequence[Prepared | Skipped | Rejected], encoder: Encoder) -> l
 def _encode_alone(row: Prepared, encoder: Encoder) -> WriterItem:
     try:
         return _encode([row], encoder)[0]
-    except InputError as error:
+    except (InputError, UnusableFeatures) as error:
         return Rejected(row.where, str(error), row.id)
 
 

@@ -19,7 +19,7 @@ from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -157,7 +157,14 @@ def _room(settings: Settings, cluster: Cluster) -> tuple[Any, dict[str, float]]:
 def job_of(reco: Reco, options: IngestOptions) -> Job:
     """The job of all workers."""
     known = Known.of(reco.memory.store.payloads(), only_known=options.only_known)
-    return Job(_for_workers(reco.settings), reco.manifest.fingerprint, known, options.batch_size, Path.cwd())
+    return Job(
+        _for_workers(reco.settings),
+        reco.manifest.fingerprint,
+        known,
+        options.batch_size,
+        options.allow_private_urls,
+        Path.cwd(),
+    )
 
 
 def _for_workers(settings: Settings) -> Settings:
@@ -200,6 +207,7 @@ class Job:
     fingerprint: Fingerprint  # of the driver's model
     known: Known  # ids and rows of the memory
     batch_size: int  # rows per chunk
+    allow_private_urls: bool  # of pictures
     folder: Path  # of relative paths
 
     @cached_property
@@ -272,8 +280,9 @@ class EncodeChunks:
 
 def _ready(part: SourcePart, job: Job) -> Iterator[list[Prepared | Skipped | Rejected]]:
     chunks = ([job.known.sift(load(row)) for row in chunk] for chunk in make_chunks(read_rows([part]), job.batch_size))
+    fetch = partial(fetch_image, allow_private=job.allow_private_urls)
     with ThreadPoolExecutor(DOWNLOADS) as downloads:
-        for chunk in in_order(downloads, fetch_image, chunks, window=2):
+        for chunk in in_order(downloads, fetch, chunks, window=2):
             yield [prepare(row, job.encoder.preparation) for row in chunk]
 
 

@@ -51,6 +51,7 @@ class CompareOptions:
         pictures: folder of relative paths of pictures.
         refine: other options of the refinement.
         command: that makes the record again.
+        allow_private_urls: whether pictures may be fetched from private addresses.
     """
 
     how: SearchHow = field(default_factory=SearchHow)
@@ -60,6 +61,7 @@ class CompareOptions:
     pictures: Path = Path()
     refine: RefineOptions = field(default_factory=RefineOptions)
     command: str = ""
+    allow_private_urls: bool = False
 
 
 @dataclass(frozen=True)
@@ -110,10 +112,10 @@ def compare(
         DataError: no query is left, or judgments or marks do not fit.
     """
     asked = asked or CompareOptions()
-    how, described = asked.how, index.describe()
+    how, private, described = asked.how, asked.allow_private_urls, index.describe()
     check_dimension(described, reco.manifest.fingerprint)
-    check = check_encoder(index, reco.encoder, str(reco.manifest.fingerprint), asked.pictures)
-    log, frozen = _embed(reco, log, lambda count: _advance(progress, count))
+    check = check_encoder(index, reco.encoder, str(reco.manifest.fingerprint), asked.pictures, allow_private=private)
+    log, frozen = _embed(reco, log, lambda count: _advance(progress, count), private)
     target: dict[str, Target] = {m: asked.target or check.target or other(m) for m in ("text", "image")}
     refined, reasons = _refine(reco, log.queries, frozen, target, asked.refine)
     vectors = {"plain": frozen, "refined": refined.vectors}
@@ -206,9 +208,7 @@ def _record(found: _FoundQueries, known: KnownQueries, asked: CompareOptions) ->
     hardest = [row for row in order.tolist() if changed[row] > 0]
     shown = pick(gains) or hardest[:_SEEN]
     marked = hardest[_SEEN : _SEEN + MARKED] if len(hardest) >= _SEEN + MARKED else hardest[:MARKED]
-    made = _ExampleQueries(
-        found, asked.pictures, dict(zip(rows.tolist(), right, strict=True)), gains if figures else None
-    )
+    made = _ExampleQueries(found, asked, dict(zip(rows.tolist(), right, strict=True)), gains if figures else None)
     to_mark = [made.of(row, blind=True) for row in marked]
     key = _key(found, [log.queries[row].id for row in marked], marked)
     if asked.marks:
@@ -298,7 +298,7 @@ class _ExampleQueries:
     """Makes examples of rows of the queries."""
 
     found: _FoundQueries
-    folder: Path  # of relative paths of pictures
+    asked: CompareOptions
     right: Mapping[int, Grades]
     gains: Figures | None
     thumbnails: Thumbnails = field(default_factory=Thumbnails)
@@ -323,9 +323,11 @@ class _ExampleQueries:
         if not value:
             return None
         try:
-            image = image_of(value, self.folder) if isinstance(value, str) else value
+            image = image_of(value, self.asked.pictures) if isinstance(value, str) else value
         except CellError:
             return None
+        if isinstance(image, RemoteImage):
+            image = replace(image, allow_private=self.asked.allow_private_urls)
         return self.thumbnails.of(hashlib.sha256(value).digest() if isinstance(value, bytes) else str(value), image)
 
 
@@ -364,7 +366,7 @@ def _own(query: SearchQuery, found: Mapping[str, FoundHits]) -> FoundHits:
     return next((found[id_] for id_ in query.ids or (query.id,) if id_ in found), [])
 
 
-def _embed(reco: Reco, log: QueryLog, progress: Callable[[int], None]) -> tuple[QueryLog, Vectors]:
+def _embed(reco: Reco, log: QueryLog, progress: Callable[[int], None], allow_private: bool) -> tuple[QueryLog, Vectors]:
     """Plain vectors (B, D); queries whose picture cannot be read are left out of the log."""
     rows = [row for row, query in enumerate(log.queries) if query.text is not None]
     vectors: dict[int, Vectors] = {}
@@ -376,7 +378,9 @@ def _embed(reco: Reco, log: QueryLog, progress: Callable[[int], None]) -> tuple[
         if query.image is None or query.text is not None:
             continue
         try:
-            picture: ImageInput = query.image.read() if isinstance(query.image, RemoteImage) else query.image
+            picture: ImageInput | RemoteImage = query.image
+            if isinstance(picture, RemoteImage):
+                picture = replace(picture, allow_private=allow_private).read()
             vectors[row] = reco.encoder.images([picture])[0]
         except (ImageError, DataError, InputError) as error:
             problems.append(str(error))

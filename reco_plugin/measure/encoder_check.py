@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +51,9 @@ def check_dimension(described: Description, encoder: Fingerprint) -> None:
         )
 
 
-def check_encoder(index: Engine, encoder: EncodesPairs, name: str, folder: Path) -> IndexCheck:
+def check_encoder(
+    index: Engine, encoder: EncodesPairs, name: str, folder: Path, *, allow_private: bool = False
+) -> IndexCheck:
     """Compare up to 32 documents with what the encoder makes of their pictures and captions.
 
     Args:
@@ -59,6 +61,7 @@ def check_encoder(index: Engine, encoder: EncodesPairs, name: str, folder: Path)
         encoder: in use.
         name: of the encoder, for messages.
         folder: of relative paths of pictures.
+        allow_private: whether pictures may be fetched from private addresses.
 
     Raises:
         FingerprintMismatch: pictures are at hand, and the vectors are neither of them nor of the captions.
@@ -69,18 +72,21 @@ def check_encoder(index: Engine, encoder: EncodesPairs, name: str, folder: Path)
         raise
     except EngineError as error:  # it is searched, and shows no vectors
         return IndexCheck(None, f"not checked to be of this encoder: {error}")
-    return _compare(some, encoder, name, folder)
+    read = [_read(document.image, folder, allow_private) for document in some]
+    return _compare(some, read, encoder, name)
 
 
-def _compare(some: Sequence[Document], encoder: EncodesPairs, name: str, folder: Path) -> IndexCheck:
-    """What the encoder makes of these documents' pictures and captions, beside their vectors.
+def _compare(
+    some: Sequence[Document], read: Sequence[Path | bytes | None], encoder: EncodesPairs, name: str
+) -> IndexCheck:
+    """What the encoder makes of these documents' pictures, as read, and captions, beside their vectors.
 
     Raises:
         FingerprintMismatch: pictures are at hand, and the vectors are neither of them nor of the captions.
     """
     stored = [_unit(document.vector) for document in some if document.vector is not None]
     texts = [row for row, document in enumerate(some) if document.text]
-    pictures = {row: image for row, one in enumerate(some) if (image := _read(one.image, folder)) is not None}
+    pictures = {row: image for row, image in enumerate(read) if image is not None}
     made: dict[Target, dict[int, Vectors]] = {"image": {}, "text": {}}
     if texts:
         made["text"] = dict(zip(texts, encoder.texts([some[row].text or "" for row in texts]), strict=True))
@@ -149,13 +155,13 @@ def _some(index: Engine) -> list[Document]:
     return found[:COMPARED]
 
 
-def _read(value: str | bytes | None, folder: Path) -> Path | bytes | None:
+def _read(value: str | bytes | None, folder: Path, allow_private: bool) -> Path | bytes | None:
     if not value:
         return None
     try:
         image = image_of(value, folder)
         if isinstance(image, RemoteImage):
-            return RemoteImage(image.url, timeout_s=5.0).read()
+            return replace(image, timeout_s=5.0, allow_private=allow_private).read()
     except (CellError, DataError):
         return None
     return image

@@ -9,6 +9,7 @@ import os
 import re
 import time
 from collections.abc import Hashable
+from dataclasses import replace
 from importlib.resources import files as package_files
 from pathlib import Path
 from typing import NamedTuple
@@ -77,7 +78,7 @@ class Thumbnails:
             if not isinstance(image, RemoteImage):
                 return thumbnail(image)
             left = self._until - time.monotonic()
-            return thumbnail(RemoteImage(image.url, min(ONE_S, left)).read()) if left > 0 else None
+            return thumbnail(replace(image, timeout_s=min(ONE_S, left)).read()) if left > 0 else None
         except (DataError, ImageError):
             return None
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, cast
 
 import numpy as np
 
@@ -76,6 +76,7 @@ class Reading:
         group: column of what pictures show; None: the caption.
         templates: prompts with ``{}`` for the name of a class; none: the source's, else the model's.
         labelled: whether captions are refused, since a wrong one would teach and count as right.
+        allow_private_urls: whether pictures may be fetched from private addresses.
         progress: called with the number of rows read.
     """
 
@@ -85,6 +86,7 @@ class Reading:
     group: str | None = None
     templates: Sequence[str] = ()
     labelled: bool = False
+    allow_private_urls: bool = False
     progress: Callable[[int], object] = lambda count: None
 
 
@@ -187,18 +189,23 @@ def _encode(rows: Rows, how: Reading) -> tuple[Records, dict[str, Path | RemoteI
     kept = _EncodedRows(how.folder / "vectors" / how.fingerprint.digest[:16])
     pictures, digests, rejected = dict[str, Path | RemoteImage](), dict[str, str](), list[Rejected]()
 
-    share, rows_of_all = _sampled(rows)
+    (share, rows_of_all), private = _sampled(rows), how.allow_private_urls
 
     def see(row: Pair | Rejected) -> bool:
         name = row.where if isinstance(row, Rejected) else group_of(row, how.group)
         if share < 1.0 and chance(f"sample\0{name}") >= share:
             return False
-        if isinstance(row, Pair) and isinstance(row.image, Path | RemoteImage):
-            pictures[row.id] = row.image
+        if isinstance(row, Pair):
+            image = cast(object, row.image)
+            if isinstance(image, RemoteImage):
+                pictures[row.id] = replace(image, allow_private=private)
+            elif isinstance(image, Path):
+                pictures[row.id] = image
         return True
 
-    same = SameEncoder(how.encoder, str(how.fingerprint), rows)
-    with closing(encode_source(rows, how.encoder, kept.sift, IngestOptions(), see)) as batches:
+    same = SameEncoder(how.encoder, str(how.fingerprint), rows, allow_private=private)
+    options = IngestOptions(allow_private_urls=private)
+    with closing(encode_source(rows, how.encoder, kept.sift, options, see)) as batches:
         for batch in batches:
             same.look(given_vectors(batch))
             fresh: dict[str, Encoded] = {}

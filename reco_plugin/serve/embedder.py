@@ -7,9 +7,9 @@ Which vectors are refined:
 
 1. ``refine`` in the request, true or false, is final.
 2. The model's name: of the field, or of the path, for engines that can send nothing else (``/plain``, ``/refined``).
-   *plain* means plain. *refined* and *query* refine queries. Without a role, *query* and the path assume a query; with
-   the name *refined* the vector is plain: clients that send no role use the same model for documents, and an index of
-   documents refined as queries finds less than plain CLIP.
+   *plain* means plain. *refined* and *query* refine queries. Without a role, *query* and the path assume a query; the
+   name *refined* is refused: a client may send no role for documents, too (Weaviate's module for Jina does), and an
+   index of documents refined as queries finds less than plain CLIP.
 3. With neither, a role counts in the same way; without one, the vector is plain.
 
 Documents are refined only where ``refine`` says so. A query is compared with vectors that do not change, so it may
@@ -98,7 +98,6 @@ class Embedded:
     seconds: Mapping[str, float]  # of each step that ran: prepare, encode, refine (search and fusion)
     coverage: Mapping[Modality, Coverage]  # of each modality that was refined
     target: Target | None = None  # what they are compared with; None: the other modality, or nothing was to be refined
-    lacks_role: bool = False  # they are plain only because the request has no role
 
     @property
     def vectors(self) -> Vectors:
@@ -127,22 +126,22 @@ class Asked:
 
     @property
     def lacks_role(self) -> bool:
-        """Whether the vectors are plain only because the request gives no side."""
+        """Whether the model's name leaves it to the side, and none is given."""
         return self.refine is None and self.prefix is None and self.alias == "refined" and self.side is None
 
     @property
     def refines(self) -> bool:
         """Decide, by the rules above.
 
-        >>> Asked(alias="refined", side="document").refines, Asked(alias="refined").refines
-        (False, False)
+        >>> Asked(alias="refined", side="document").refines, Asked(alias="refined", side="query").refines
+        (False, True)
         >>> Asked(alias="query").refines, Asked(side="document", refine=True).refines
         (True, True)
         """
         if self.refine is not None:
             return self.refine
         manner = self.prefix or self.alias
-        if manner == "plain" or (manner is None and self.side is None) or self.lacks_role:
+        if manner == "plain" or (manner is None and self.side is None):
             return False
         return self.role == "query"
 
@@ -228,15 +227,20 @@ class Embedder:
         rows = [work.rows[place] for place in range(len(request.items))]
         wanted = any(self._refines(asked, modality) for modality in MODALITIES)
         target = request.options.get("target") if wanted else None
-        return Embedded(rows, work.degraded, work.seconds, work.coverage, target, asked.lacks_role)
+        return Embedded(rows, work.degraded, work.seconds, work.coverage, target)
 
     def interpret(self, request: EmbedRequest, prefix: Manner | None = None) -> Asked:
         """What a request says about refinement.
 
         Raises:
-            Refused: 404, an unknown model.
+            Refused: 404, an unknown model; 400, a model that needs a role, and none is given.
         """
-        return Asked(request.refine, prefix, manner_of(request.model, self.aliases), request.side)
+        asked = Asked(request.refine, prefix, manner_of(request.model, self.aliases), request.side)
+        if asked.lacks_role:
+            others = ", ".join(f"{name} ({manner})" for name, manner in self.aliases.items() if manner != "refined")
+            message = f"the model {request.model!r:.80} must know whether an input is a query or a document"
+            raise Refused(Failure(400, "role_missing", f"{message}: send input_type, or name another model: {others}"))
+        return asked
 
     def check_size(self, items: Sequence[Item], options: RefineOptions) -> None:
         """Check a request against the limits, and its fusion against the model.

@@ -20,6 +20,7 @@ from ..errors import (
     SessionOverloaded,
     SessionTimeout,
     SessionUnavailable,
+    UnusableFeatures,
     VectorError,
 )
 
@@ -84,6 +85,7 @@ _TABLE: tuple[tuple[type[RecoError], int, str, str | None], ...] = (  # the firs
     (SessionOverloaded, 429, "model_server_overloaded", "the model server is busy: send less at once, or later"),
     (SessionUnavailable, 503, "model_server_unavailable", "the model server is down: try again later"),
     (SessionTimeout, 504, "model_server_timeout", "the model server timed out: send less at once, or try again later"),
+    (UnusableFeatures, 500, "encoder_failed", None),
     (SessionError, 500, "encoder_failed", f"the model failed; {_LOGGED}"),
     (MemoryOverloaded, 503, "memory_overloaded", "the memory is busy: try again later, or send less at once"),
     (MemoryTimeout, 504, "memory_timeout", "the memory timed out: try again later, or send less at once"),

@@ -28,7 +28,7 @@ from ..errors import ConfigError
 from ..values import in_words
 from .failures import Failure, Refused
 from .logs import LOGGER
-from .settings import ServeSettings
+from .settings import ServeSettings, ServiceKey
 
 Right: TypeAlias = Literal["embed", "read", "write", "metrics"]
 RIGHTS: frozenset[Right] = frozenset(get_args(Right))
@@ -44,7 +44,7 @@ class _Entry(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    key: SecretStr = Field(min_length=8)
+    key: ServiceKey = Field(min_length=8)
     rights: frozenset[Right] = Field(min_length=1)
 
 
@@ -164,13 +164,15 @@ def right_of(method: str, path: str) -> Right | None:
 def credential(sent: Mapping[bytes, bytes]) -> str | None:
     """The key in the headers of a request: a bearer key, or one that Azure's clients and other gateways send.
 
+    None where there is none, or a blank one.
+
     >>> credential({b"authorization": b"AWS4-HMAC-SHA256 ...", b"x-api-key": b"k"})
     'k'
     """
     shown = sent.get(b"authorization", b"").decode("latin-1")
     if shown[: len(_SCHEME)].lower() == _SCHEME:
-        return shown[len(_SCHEME) :].strip(" \t")
-    return next((sent[name].decode("latin-1") for name in _KEY_HEADERS if name in sent), None)
+        return shown[len(_SCHEME) :].strip(" \t") or None
+    return next((key for name in _KEY_HEADERS if (key := sent.get(name, b"").decode("latin-1").strip(" \t"))), None)
 
 
 def _read(path: Path) -> list[CallerKey]:

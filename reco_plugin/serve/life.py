@@ -36,11 +36,6 @@ T = TypeVar("T")
 log = logging.getLogger(LOGGER)
 SMALL = 64_000
 """Bytes of a body that waits for no room."""
-NO_ROLE = (
-    "plain, since the request has no role: for text queries to an index of images, name an alias for queries"
-    " (clip-reco-query), or send input_type"
-)
-"""Header ``x-reco-note``."""
 _ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 _WATCHED_AFTER_S = 0.05  # a shorter call ends before its client can be seen to leave
 _FEW = 16  # rows whose answer is written in a millisecond, beside calls that are computed
@@ -200,8 +195,6 @@ class Life:
             headers["x-reco-presence"] = f"{presence:.3f}"
         if len(rows) == 1 and request.cut is None and (scale := rows[0].scale) is not None:
             headers["x-reco-scale"] = f"{scale[0]:.6g} {scale[1]:.6g}"
-        if answer.lacks_role:
-            headers["x-reco-note"] = NO_ROLE
         self.headers |= headers
 
     async def send(self, message: Message) -> None:

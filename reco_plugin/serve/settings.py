@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
-from pydantic import BeforeValidator, Field, SecretStr
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import NoDecode, SettingsConfigDict
 
 from ..config import FILE, NESTED, PREFIX, SettingsSection, load_section
@@ -28,8 +28,16 @@ def _parts(value: Any) -> Any:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
+def _not_blank(key: SecretStr) -> SecretStr:
+    """Refuse a key that a header without a value would match."""
+    if not key.get_secret_value().strip():
+        raise ValueError("is a blank key: write one, or remove it")
+    return key
+
+
+ServiceKey = Annotated[SecretStr, AfterValidator(_not_blank)]
 WordList = Annotated[list[str], NoDecode, BeforeValidator(_parts)]
-SecretList = Annotated[list[SecretStr], NoDecode, BeforeValidator(_parts)]
+KeyList = Annotated[list[ServiceKey], NoDecode, BeforeValidator(_parts)]
 
 
 _GROUPS = ("Listening", "Keys", "Limits", "Models", "Page")
@@ -71,8 +79,8 @@ class ServeSettings(SettingsSection):
     keys_file: Path | None = _keys(
         None, "TOML file of keys with their names and rights, see docs/serve.md; read again when it changes"
     )
-    api_keys: SecretList = _keys([], "bearer keys with the rights embed and read; no keys at all: everybody may embed")
-    admin_key: SecretStr | None = _keys(None, "bearer key with all rights")
+    api_keys: KeyList = _keys([], "bearer keys with the rights embed and read; no keys at all: everybody may embed")
+    admin_key: ServiceKey | None = _keys(None, "bearer key with all rights")
 
     threads: int = _limits(2, "requests that are computed at the same time", ge=1, le=64)
     queue: int = _limits(
@@ -95,7 +103,7 @@ class ServeSettings(SettingsSection):
 
     aliases: dict[str, Manner] = _models(
         {"clip": "plain", "clip-reco": "refined", "clip-reco-query": "query"},
-        "names of the model, and what they mean: plain; refined, where a request says query or document;"
+        "names of the model, and what they mean: plain; refined, where a request must say query or document;"
         " query, refined also where it says nothing",
         min_length=1,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,18 @@ def test_a_picture_and_a_caption_find_themselves(memory: Path, catalogue: Path, 
     assert (hit["id"], hit["similarity"]) == ("small-green-triangle", pytest.approx(1, abs=1e-3))
     (shown,) = run("memory", "search", "a small green triangle", "--k", 1).stdout.splitlines()
     assert shown.startswith("1.000  small-green-triangle  a small green triangle  ") and "{" not in shown
+
+
+def test_control_characters_do_not_reach_the_terminal(memory: Path, catalogue: Path, ask: Ask, run: Run) -> None:
+    image = str(catalogue.parent / "large-blue-circle.png")
+    row = {"id": "x\n1.000  forged", "image": image, "text": "é\x1b[2J猫", "shop": "\x9b31m"}
+    Path("more.jsonl").write_text(json.dumps(row) + "\n")
+    ask("memory", "add", "more.jsonl")
+    asked = ("memory", "search", "--image", image, "--where", '{"shop": "\\u009b31m"}')
+    shown = run(*asked).stdout
+    assert r"x\n1.000  forged  é\u001b[2J猫  " in shown and shown.endswith("shop=\\u009b31m\n")
+    told = run(*asked, "--json").stdout
+    assert json.loads(told)[0]["payload"]["shop"] == "\x9b31m" and "\x9b" not in told
 
 
 def test_where_filters(memory: Path, ask: Ask, run: Run) -> None:

@@ -52,7 +52,7 @@ def test_a_judgment_names_query_and_pair(memory: Path, fail: Callable[..., str],
 def test_a_name_cannot_forge_a_line(memory: Path, run: Run) -> None:
     name = "ann\n2026-01-01  ffff  right: the pair x\x1b[2J"
     told = run("memory", "feedback", "--not", "small-red-circle", "--text", "a blue circle", "--by", name).stdout
-    assert r"by ann\n2026-01-01  ffff  right: the pair x\x1b[2J" in told
+    assert r"by ann\n2026-01-01  ffff  right: the pair x\u001b[2J" in told
     assert run("memory", "feedback").stdout.count("\n") == 1
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +68,18 @@ def test_rejected_rows_are_listed_beside_the_memory(
     assert ask("memory", "build", table, "--memory", ".")["files"] == {"rejected": str(work / "memory.rejected.jsonl")}
     for command in (("build", table, "--swap"), ("versions",)):
         assert "beside their memory's folder: give its name" in fail("memory", *command, "--memory", ".")
+
+
+def test_urls_of_private_addresses_need_a_flag(
+    work: Path, catalogue: Path, source: Source, lines: list[str], ask: Ask
+) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=catalogue.parent)) as http:
+        threading.Thread(target=http.serve_forever, daemon=True).start()
+        _, image, rest = lines[1].split(",", 2)
+        table = source([*lines, f"url,http://127.0.0.1:{http.server_port}/{image},{rest}"])
+        assert counts(ask("memory", "build", table), "added", "rejected") == (24, 1)
+        assert counts(ask("memory", "build", table, "--allow-private-urls"), "added", "rejected") == (1, 0)
+        http.shutdown()
 
 
 def test_swap_builds_beside_and_readers_go_on(

@@ -209,7 +209,7 @@ def haystack(at: Setup, documents: list[str], queries: list[str]) -> tuple[Any, 
     return [one.embedding for one in found["documents"]], [asks.run(text)["embedding"] for text in queries]
 
 
-LANCEDB = {"clip-reco": "text-embedding-3-small", "clip-reco-query": "text-embedding-3-large"}
+LANCEDB = {"clip": "text-embedding-3-small", "clip-reco-query": "text-embedding-3-large"}
 """Names that LanceDB knows; the service has them as further aliases."""
 ROLES = {"query": {"input_type": "query"}, "document": {"input_type": "document"}}
 CLIENTS: dict[str, tuple[str, Ask]] = {  # name -> its package, how it is called

@@ -49,7 +49,8 @@ def write(tmp_path: Path, reco: Reco, drawings: list[Pair]) -> Write:
 
 @pytest.fixture
 def fill(tmp_path: Path, reco: Reco) -> Callable[[str], Outcome]:
-    return lambda source: ingest(open_rows(source), reco, IngestOptions(rejected=tmp_path / "rejected.jsonl"))
+    options = IngestOptions(rejected=tmp_path / "rejected.jsonl", allow_private_urls=True)
+    return lambda source: ingest(open_rows(source), reco, options)
 
 
 @pytest.mark.parametrize(

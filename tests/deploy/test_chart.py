@@ -19,7 +19,7 @@ import yaml
 from live_service import serve_on_a_free_port
 
 from reco_plugin import Reco
-from reco_plugin.config import load_settings
+from reco_plugin.config import Settings, load_settings, secrets_of
 from reco_plugin.serve.settings import ServeSettings
 
 pytestmark = pytest.mark.fetched
@@ -30,6 +30,12 @@ ROOT = Path(__file__).resolve().parents[2]
 CHART, GOLDEN = ROOT / "deploy" / "helm", Path(__file__).parent / "golden"
 KUBERNETES = ("1.36", kubernetes_validate.latest_version())
 URL = {"memory": {"url": "http://qdrant:6333"}}
+SYNC = {"sync": {"enabled": True, "source": "postgresql://db/shop"}}
+SECRETS = [
+    f"{kind.model_config['env_prefix']}{name.upper()}"
+    for kind in (Settings, ServeSettings)
+    for name in sorted(secrets_of(kind))
+]
 Object = dict[str, Any]
 
 
@@ -197,7 +203,11 @@ def test_two_releases_share_nothing() -> None:
     [
         ({"jobs": {"fill": {"enabled": True, "source": "/data/a.csv"}}}, "memory.url"),
         (URL | {"triton": {"gpus": True}}, "gpus"),
-        (URL | {"settings": {"RECO_SERVE_API_KEYS": "secret"}}, "auth.existingSecret"),
+        *((URL | {"settings": {name: "secret"}}, f"{name}: a key belongs in a secret") for name in SECRETS),
+        (URL | {"extraEnv": [{"name": "RECO_ENCODER_KEY", "value": "secret"}]}, "RECO_ENCODER_KEY"),
+        (URL | {"jobs": SYNC | {"extraEnv": [{"name": "RECO_INDEX_PASSWORD", "value": "secret"}]}}, "extraEnv"),
+        ({"memory": {"url": "http://user:secret@qdrant:6333"}}, "memory.url"),
+        (URL | {"settings": {"RECO_MODEL": "https://secret@api.example"}, "triton": {"enabled": False}}, "RECO_MODEL"),
         (URL | {"settings": {"RECO_MODEL": "https://api.example"}}, "triton.enabled=false"),
         (URL | {"jobs": {"sync": {"enabled": True}}}, "jobs.sync.source"),
         (URL | {"jobs": {"fill": {"enabled": True, "source": "postgresql://a:b@db/shop"}}}, "jobs.extraEnv"),

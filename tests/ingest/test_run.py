@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from spoiled_features import SpoiledFeatures
 
 from reco_plugin import Pair, Reco
 from reco_plugin.data import open_rows, read_pairs
@@ -99,6 +100,15 @@ def test_rows_that_cannot_be_used_are_listed_and_counted_by_kind(
     (tmp_path / "lists" / "rejected.jsonl.part").touch()  # as of a run that was killed
     assert "rejected" not in fill(folder / "catalogue.csv", shop).files
     assert list((tmp_path / "lists").iterdir()) == [], "the lists of earlier runs go"
+
+
+def test_a_row_whose_features_are_of_no_use_is_rejected_alone(
+    write_catalogue: Catalogue, shop: Reco, fill: Fill, drawn: TableRows, tmp_path: Path
+) -> None:
+    SpoiledFeatures(shop, drawn[5][2], np.nan)
+    outcome = fill(write_catalogue(drawn), shop)
+    assert (outcome.added, outcome.rejected) == (23, 1)
+    assert [entry["id"] for entry in listed(tmp_path)] == [drawn[5][0]]
 
 
 def test_too_many_rejected_rows_stop_it_and_it_goes_on(

@@ -151,7 +151,7 @@ def test_a_query_is_refined_for_what_it_is_compared_with(embedder, filled, said,
         (Asked(side="document"), False),
         (Asked(side="document", refine=True), True),
         (Asked(alias="plain", side="query"), False),
-        (Asked(alias="refined"), False),  # it has no role
+        (Asked(alias="refined", side="query"), True),
         (Asked(alias="query"), True),
         (Asked(alias="query", side="document"), False),
         (Asked(alias="refined", prefix="refined"), True),

@@ -21,6 +21,7 @@ from reco_plugin.errors import (
     SessionOverloaded,
     SessionTimeout,
     SessionUnavailable,
+    UnusableFeatures,
 )
 from reco_plugin.serve.failures import failure_of
 from reco_plugin.serve.logs import JsonLines, request_id
@@ -207,6 +208,7 @@ def test_methods_that_are_allowed_are_named(reading):
         (SessionOverloaded("the secret of 10.0.0.7:8001"), 429, "model_server_overloaded"),
         (SessionUnavailable("the secret of 10.0.0.7:8001"), 503, "model_server_unavailable"),
         (SessionTimeout("the secret of 10.0.0.7:8001"), 504, "model_server_timeout"),
+        (UnusableFeatures("text", 3), 500, "encoder_failed"),
         (SessionError("the secret of /srv/models"), 500, "encoder_failed"),
         (MemoryOverloaded("the secret of 10.0.0.8:6333"), 503, "memory_overloaded"),
         (MemoryTimeout("the secret of 10.0.0.8:6333"), 504, "memory_timeout"),

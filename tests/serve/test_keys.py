@@ -13,7 +13,7 @@ from reco_plugin.errors import ConfigError
 from reco_plugin.serve.failures import Refused
 from reco_plugin.serve.keys import Keys
 from reco_plugin.serve.logs import LOGGER
-from reco_plugin.serve.settings import ServeSettings
+from reco_plugin.serve.settings import ServeSettings, load_serve_settings
 
 from .conftest import ADMIN
 
@@ -126,6 +126,7 @@ def test_a_file_is_read_again_and_a_bad_one_changes_nothing(tmp_path: Path, capl
         ("[a", "cannot be read"),
         ('[a]\nkey = "12345678"\nrights = ["all"]', r"a\.rights"),
         ('[a]\nkey = "s3cret"\nrights = ["embed"]', r"a\.key"),
+        ('[a]\nkey = "         "\nrights = ["embed"]', r"a\.key"),
         ('[a]\nkey = "s3cret-1"\nrights = ["embed"]\n[b]\nkey = "s3cret-1"\nrights = ["read"]', "a key twice"),
     ],
 )
@@ -144,3 +145,18 @@ def test_a_key_may_be_of_any_alphabet() -> None:
     for header in (b"Basic: k", b"Bearer", b""):
         with pytest.raises(Refused):
             keys.check("embed", {b"authorization": header})
+
+
+@pytest.mark.parametrize(("line", "name"), [('admin_key = ""', "admin_key"), ('api_keys = ["k", " "]', r"api_keys\.1")])
+def test_a_blank_key_is_refused(line: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "reco.toml").write_text(f"[serve]\n{line}\n")
+    with pytest.raises(ConfigError, match=name):
+        load_serve_settings()
+
+
+@pytest.mark.parametrize("header", [b"authorization", b"api-key", b"x-api-key"])
+def test_a_blank_credential_is_none(header: bytes) -> None:
+    with pytest.raises(Refused) as refused:
+        Keys(ServeSettings(admin_key="k")).check("write", {header: b"Bearer " if header == b"authorization" else b" "})
+    assert refused.value.failure.code == "key_missing"

@@ -62,11 +62,20 @@ annotations: {{- toYaml . | nindent 2 }}
 {{- end }}
 
 {{/* Variables of a container, each name once: a dict of own (name -> entry), settings (name -> value) and extra (entries).
-     Those out of secrets come first, since another may name them as $(NAME). */}}
+     Those out of secrets come first, since another may name them as $(NAME). A secret in plain text is refused, as the
+     release would show it. */}}
 {{- define "reco.env" -}}
 {{- $all := .own }}
 {{- range $name, $value := .settings }}{{ $_ := set $all $name (dict "value" (include "reco.text" $value)) }}{{ end }}
 {{- range .extra }}{{ $_ := set $all .name (omit . "name") }}{{ end }}
+{{- $secrets := list "RECO_SERVE_API_KEYS" "RECO_SERVE_ADMIN_KEY" "RECO_MEMORY_API_KEY" "RECO_ENCODER_KEY" "RECO_TRITON_HEADERS" "RECO_INDEX_PASSWORD" "RECO_INDEX_API_KEY" }}
+{{- range $name, $entry := $all }}
+{{- $value := toString $entry.value }}
+{{- if and (hasKey $entry "value") (not (contains "$(" $value)) }}
+{{- if has $name $secrets }}{{ fail (printf "%s: a key belongs in a secret: see auth.existingSecret, memory.existingSecret, and valueFrom in extraEnv" $name) }}{{ end }}
+{{- if regexMatch "://[^/?]*@" $value }}{{ fail (printf "%s (of memory.url, settings or extraEnv): a URL with a user or password would stand in the release: put the key into memory.existingSecret, or the URL into a secret for extraEnv" $name) }}{{ end }}
+{{- end }}
+{{- end }}
 {{- range $secret := list true false }}
 {{- range $name := keys $all | sortAlpha }}
 {{- $entry := get $all $name }}

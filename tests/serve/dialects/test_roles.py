@@ -49,13 +49,13 @@ def test_nothing_said_is_plain_and_a_prefix_decides(client: TestClient, filled: 
 @pytest.mark.parametrize("dialect", ["openai", "voyage", "cohere"])
 def test_an_alias_for_both_sides_takes_no_guess(client: TestClient, filled: Reco, dialect: str) -> None:
     """A client that sends no role names it for documents, too: as queries they would spoil the index."""
-    check(ask(client, dialect, model="clip-reco"), filled, refined=False)
     check(ask(client, dialect, model="clip-reco", input_type="search_query"), filled, refined=True)
+    check(ask(client, dialect, model="clip-reco", input_type="search_document"), filled, refined=False)
+    check(ask(client, dialect, "/refined", model="clip-reco"), filled, refined=True)
+    check(ask(client, dialect, model="clip-reco-query"), filled, refined=True)
     path, body, _ = DIALECTS[dialect]
-    for extra, told in (({}, True), ({"input_type": "document"}, False)):
-        response = client.post(path, json=body | {"model": "clip-reco"} | extra)
-        assert ("x-reco-note" in response.headers) is told, extra
-    assert "clip-reco-query" in client.post(path, json=body | {"model": "clip-reco"}).headers["x-reco-note"]
+    refused = client.post(path, json=body | {"model": "clip-reco"})
+    assert refused.status_code == 400 and "clip (plain), clip-reco-query (query)" in refused.text
 
 
 @pytest.mark.parametrize(
