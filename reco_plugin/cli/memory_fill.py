@@ -304,7 +304,7 @@ def _build_version(fill: Fill, asked: _Build) -> None:
         version, outcome = build.run()
     use = f"reco memory versions --use {version.name} --memory {settings.memory}"
     state = "is in use" if version.live else f"is ready: {use}"
-    late = [f"and {counted(build.late, 'pair')} that were added to the version before meanwhile"] if build.late else []
+    late = [f"carried over what others changed meanwhile: {counted(build.late, 'pair')}"] if build.late else []
     text = [*lines(outcome), f"{version.name} holds {counted(outcome.pairs, 'pair')} and {state}", *late]
     say({**outcome.to_dict(), **describe(version), "late": build.late}, "\n".join(text), asked.as_json)
 

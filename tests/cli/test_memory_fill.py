@@ -8,10 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import Result
 
 from reco_plugin import Reco
+from reco_plugin.memory.versions import Version, Versions
 
 pytestmark = pytest.mark.slow
 
@@ -104,6 +106,44 @@ def test_a_swap_keeps_the_pairs_of_other_origin_unless_they_shall_go(
     with Reco.open(memory=work / "memory", on_memory_failure="fail") as reco:
         assert len(reco.memory.get(["by hand", "by HTTP"])) == 2
     assert counts(ask("memory", "build", table, "--swap", "--drop-others"), "copied", "pairs") == (0, 8)
+
+
+@pytest.mark.parametrize("kind", ["folder", "server"])
+def test_a_swap_loses_nothing_that_others_wrote_since_the_copy(
+    work: Path,
+    drawings: Any,
+    source: Source,
+    lines: list[str],
+    ask: Ask,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+) -> None:
+    place = str(work / "memory") if kind == "folder" else request.getfixturevalue("url")
+    rows = [line.split(",")[0] for line in lines]
+    build = ("memory", "build", source(lines[:11]), "--swap", "--memory", place)
+    ask(*build)
+
+    def write(added: dict[str, int], removed: list[str]) -> None:
+        with Reco.open(memory=place, on_memory_failure="fail") as reco:
+            reco.memory.add([replace(drawings[0], id=id_, image=drawings[row].image) for id_, row in added.items()])
+            reco.memory.remove(removed)
+
+    def use(self: Versions, name: str) -> Version:
+        write({"changed": 13, "again": 13, "new": 13, rows[1]: 13}, ["gone", rows[2], "back"])
+        used = real(self, name)
+        write({"again": 14, "back": 14}, [])  # to the new version
+        return used
+
+    write({"kept": 12, "changed": 12, "again": 12, "gone": 12, "back": 12}, [])
+    real = Versions.use
+    monkeypatch.setattr(Versions, "use", use)
+    assert counts(ask(*build), "copied", "late") == (5, 5)
+    with Reco.open(memory=place, on_memory_failure="fail") as reco:
+        stored = reco.memory.get(["kept", "changed", "again", "new", rows[1], "back", "gone", rows[2]])
+        images = reco.encoder.images([drawings[row].image for row in (12, 13, 14, 13, 13, 14)])
+    assert stored.ids == ["kept", "changed", "again", "new", rows[1], "back"]
+    np.testing.assert_allclose(stored.image, images, atol=1e-5)
 
 
 def test_daily_changes(work: Path, source: Source, lines: list[str], ask: Ask) -> None:
