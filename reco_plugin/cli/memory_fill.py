@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from ..ingest.options import Cluster, IngestOptions
 from ..ingest.source import name_of, open_source
 from ..memory import Memory, memory_of
 from ..memory.versions import FolderVersions, Version, version_name
-from ..values import counted
+from ..values import SOURCE, counted
 from .memory import calibration_lines
 from .memory_versions import describe, is_server, open_versions_of
 from .service import explained_lock, open_here_or_served
@@ -136,8 +137,35 @@ def sync_command(
     """
     from ..ingest.write import Writer
 
-    finish = partial(Writer.delete_gone, max_share=max_delete)
-    Fill(origin, take_flags(FillOptions, given), given, named=True).do("sync", finish=finish)
+    unnamed = "source" not in given
+    fill = Fill(origin, take_flags(FillOptions, given), given, named=True)
+
+    def check(store: Memory) -> None:
+        if unnamed:
+            _check_source(store, str(fill.options.source))
+
+    fill.do("sync", check, finish=partial(Writer.delete_gone, max_share=max_delete))
+
+
+def _check_source(store: Memory, source: str) -> None:
+    """Refuse a source that brought no pair of a memory that other sources filled: it may be one of them, renamed.
+
+    Raises:
+        ConfigError: naming the other sources.
+    """
+    from ..ingest import describe_sources
+
+    others = Counter[str]()
+    for _, payload in store.payloads():
+        if payload.get(SOURCE) == source:
+            return
+        if SOURCE in payload:
+            others[str(payload[SOURCE])] += 1
+    if others:
+        raise ConfigError(
+            f"{source!r} brought no pair of this memory, which holds {describe_sources(others)}. If it continues one "
+            "of these sources, give that name: --as NAME. If it is one more source, give a new name"
+        )
 
 
 class Fill:
@@ -171,11 +199,13 @@ class Fill:
             place = place.resolve()
         return place.with_name(f"{place.name}.rejected.jsonl")
 
-    def do(self, what: str, **more: Any) -> None:
-        """Run it, or only count with --dry-run, and print the outcome."""
+    def do(self, what: str, check: Callable[[Memory], object] | None = None, **more: Any) -> None:
+        """Run it, or only count with --dry-run, and print the outcome; ``check`` may refuse the memory before."""
         there = not self.asked.dry_run or is_server(self.settings) or in_home(self.settings.memory).exists()
         place = self.settings if there else self.settings.model_copy(update={"memory": ":memory:"})
         with reco_here_or_served(place) as reco:
+            if check is not None:
+                check(reco.memory.store)
             outcome = self.run(reco, what, **more)
         result = outcome.to_dict() | ({"dry_run": True} if self.asked.dry_run else {})
         del result["seconds"]

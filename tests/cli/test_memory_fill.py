@@ -170,6 +170,22 @@ def test_a_sync_that_would_delete_too_much_says_how_to_allow_it(
     assert ask(*cut_off, *allowed)["deleted"] == 16
 
 
+def test_a_sync_of_a_source_that_brought_nothing_asks_for_its_name(
+    work: Path, catalogue: Path, source: Source, lines: list[str], ask: Ask, fail: Fail
+) -> None:
+    ask("memory", "build", catalogue)
+    before = ask("memory", "info")
+    table = source(lines[:22])
+    for more in ((), ("--dry-run",)):
+        said = fail("memory", "sync", table, *more)
+        assert str(table) in said and f"24 of {catalogue}" in said and "--as NAME" in said
+    assert ask("memory", "info") == before
+    assert counts(ask("memory", "sync", table, "--as", catalogue), "unchanged", "deleted") == (21, 3)
+    source([lines[0], *lines[21:]])
+    assert counts(ask("memory", "sync", table, "--as", "more"), "added", "unchanged") == (3, 1)
+    assert counts(ask("memory", "sync", catalogue, "--dry-run"), "unchanged", "deleted") == (24, 0)
+
+
 @pytest.mark.parametrize("again", ["../shop/c.csv", "whole"])
 def test_a_source_is_the_same_however_it_is_spelled_and_from_wherever(
     work: Path, catalogue: Path, lines: list[str], ask: Ask, monkeypatch: pytest.MonkeyPatch, again: str
