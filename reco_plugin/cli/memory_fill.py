@@ -16,7 +16,7 @@ from ..calibration.state import FEWEST
 from ..config import Settings
 from ..data.rows import Rows
 from ..encoder_api import load_model
-from ..errors import ConfigError
+from ..errors import ConfigError, DataError
 from ..files import in_home
 from ..ingest.options import Cluster, IngestOptions
 from ..ingest.source import name_of, open_source
@@ -30,6 +30,7 @@ from .shared import Given, JsonOption, OpenOptions, keeps, reco_here_or_served, 
 
 if TYPE_CHECKING:
     from ..ingest.write import Outcome, Writer
+    from ..reco import Reco
 
 _SOURCE = typer.Argument(
     metavar="SOURCE",
@@ -118,7 +119,7 @@ def add_command(
 
     Rows that the memory holds unchanged are skipped, so run the command again to resume.
     """
-    Fill(origin, take_flags(FillOptions, given), given, only_known=only_known).do("add")
+    Fill(origin, take_flags(FillOptions, given), given, existing=only_known, only_known=only_known).do("add")
 
 
 @takes(FillOptions, Cluster, IngestOptions)
@@ -130,6 +131,16 @@ def sync_command(
         float,
         typer.Option(metavar="SHARE", min=0, max=1, help="Delete nothing if a larger share of the pairs would go."),
     ] = 0.2,
+    max_replace: Annotated[
+        float,
+        typer.Option(
+            metavar="SHARE",
+            min=0,
+            max=1,
+            help="Write nothing if a larger share of the pairs would be replaced. Below 1, the source is read twice.",
+        ),
+    ] = 0.5,
+    create: Annotated[bool, typer.Option("--create", help="Make the memory if there is none.")] = False,
 ) -> None:
     """Make the memory match the source: add, replace, and delete pairs that are gone from the source.
 
@@ -138,13 +149,22 @@ def sync_command(
     from ..ingest.write import Writer
 
     unnamed = "source" not in given
-    fill = Fill(origin, take_flags(FillOptions, given), given, named=True)
+    fill = Fill(origin, take_flags(FillOptions, given), given, named=True, existing=not create)
 
-    def check(store: Memory) -> None:
+    def check(reco: Reco) -> None:
         if unnamed:
-            _check_source(store, str(fill.options.source))
+            _check_source(reco.memory.store, str(fill.options.source))
+        if max_replace < 1 and not fill.asked.dry_run and len(reco.memory):
+            look = fill.run(reco, "look", dry_run=True, finish=partial(Writer.check_replaced, max_share=max_replace))
+            if look.refused:
+                raise DataError(f"nothing was written: {look.refused}")
 
-    fill.do("sync", check, finish=partial(Writer.delete_gone, max_share=max_delete))
+    def finish(writer: Writer) -> None:
+        writer.delete_gone(max_delete)
+        if fill.asked.dry_run:
+            writer.check_replaced(max_replace)
+
+    fill.do("sync", check, finish=finish)
 
 
 def _check_source(store: Memory, source: str) -> None:
@@ -176,13 +196,25 @@ class Fill:
         asked: the flags of the command.
         given: the flags of ``IngestOptions`` and ``Cluster``.
         named: store the name of the source with the pairs.
-        only_known: skip rows whose id the memory, which must exist, does not hold.
+        existing: refuse to make the memory.
+        only_known: skip rows whose id the memory does not hold.
     """
 
-    def __init__(self, source: str, asked: Any, given: Given, *, named: bool = False, only_known: bool = False) -> None:
+    def __init__(
+        self,
+        source: str,
+        asked: Any,
+        given: Given,
+        *,
+        named: bool = False,
+        existing: bool = False,
+        only_known: bool = False,
+    ) -> None:
         self.asked = asked
         self.cluster = _cluster_of(asked.engine, given)
-        self.settings: Settings = asked.existing if only_known else asked.settings
+        self.settings: Settings = asked.existing if existing else asked.settings
+        if existing and is_server(self.settings):
+            memory_of(self.settings, None, create=False).close()
         self.rows = open_source(source, model=self.settings.model)
         if self.rows.note:
             typer.echo(f"note: {self.rows.note}", err=True)
@@ -199,25 +231,25 @@ class Fill:
             place = place.resolve()
         return place.with_name(f"{place.name}.rejected.jsonl")
 
-    def do(self, what: str, check: Callable[[Memory], object] | None = None, **more: Any) -> None:
+    def do(self, what: str, check: Callable[[Reco], object] | None = None, **more: Any) -> None:
         """Run it, or only count with --dry-run, and print the outcome; ``check`` may refuse the memory before."""
         there = not self.asked.dry_run or is_server(self.settings) or in_home(self.settings.memory).exists()
         place = self.settings if there else self.settings.model_copy(update={"memory": ":memory:"})
         with reco_here_or_served(place) as reco:
             if check is not None:
-                check(reco.memory.store)
-            outcome = self.run(reco, what, **more)
+                check(reco)
+            outcome = self.run(reco, what, dry_run=self.asked.dry_run, **more)
         result = outcome.to_dict() | ({"dry_run": True} if self.asked.dry_run else {})
         del result["seconds"]
         say(result, "\n".join(lines(outcome, dry_run=self.asked.dry_run)), self.asked.as_json)
 
-    def run(self, reco: Any, what: str, **more: Any) -> Outcome:
+    def run(self, reco: Reco, what: str, *, dry_run: bool, **more: Any) -> Outcome:
         """Fill the memory, with a progress bar, and allow the playground to show its image files."""
         from ..data.images import note_folders
         from ..ingest import ingest
         from ..ingest.near import excluded_images
 
-        location, dry_run = reco.memory.store.location, self.asked.dry_run
+        location = reco.memory.store.location
         kept = f"what was written stays in {location}; the same command resumes from there"
         with (
             keeps("nothing was written" if dry_run else kept),
@@ -263,7 +295,7 @@ def lines(outcome: Outcome, *, dry_run: bool = False) -> Iterator[str]:
     if outcome.pairs < FEWEST and not dry_run:
         yield f"queries stay plain until it holds {FEWEST} pairs"
     if outcome.refused:
-        yield f"would delete nothing, and fail: {outcome.refused}"
+        yield f"would fail: {outcome.refused}"
     if outcome.others:
         copied = counted(outcome.copied, "pair")
         yield f"copied {copied} from the version before: {describe_sources(outcome.others)}"
@@ -309,7 +341,7 @@ def _build_version(fill: Fill, asked: _Build) -> None:
             folder = versions.folder(name) if isinstance(versions, FolderVersions) else None
             place = {"memory_collection": name} if folder is None else {"memory": str(folder)}
             with reco_of(settings, on_memory_failure="fail", **place) as reco:
-                return fill.run(reco, "build", finish=finish)
+                return fill.run(reco, "build", dry_run=False, finish=finish)
 
         @contextmanager
         def replaced(version: Version) -> Iterator[Memory]:

@@ -46,7 +46,9 @@ def counts(told: dict[str, Any], *names: str) -> tuple[int, ...]:
 
 def test_a_second_build_changes_nothing(work: Path, catalogue: Path, ask: Ask, run: Run) -> None:
     assert counts(ask("memory", "build", catalogue, "--dry-run"), "added", "pairs") == (24, 0)
-    assert run("memory", "sync", catalogue, "--dry-run").stdout == "would add 24 pairs; the memory holds 0\n"
+    assert (
+        run("memory", "sync", catalogue, "--create", "--dry-run").stdout == "would add 24 pairs; the memory holds 0\n"
+    )
     assert list(work.iterdir()) == []
     assert counts(ask("memory", "build", catalogue), "read", "added", "pairs") == (24, 24, 24)
     assert counts(ask("memory", "build", catalogue), "added", "replaced", "unchanged") == (0, 0, 24)
@@ -164,10 +166,37 @@ def test_a_sync_that_would_delete_too_much_says_how_to_allow_it(
     cut_off = ("memory", "sync", source(lines[:9]), "--as", "shop")
     dry = ask(*cut_off, "--dry-run")
     assert (dry["deleted"], dry["refused"].partition(" pairs")[0]) == (16, "16 of the 24")
-    assert f"would delete nothing, and fail: {dry['refused']}" in run(*cut_off, "--dry-run").stdout
+    assert f"would fail: {dry['refused']}" in run(*cut_off, "--dry-run").stdout
     assert dry["refused"] in fail(*cut_off)
     allowed = dry["refused"].partition("give ")[2].partition(";")[0].split()
     assert ask(*cut_off, *allowed)["deleted"] == 16
+
+
+def test_a_sync_that_would_replace_too_much_writes_nothing_and_says_how_to_allow_it(
+    work: Path, source: Source, lines: list[str], ask: Ask, run: Run, fail: Fail
+) -> None:
+    table = source(lines[:20])
+    ask("memory", "build", table)
+    before = ask("memory", "info")
+    wrong = ("memory", "sync", table)
+    source([lines[0].replace("text", "name").replace("colour", "text"), *lines[1:]])
+    dry = ask(*wrong, "--dry-run")
+    assert (*counts(dry, "added", "replaced"), dry["refused"].partition(" pairs")[0]) == (5, 19, "19 of the 19")
+    assert f"would fail: {dry['refused']}" in run(*wrong, "--dry-run").stdout
+    assert dry["refused"] in fail(*wrong)
+    assert ask("memory", "info") == before
+    allowed = dry["refused"].partition("give ")[2].partition(";")[0].split()
+    assert counts(ask(*wrong, *allowed), "added", "replaced") == (5, 19)
+
+
+def test_a_sync_makes_no_memory_unless_it_is_told_to(
+    work: Path, catalogue: Path, url: str, ask: Ask, fail: Fail
+) -> None:
+    for place in ("typo", f"{url}?collection=typo"):
+        assert "--create" in fail("memory", "sync", catalogue, "--memory", place)
+        assert "there is no memory" in fail("memory", "info", "--memory", place)
+        assert ask("memory", "sync", catalogue, "--memory", place, "--create")["added"] == 24
+        assert ask("memory", "sync", catalogue, "--memory", place)["unchanged"] == 24
 
 
 def test_a_sync_of_a_source_that_brought_nothing_asks_for_its_name(
