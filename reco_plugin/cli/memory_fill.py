@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -15,13 +16,13 @@ from ..calibration.state import FEWEST
 from ..config import Settings
 from ..data.rows import Rows
 from ..encoder_api import load_model
-from ..errors import ConfigError
+from ..errors import ConfigError, DataError
 from ..files import in_home
 from ..ingest.options import Cluster, IngestOptions
 from ..ingest.source import name_of, open_source
 from ..memory import Memory, memory_of
 from ..memory.versions import FolderVersions, Version, version_name
-from ..values import counted
+from ..values import SOURCE, counted
 from .memory import calibration_lines
 from .memory_versions import describe, is_server, open_versions_of
 from .service import explained_lock, open_here_or_served
@@ -40,6 +41,7 @@ from .shared import (
 
 if TYPE_CHECKING:
     from ..ingest.write import Outcome, Writer
+    from ..reco import Reco
 
 _SOURCE = typer.Argument(
     metavar="SOURCE",
@@ -128,7 +130,7 @@ def add_command(
 
     Rows that the memory holds unchanged are skipped, so run the command again to resume.
     """
-    Fill(origin, take_flags(FillOptions, given), given, only_known=only_known).do("add")
+    Fill(origin, take_flags(FillOptions, given), given, existing=only_known, only_known=only_known).do("add")
 
 
 @takes(FillOptions, Cluster, IngestOptions)
@@ -140,6 +142,16 @@ def sync_command(
         float,
         typer.Option(metavar="SHARE", min=0, max=1, help="Delete nothing if a larger share of the pairs would go."),
     ] = 0.2,
+    max_replace: Annotated[
+        float,
+        typer.Option(
+            metavar="SHARE",
+            min=0,
+            max=1,
+            help="Write nothing if a larger share of the pairs would be replaced. Below 1, the source is read twice.",
+        ),
+    ] = 0.5,
+    create: Annotated[bool, typer.Option("--create", help="Make the memory if there is none.")] = False,
 ) -> None:
     """Make the memory match the source: add, replace, and delete pairs that are gone from the source.
 
@@ -147,8 +159,44 @@ def sync_command(
     """
     from ..ingest.write import Writer
 
-    finish = partial(Writer.delete_gone, max_share=max_delete)
-    Fill(origin, take_flags(FillOptions, given), given, named=True).do("sync", finish=finish)
+    unnamed = "source" not in given
+    fill = Fill(origin, take_flags(FillOptions, given), given, named=True, existing=not create)
+
+    def check(reco: Reco) -> None:
+        if unnamed:
+            _check_source(reco.memory.store, str(fill.options.source))
+        if max_replace < 1 and not fill.asked.dry_run and len(reco.memory):
+            look = fill.run(reco, "look", dry_run=True, finish=partial(Writer.check_replaced, max_share=max_replace))
+            if look.refused:
+                raise DataError(f"nothing was written: {look.refused}")
+
+    def finish(writer: Writer) -> None:
+        writer.delete_gone(max_delete)
+        if fill.asked.dry_run:
+            writer.check_replaced(max_replace)
+
+    fill.do("sync", check, finish=finish)
+
+
+def _check_source(store: Memory, source: str) -> None:
+    """Refuse a source that brought no pair of a memory that other sources filled: it may be one of them, renamed.
+
+    Raises:
+        ConfigError: naming the other sources.
+    """
+    from ..ingest import describe_sources
+
+    others = Counter[str]()
+    for _, payload in store.payloads():
+        if payload.get(SOURCE) == source:
+            return
+        if SOURCE in payload:
+            others[str(payload[SOURCE])] += 1
+    if others:
+        raise ConfigError(
+            f"{source!r} brought no pair of this memory, which holds {describe_sources(others)}. If it continues one "
+            "of these sources, give that name: --as NAME. If it is one more source, give a new name"
+        )
 
 
 class Fill:
@@ -159,13 +207,25 @@ class Fill:
         asked: the flags of the command.
         given: the flags of ``IngestOptions`` and ``Cluster``.
         named: store the name of the source with the pairs.
-        only_known: skip rows whose id the memory, which must exist, does not hold.
+        existing: refuse to make the memory.
+        only_known: skip rows whose id the memory does not hold.
     """
 
-    def __init__(self, source: str, asked: Any, given: Given, *, named: bool = False, only_known: bool = False) -> None:
+    def __init__(
+        self,
+        source: str,
+        asked: Any,
+        given: Given,
+        *,
+        named: bool = False,
+        existing: bool = False,
+        only_known: bool = False,
+    ) -> None:
         self.asked = asked
         self.cluster = _cluster_of(asked.engine, given)
-        self.settings: Settings = asked.existing if only_known else asked.settings
+        self.settings: Settings = asked.existing if existing else asked.settings
+        if existing and is_server(self.settings):
+            memory_of(self.settings, None, create=False).close()
         self.rows = open_source(source, model=self.settings.model)
         if self.rows.note:
             typer.echo(f"note: {self.rows.note}", err=True)
@@ -182,23 +242,25 @@ class Fill:
             place = place.resolve()
         return place.with_name(f"{place.name}.rejected.jsonl")
 
-    def do(self, what: str, **more: Any) -> None:
-        """Run it, or only count with --dry-run, and print the outcome."""
+    def do(self, what: str, check: Callable[[Reco], object] | None = None, **more: Any) -> None:
+        """Run it, or only count with --dry-run, and print the outcome; ``check`` may refuse the memory before."""
         there = not self.asked.dry_run or is_server(self.settings) or in_home(self.settings.memory).exists()
         place = self.settings if there else self.settings.model_copy(update={"memory": ":memory:"})
         with reco_here_or_served(place) as reco:
-            outcome = self.run(reco, what, **more)
+            if check is not None:
+                check(reco)
+            outcome = self.run(reco, what, dry_run=self.asked.dry_run, **more)
         result = outcome.to_dict() | ({"dry_run": True} if self.asked.dry_run else {})
         del result["seconds"]
         say(result, "\n".join(lines(outcome, dry_run=self.asked.dry_run)), self.asked.as_json)
 
-    def run(self, reco: Any, what: str, **more: Any) -> Outcome:
+    def run(self, reco: Reco, what: str, *, dry_run: bool, **more: Any) -> Outcome:
         """Fill the memory, with a progress bar, and allow the playground to show its image files."""
         from ..data.images import note_folders
         from ..ingest import ingest
         from ..ingest.near import excluded_images
 
-        location, dry_run = reco.memory.store.location, self.asked.dry_run
+        location = reco.memory.store.location
         kept = f"what was written stays in {location}; the same command resumes from there"
         with (
             keeps("nothing was written" if dry_run else kept),
@@ -246,7 +308,7 @@ def lines(outcome: Outcome, *, dry_run: bool = False) -> Iterator[str]:
     if outcome.pairs < FEWEST and not dry_run:
         yield f"queries stay plain until it holds {FEWEST} pairs"
     if outcome.refused:
-        yield f"would delete nothing, and fail: {outcome.refused}"
+        yield f"would fail: {outcome.refused}"
     if outcome.others:
         copied = counted(outcome.copied, "pair")
         yield f"copied {copied} from the version before: {describe_sources(outcome.others)}"
@@ -292,7 +354,7 @@ def _build_version(fill: Fill, asked: _Build) -> None:
             folder = versions.folder(name) if isinstance(versions, FolderVersions) else None
             place = {"memory_collection": name} if folder is None else {"memory": str(folder)}
             with reco_of(settings, on_memory_failure="fail", **place) as reco:
-                return fill.run(reco, "build", finish=finish)
+                return fill.run(reco, "build", dry_run=False, finish=finish)
 
         @contextmanager
         def replaced(version: Version) -> Iterator[Memory]:
@@ -317,7 +379,7 @@ def _build_version(fill: Fill, asked: _Build) -> None:
         version, outcome = build.run()
     use = f"reco memory versions --use {version.name} --memory {settings.memory}"
     state = "is in use" if version.live else f"is ready: {use}"
-    late = [f"and {counted(build.late, 'pair')} that were added to the version before meanwhile"] if build.late else []
+    late = [f"carried over what others changed meanwhile: {counted(build.late, 'pair')}"] if build.late else []
     text = [*lines(outcome), f"{version.name} holds {counted(outcome.pairs, 'pair')} and {state}", *late]
     say({**outcome.to_dict(), **describe(version), "late": build.late}, "\n".join(text), asked.as_json)
 

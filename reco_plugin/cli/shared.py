@@ -235,7 +235,8 @@ class MemoryFlags:
         if (location := settings.memory) != ":memory:" and "://" not in location and not in_home(location).exists():
             raise MemoryStoreError(
                 f"there is no memory at {location!r}. Check the location; build one: reco memory "
-                f"build SOURCE --memory {location}; or make its folder, to begin with an empty one: mkdir {location}"
+                f"build SOURCE --memory {location} (to sync into a new one, give --create); or make its folder, to "
+                f"begin with an empty one: mkdir {location}"
             )
         return settings
 

@@ -13,6 +13,7 @@ Each arrow is a bounded queue, each stage a thread or a pool; order is kept. A r
 
 from __future__ import annotations
 
+import json
 import time
 import warnings
 from collections import Counter, deque
@@ -30,10 +31,11 @@ from ..encode import Encoder
 from ..errors import MemoryLocked
 from ..extras.opinions import add_opinions
 from ..memory import Memory
+from ..memory.checks import chunks
 from ..memory.versions import Version, Versions
 from ..reco import Reco
 from ..types import Fingerprint, Pair, Records
-from ..values import SOURCE
+from ..values import ROW, SOURCE
 from .near import Excluded
 from .options import Cluster, IngestOptions
 from .prepare import (
@@ -45,6 +47,7 @@ from .prepare import (
     encode,
     fetch_image,
     in_order,
+    key_of,
     load,
     make_chunks,
     prepare,
@@ -207,8 +210,9 @@ class VersionBuild:
     drop_others: bool = False
     resume: bool = False
     late: int = 0
-    """Pairs that others added to the version before while this one was built."""
-    _seen: set[str] = field(default_factory=set)
+    """Pairs that others added, replaced or deleted in the version before while this one was finished."""
+    _copied: dict[int, int] = field(default_factory=dict)  # key of an id -> state in the version before, at the copy
+    _built: dict[int, int] = field(default_factory=dict)  # the same in this version, before others write to it
 
     def run(self) -> tuple[Version, Outcome]:
         """Build the version, and put it to use if that is wanted or nothing is lost by it.
@@ -220,14 +224,15 @@ class VersionBuild:
         """
         versions = self.versions
         live = versions.in_use(self.fingerprint)
+        self.swap = self.swap or live is None or live.pairs == 0
         begun = versions.find_unfinished(self.fingerprint) if self.resume else None
         name = versions.begin(self.fingerprint) if begun is None else begun.name
         outcome = self.fill(name, lambda writer: self._finish(writer, live))
         held = outcome.held + outcome.copied
         version = versions.finish(name, held, wait_s=_INDEXED_S)
-        if self.swap or live is None or live.pairs == 0:
+        if self.swap:
             version = versions.use(name)
-            self._bring_late(live)
+            self._carry_over(live)
         return version, outcome
 
     def _finish(self, writer: Writer, live: Version | None) -> None:
@@ -237,39 +242,62 @@ class VersionBuild:
             return
         if self.swap and not self.drop_others:
             with self.read_live() as store:
+                self._copied = {key_of(id_): state for id_, state in _states(store)}
                 others = self._find_others(store, writer.memory.store)
-                for start in range(0, len(others), INGEST_BATCH):
-                    for records in store.scroll(INGEST_BATCH, list(others)[start : start + INGEST_BATCH]):
-                        writer.keep(records)
-            writer.outcome.others, self._seen = dict(Counter(others.values())), set(others)
+                for records in store.scroll(INGEST_BATCH, list(others)):
+                    writer.keep(records)
+            self._built = {key_of(id_): state for id_, state in _states(writer.memory.store)}
+            writer.outcome.others = dict(Counter(others.values()))
         live = self.versions.in_use(self.fingerprint) or live  # with what was said meanwhile
         add_opinions(writer.memory.store, live.header.said.values())
 
     def _find_others(self, old: Memory, new: Memory) -> dict[str, str]:
         """Id -> source (empty: none) of the pairs that came from elsewhere and that the new version lacks."""
         others = {
-            id_: str(payload.get(SOURCE, ""))
-            for id_, payload in old.payloads()
-            if not self.options.brought(payload) and id_ not in self._seen
+            id_: str(payload.get(SOURCE, "")) for id_, payload in old.payloads() if not self.options.brought(payload)
         }
         held = {id_ for id_, _ in new.payloads(list(others))} if others else set()
         return {id_: source for id_, source in others.items() if id_ not in held}
 
-    def _bring_late(self, before: Version | None) -> None:
-        """Copy what was added to the version before until it was replaced: its writers were told that it is stored."""
-        if before is None or self.drop_others or not self.swap:
+    def _carry_over(self, before: Version | None) -> None:
+        """Repeat what others wrote to the version before between the copy and the swap: they were told it is stored.
+
+        A pair that somebody wrote to the new version since the swap stays: that write is the later one.
+        """
+        if before is None or self.drop_others:
             return
         try:
             with self.read_replaced(before) as old, self.read_live() as new:
-                late = list(self._find_others(old, new))
-                if late:
+                now = _states(old)
+                changed = {id_: state for id_, state in now if self._copied.pop(key_of(id_), None) != state}
+                gone = [id_ for id_, _ in new.payloads() if key_of(id_) in self._copied] if self._copied else []
+                for ids in chunks([*changed, *gone], INGEST_BATCH):
+                    there = dict(_states(new, ids))
+                    untouched = [id_ for id_ in ids if there.get(id_) == self._built.get(key_of(id_))]
+                    late = [id_ for id_ in untouched if there.get(id_) != changed.get(id_)]
                     for records in old.scroll(ids=late):
                         new.upsert(records)
-                    new.flush()
+                    new.delete([id_ for id_ in late if id_ not in changed])
+                    self.late += len(late)
+                new.flush()
         except MemoryLocked as error:
-            warnings.warn(f"pairs that were added until the swap may be missing: {error}", stacklevel=2)
-            return
-        self.late = len(late)
+            warnings.warn(f"what others wrote until the swap may be missing: {error}", stacklevel=2)
+
+
+def _states(store: Memory, ids: Sequence[str] | None = None) -> Iterator[tuple[str, int]]:
+    """Id and state of all pairs, or of ``ids``: a hash of the row that brought a pair, else of the whole pair.
+
+    The mark of a row stands for its vectors, so only those of the other pairs are read.
+    """
+    bare = []
+    for id_, payload in store.payloads(ids):
+        if ROW in payload:
+            yield id_, key_of(str(payload[ROW]), str(payload.get(SOURCE)))
+        else:
+            bare.append(id_)
+    for records in store.scroll(INGEST_BATCH, bare):
+        for id_, image, text, payload in zip(records.ids, records.image, records.text, records.payloads, strict=True):
+            yield id_, key_of(image.tobytes().hex(), text.tobytes().hex(), json.dumps(payload, sort_keys=True))
 
 
 def describe_sources(sources: dict[str, int]) -> str:

@@ -157,7 +157,7 @@ class Outcome:
     pairs: int = 0  # in the memory at the end
     seconds: float = 0.0  # of wall clock
     vectors: str | None = None  # how the source's vectors were checked; None: it brought none that were new
-    refused: str | None = None  # of a dry run: why the run would delete nothing and fail
+    refused: str | None = None  # of a dry run: why the run would fail
     reasons: dict[str, int] = field(default_factory=dict)  # of rejected rows, the most frequent first -> count
     files: dict[str, str] = field(default_factory=dict)  # kind -> file written beside the memory
 
@@ -256,6 +256,19 @@ class Writer:
                 raise DataError(f"nothing was deleted, what is new or changed was written: {why}")
             self.outcome.refused = why
         self._delete(gone)
+
+    def check_replaced(self, max_share: float) -> None:
+        """Refuse, at the end of a dry run, to replace more than a share of the pairs that are in memory and source.
+
+        :attr:`Outcome.refused` says so.
+        """
+        replaced, both = self.outcome.replaced, self.outcome.replaced + self.outcome.unchanged
+        if replaced > max_share * both:
+            self.outcome.refused = (
+                f"{replaced:,} of the {both:,} pairs that the memory and {self._options.source!r} both hold would be "
+                f"replaced, more than the allowed share of {max_share:g}. To replace them, give --max-replace "
+                f"{min(1.0, replaced / both + 0.005):.2f}; if not, are these the right columns?"
+            )
 
     @part_of_a_write()
     def delete_others(self) -> None:

@@ -85,7 +85,7 @@ def new_header(fingerprint: Fingerprint | None, location: str, *, create: bool) 
     if not create or fingerprint is None:
         raise MemoryStoreError(
             f"there is no memory at {location!r}. Check the location, or build one: reco memory build SOURCE "
-            f"--memory {location}"
+            f"--memory {location} (to sync into a new one, give --create)"
         )
     return Header(fingerprint)
 

@@ -11,10 +11,12 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import Result
 
 from reco_plugin import Reco
+from reco_plugin.memory.versions import Version, Versions
 
 pytestmark = pytest.mark.slow
 
@@ -47,7 +49,9 @@ def counts(told: dict[str, Any], *names: str) -> tuple[int, ...]:
 
 def test_a_second_build_changes_nothing(work: Path, catalogue: Path, ask: Ask, run: Run) -> None:
     assert counts(ask("memory", "build", catalogue, "--dry-run"), "added", "pairs") == (24, 0)
-    assert run("memory", "sync", catalogue, "--dry-run").stdout == "would add 24 pairs; the memory holds 0\n"
+    assert (
+        run("memory", "sync", catalogue, "--create", "--dry-run").stdout == "would add 24 pairs; the memory holds 0\n"
+    )
     assert list(work.iterdir()) == []
     assert counts(ask("memory", "build", catalogue), "read", "added", "pairs") == (24, 24, 24)
     assert counts(ask("memory", "build", catalogue), "added", "replaced", "unchanged") == (0, 0, 24)
@@ -121,6 +125,44 @@ def test_a_swap_keeps_the_pairs_of_other_origin_unless_they_shall_go(
     assert counts(ask("memory", "build", table, "--swap", "--drop-others"), "copied", "pairs") == (0, 8)
 
 
+@pytest.mark.parametrize("kind", ["folder", "server"])
+def test_a_swap_loses_nothing_that_others_wrote_since_the_copy(
+    work: Path,
+    drawings: Any,
+    source: Source,
+    lines: list[str],
+    ask: Ask,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+) -> None:
+    place = str(work / "memory") if kind == "folder" else request.getfixturevalue("url")
+    rows = [line.split(",")[0] for line in lines]
+    build = ("memory", "build", source(lines[:11]), "--swap", "--memory", place)
+    ask(*build)
+
+    def write(added: dict[str, int], removed: list[str]) -> None:
+        with Reco.open(memory=place, on_memory_failure="fail") as reco:
+            reco.memory.add([replace(drawings[0], id=id_, image=drawings[row].image) for id_, row in added.items()])
+            reco.memory.remove(removed)
+
+    def use(self: Versions, name: str) -> Version:
+        write({"changed": 13, "again": 13, "new": 13, rows[1]: 13}, ["gone", rows[2], "back"])
+        used = real(self, name)
+        write({"again": 14, "back": 14}, [])  # to the new version
+        return used
+
+    write({"kept": 12, "changed": 12, "again": 12, "gone": 12, "back": 12}, [])
+    real = Versions.use
+    monkeypatch.setattr(Versions, "use", use)
+    assert counts(ask(*build), "copied", "late") == (5, 5)
+    with Reco.open(memory=place, on_memory_failure="fail") as reco:
+        stored = reco.memory.get(["kept", "changed", "again", "new", rows[1], "back", "gone", rows[2]])
+        images = reco.encoder.images([drawings[row].image for row in (12, 13, 14, 13, 13, 14)])
+    assert stored.ids == ["kept", "changed", "again", "new", rows[1], "back"]
+    np.testing.assert_allclose(stored.image, images, atol=1e-5)
+
+
 def test_daily_changes(work: Path, source: Source, lines: list[str], ask: Ask) -> None:
     ask("memory", "build", source(lines), "--as", "shop")
     changed = [lines[0], *lines[3:10], lines[10].replace("a ", "one ", 1), *lines[11:]]
@@ -139,10 +181,53 @@ def test_a_sync_that_would_delete_too_much_says_how_to_allow_it(
     cut_off = ("memory", "sync", source(lines[:9]), "--as", "shop")
     dry = ask(*cut_off, "--dry-run")
     assert (dry["deleted"], dry["refused"].partition(" pairs")[0]) == (16, "16 of the 24")
-    assert f"would delete nothing, and fail: {dry['refused']}" in run(*cut_off, "--dry-run").stdout
+    assert f"would fail: {dry['refused']}" in run(*cut_off, "--dry-run").stdout
     assert dry["refused"] in fail(*cut_off)
     allowed = dry["refused"].partition("give ")[2].partition(";")[0].split()
     assert ask(*cut_off, *allowed)["deleted"] == 16
+
+
+def test_a_sync_that_would_replace_too_much_writes_nothing_and_says_how_to_allow_it(
+    work: Path, source: Source, lines: list[str], ask: Ask, run: Run, fail: Fail
+) -> None:
+    table = source(lines[:20])
+    ask("memory", "build", table)
+    before = ask("memory", "info")
+    wrong = ("memory", "sync", table)
+    source([lines[0].replace("text", "name").replace("colour", "text"), *lines[1:]])
+    dry = ask(*wrong, "--dry-run")
+    assert (*counts(dry, "added", "replaced"), dry["refused"].partition(" pairs")[0]) == (5, 19, "19 of the 19")
+    assert f"would fail: {dry['refused']}" in run(*wrong, "--dry-run").stdout
+    assert dry["refused"] in fail(*wrong)
+    assert ask("memory", "info") == before
+    allowed = dry["refused"].partition("give ")[2].partition(";")[0].split()
+    assert counts(ask(*wrong, *allowed), "added", "replaced") == (5, 19)
+
+
+def test_a_sync_makes_no_memory_unless_it_is_told_to(
+    work: Path, catalogue: Path, url: str, ask: Ask, fail: Fail
+) -> None:
+    for place in ("typo", f"{url}?collection=typo"):
+        assert "--create" in fail("memory", "sync", catalogue, "--memory", place)
+        assert "there is no memory" in fail("memory", "info", "--memory", place)
+        assert ask("memory", "sync", catalogue, "--memory", place, "--create")["added"] == 24
+        assert ask("memory", "sync", catalogue, "--memory", place)["unchanged"] == 24
+
+
+def test_a_sync_of_a_source_that_brought_nothing_asks_for_its_name(
+    work: Path, catalogue: Path, source: Source, lines: list[str], ask: Ask, fail: Fail
+) -> None:
+    ask("memory", "build", catalogue)
+    before = ask("memory", "info")
+    table = source(lines[:22])
+    for more in ((), ("--dry-run",)):
+        said = fail("memory", "sync", table, *more)
+        assert str(table) in said and f"24 of {catalogue}" in said and "--as NAME" in said
+    assert ask("memory", "info") == before
+    assert counts(ask("memory", "sync", table, "--as", catalogue), "unchanged", "deleted") == (21, 3)
+    source([lines[0], *lines[21:]])
+    assert counts(ask("memory", "sync", table, "--as", "more"), "added", "unchanged") == (3, 1)
+    assert counts(ask("memory", "sync", catalogue, "--dry-run"), "unchanged", "deleted") == (24, 0)
 
 
 @pytest.mark.parametrize("again", ["../shop/c.csv", "whole"])

@@ -122,7 +122,7 @@ def test_one_address_with_a_collection_serves_every_command(
     monkeypatch.setenv("RECO_MEMORY_OPTIONS__CREATE_COLLECTION", '{"shard_number": 4}')
     for place in (("--memory", shop), ()):
         monkeypatch.setenv("RECO_MEMORY", "./memory" if place else shop)
-        ask("memory", "sync", part(catalogue, 6), "--as", "shop", *place)
+        ask("memory", "sync", part(catalogue, 6), "--as", "shop", "--create", *place)
         ask("memory", "add", part(catalogue, 9), *place)
         assert ask("memory", "info", *place)["pairs"] == 9
         assert len(ask("memory", "search", "a circle", "--k", 3, *place)) == 3

@@ -85,7 +85,7 @@ def test_a_killed_sync_goes_on_to_the_same_memory(source: Path, tmp_path: Path, 
     head, *rows = source.read_text().splitlines()
     replaced = [row.replace("a picture", "another picture") for row in rows[40:120]]
     changed.write_text("\n".join([head, *replaced, *rows[120:], "new,1.png,a new picture"]))
-    sync = ("sync", changed, place, model, "--max-delete", "1")
+    sync = ("sync", changed, place, model, "--max-delete", "1", "--max-replace", "1")
     seconds = run("sync", changed, alone, *sync[3:])
     assert len(list(killed(seconds, *sync))) == 2
     assert_equal(held(place, model), held(alone, model))
