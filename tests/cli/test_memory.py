@@ -116,6 +116,16 @@ def test_a_copy_does_not_mix_with_other_pairs_unasked(memory: Path, work: Path, 
     assert ask("memory", "copy", "memory", "again")["pairs"] == 23
 
 
+def test_a_copy_replaces_no_file_unasked(memory: Path, work: Path, ask: Ask, fail: Fail) -> None:
+    ask("memory", "copy", "memory", "backup.parquet")
+    before = (work / "backup.parquet").read_bytes()
+    ask("memory", "remove", "small-red-circle")
+    assert "backup.parquet exists" in fail("memory", "copy", "memory", "backup.parquet")
+    assert (work / "backup.parquet").read_bytes() == before
+    assert ask("memory", "copy", "memory", "backup.parquet", "--yes")["copied"] == 23
+    assert ask("memory", "copy", "backup.parquet", "again")["pairs"] == 23
+
+
 def test_the_flag_wins_over_the_environment_and_the_file(
     memory: Path, work: Path, ask: Ask, fail: Fail, monkeypatch: pytest.MonkeyPatch
 ) -> None:
