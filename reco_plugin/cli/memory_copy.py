@@ -57,14 +57,14 @@ def copy_command(
     yes: Annotated[
         bool,
         typer.Option(
-            "--yes", help="Copy to a memory that holds pairs, continue a copy that stopped, or replace an existing file."
+            "--yes", help="Copy to a memory that holds pairs, continue a stopped copy, or replace an existing file."
         ),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Copy a memory to another one or to a file, or back from a file: pairs, feedback, and what was learned.
 
-    Nothing is deleted in a target that is a memory. A copy from a file takes the model, to check that its vectors are of the model's
+    Nothing is deleted in a memory. A copy from a file takes the model, to check that its vectors are of the model's
     encoder; the others need no model.
     """
     from ..data import is_vectors
