@@ -280,7 +280,7 @@ class PairMemory:
         Returns:
             The one before, still open for calls that began earlier.
         """
-        with self.learner.moving():
+        with self.learner.moving(), self._judging:  # an opinion in between would be stored in the version before
             add_opinions(store, self.store.header.said.values())
             before, self.store = self.store, store
             self.kind, self.location = store.kind, store.location
