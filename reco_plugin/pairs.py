@@ -64,8 +64,13 @@ class PairMemory:
         return "://" not in self.location
 
     def answers(self) -> bool:
-        """Whether a server has an answer now, within a second or two; a memory in this process always has."""
+        """Whether a server has an answer now, within a second or two, or the folder is there; one in RAM always is."""
         return bool(getattr(self.store, "answers", lambda: True)())
+
+    @property
+    def missing(self) -> int:
+        """Pairs of a folder that were lost before it was opened, because its files are damaged."""
+        return int(getattr(self.store, "missing", 0))
 
     @property
     def calibration(self) -> Calibration | None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from ..errors import ConfigError, InputError
+from ..memory.header import describe_loss
 from ..values import counted, show, strip_marks
 from .shared import (
     Given,
@@ -49,11 +50,13 @@ def info_command(*, memory: MemoryOption = None, as_json: JsonOption = False) ->
 
     with closing(MemoryFlags(memory).open()) as store:
         header, count, said = store.header, store.count(), header_of(store).said
+        missing = int(getattr(store, "missing", 0))
     fingerprint = header.fingerprint
     info = {
         "kind": store.kind,
         "location": store.location,
         "pairs": count,
+        "missing": missing,
         "encoder": {"name": fingerprint.name, "digest": fingerprint.digest, "dimension": fingerprint.dimension},
         "calibration": {name: one for name, one in header.calibration.items() if name != "blob"},
         "opinions": len(said),
@@ -63,7 +66,7 @@ def info_command(*, memory: MemoryOption = None, as_json: JsonOption = False) ->
     lines += _block("gate", calibration_lines(header.calibration, count))
     if said:
         lines.append(f"feedback {counted(len(said), 'opinion')}: see reco memory feedback")
-    lines += _block("note", [note] if (note := unfinished(header)) else [])
+    lines += _block("note", [note for note in (unfinished(header), describe_loss(missing) if missing else "") if note])
     say(info, "\n".join(lines), as_json)
 
 

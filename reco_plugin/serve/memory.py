@@ -34,6 +34,8 @@ class MemoryInfo(MemoryState):
     """The memory as a whole."""
 
     pairs: int
+    missing: int
+    """Pairs that were lost because the files of the folder are damaged."""
     location: str
     encoder: str
     fingerprint: str
@@ -199,6 +201,7 @@ def describe(embedder: Embedder, *, calibration: bool) -> MemoryInfo:
     made_by = header.fingerprint
     return MemoryInfo(
         pairs=len(memory),
+        missing=memory.missing,
         kind=memory.kind,
         location=memory.location,
         encoder=made_by.name,
