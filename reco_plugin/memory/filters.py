@@ -81,7 +81,7 @@ def check_numbers(conditions: Sequence[Condition], payloads: Iterable[Mapping[st
         if found and all(isinstance(value, str) for value in found):
             raise InputError(
                 f"filter {key!r}: it asks for numbers, but {key} is a text in this memory, such as {show(found[0])}. "
-                "Every value of a csv or tsv file is a text: build the memory from .jsonl or .parquet, which keep numbers"
+                "Every value of a csv or tsv file is a text: build the memory from jsonl or Parquet, which keep numbers"
             )
 
 

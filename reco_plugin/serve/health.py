@@ -14,6 +14,8 @@ from fastapi.responses import JSONResponse
 from PIL import Image
 from pydantic import BaseModel
 
+from ..calibration.closed_form import ClosedForm
+from ..calibration.why import why_plain
 from ..errors import MemoryStoreError, RecoError, SessionTimeout, SessionUnavailable
 from ..memory.header import describe_loss
 from ..reco import Reco
@@ -94,7 +96,7 @@ class Health:
             self.warm_error = failed
             return isinstance(error, _MAY_PASS)
         self.warm, self.warm_error = True, None
-        self._warn_of_empty_memory()
+        self._warn_of_plain_queries()
         if "image" not in self.edge.embedder.reco.encoder.modalities:
             log.warning("the encoder takes texts only: pictures are refused, and pairs need vectors of theirs")
         log.info("ready")
@@ -132,11 +134,13 @@ class Health:
             self._out[part] = error
             log.warning("the %s is down: %s", part, error)
 
-    def _warn_of_empty_memory(self) -> None:
-        memory = self.edge.embedder.reco.memory
+    def _warn_of_plain_queries(self) -> None:
+        reco = self.edge.embedder.reco
         with suppress(RecoError):  # it is down, which degraded answers report
-            if len(memory) == 0:
-                log.warning("the memory at %s is empty: answers are plain until pairs are added", memory.location)
+            pairs = len(reco.memory)
+            plain = why_plain(reco.memory.store.header, pairs)
+            if plain and (pairs == 0 or reco.defaults["fuser"] == ClosedForm.name):  # others need no calibration
+                log.warning("the memory at %s: %s", reco.memory.location, plain)
 
     def parts(self) -> dict[str, bool]:
         """Whether each part is down."""

@@ -197,10 +197,11 @@ def describe(embedder: Embedder, *, calibration: bool) -> MemoryInfo:
         MemoryStoreError: the memory does not answer.
     """
     memory = embedder.reco.memory
+    pairs = len(memory)
     header = memory.store.look()  # and with it what other services learned
     made_by = header.fingerprint
     return MemoryInfo(
-        pairs=len(memory),
+        pairs=pairs,
         missing=memory.missing,
         kind=memory.kind,
         location=memory.location,
@@ -208,7 +209,7 @@ def describe(embedder: Embedder, *, calibration: bool) -> MemoryInfo:
         fingerprint=made_by.digest,
         dimension=made_by.dimension,
         calibration=header.calibration if calibration else None,
-        **describe_calibration(embedder.reco),
+        **describe_calibration(embedder.reco, pairs),
         version=memory.version,
     )
 

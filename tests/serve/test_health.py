@@ -15,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from qdrant_stand_in import serving
 
 from reco_plugin import Reco
+from reco_plugin.calibration.why import why_plain
 from reco_plugin.errors import MemoryStoreError, MemoryUnavailable, SessionError, SessionUnavailable
 from reco_plugin.serve import health
 from reco_plugin.serve.edge import Edge
@@ -39,6 +40,12 @@ def test_it_is_alive_at_once_and_ready_when_warm(filled):
     assert filled.counters.refined.to_dict() == {"image": 0, "text": 0}
     state.edge.stopping = True
     assert state.ready().reasons == ["the service is stopping"]
+
+
+def test_the_start_says_that_queries_stay_plain(model, caplog):
+    with Reco.open(model, memory=":memory:") as reco:
+        health.Health(Edge(Embedder(reco, ServeSettings()), ServeSettings())).warm_up()
+        assert why_plain(reco.memory.store.header, 0) in caplog.text
 
 
 def test_a_model_that_does_not_run_is_named_while_liveness_answers(troubled, served, caplog, monkeypatch):
