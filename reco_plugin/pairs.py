@@ -64,8 +64,13 @@ class PairMemory:
         return "://" not in self.location
 
     def answers(self) -> bool:
-        """Whether a server has an answer now, within a second or two; a memory in this process always has."""
+        """Whether a server has an answer now, within a second or two, or the folder is there; one in RAM always is."""
         return bool(getattr(self.store, "answers", lambda: True)())
+
+    @property
+    def missing(self) -> int:
+        """Pairs of a folder that were lost before it was opened, because its files are damaged."""
+        return int(getattr(self.store, "missing", 0))
 
     @property
     def calibration(self) -> Calibration | None:
@@ -280,7 +285,7 @@ class PairMemory:
         Returns:
             The one before, still open for calls that began earlier.
         """
-        with self.learner.moving():
+        with self.learner.moving(), self._judging:  # an opinion in between would be stored in the version before
             add_opinions(store, self.store.header.said.values())
             before, self.store = self.store, store
             self.kind, self.location = store.kind, store.location

@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ..errors import ConfigError
 from ..machine.blas import Floats
+from ..memory import Header
 from ..types import Coverage
+from ..values import counted
 from .evidence import Evidence
+from .note import unfinished
+from .state import FEWEST, Calibration
 
 FEATURES = ("familiarity", "nearness", "standout")
 _MOST = 0.5  # share of one pair from which the others hardly count
@@ -72,6 +77,28 @@ def reasons(evidence: Evidence, added: Floats) -> list[Why]:
         )
         for row in range(len(added))
     ]
+
+
+def why_plain(header: Header, pairs: int | None) -> str:
+    """Say that a memory refines no query, why, and what to do; empty where it refines.
+
+    Args:
+        header: of the memory.
+        pairs: how many it holds; None where that is not known now.
+    """
+    if header.calibration:
+        try:
+            why = Calibration.from_json(header.calibration).reason
+        except ConfigError as error:
+            why = str(error)
+        else:
+            why += why and ". Check that each text belongs to its image, and build the memory again"
+    elif pairs is not None and pairs < FEWEST:
+        why = f"{counted(pairs, 'pair is', 'pairs are')} too few, it needs {FEWEST}: add pairs"
+    else:
+        captions = f"it needs {FEWEST} pairs with 5 different captions"
+        why = unfinished(header) or f"the memory is not calibrated: {captions}, then reco memory build --relearn"
+    return why and f"queries stay plain: {why}"
 
 
 def times_added(share: float) -> str:

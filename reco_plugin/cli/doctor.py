@@ -44,6 +44,7 @@ def doctor_command(*, memory: MemoryOption = None, model: ModelOption = None, as
         "providers": _providers(),
         "settings": {},
         "sources": sources(),
+        "plain": "",
         "checks": {},
     }
     checks = report["checks"]
@@ -51,7 +52,7 @@ def doctor_command(*, memory: MemoryOption = None, model: ModelOption = None, as
     for name, check in (
         ("packages", lambda: _packages(report["packages"])),
         ("model", lambda: _model(place.settings.model)),
-        ("memory", lambda: _memory(place)),
+        ("memory", lambda: _memory(place, report)),
         ("self-test", lambda: _self_test(place.settings.model)),
     ):
         checks[name] = _outcome(check) if checks["settings"]["ok"] else _NOT_CHECKED
@@ -115,8 +116,9 @@ def _model(model: str) -> str:
     return f"{artifact.folder}: {manifest.fingerprint}, {made}, checksums match"
 
 
-def _memory(place: OpenOptions) -> str:
+def _memory(place: OpenOptions, report: dict[str, Any]) -> str:
     """Open the memory of any encoder, and compare the encoder with the model's, if there is a model."""
+    from ..calibration.why import why_plain
     from ..memory.header import check_fingerprint
     from ..memory.opening import check_package
     from .memory import calibration_lines
@@ -132,8 +134,9 @@ def _memory(place: OpenOptions) -> str:
         except ArtifactError:
             wanted = None  # the check of the model reports it
         check_fingerprint(header.fingerprint, wanted, store.location)
-        known = "; ".join(calibration_lines(header.calibration, pairs))
-        return f"{store.kind} at {store.location}: {counted(pairs, 'pair')} of {header.fingerprint}, {known}"
+        report["plain"] = why_plain(header, pairs)
+        known = "".join(f", {line}" for line in calibration_lines(header, pairs))
+        return f"{store.kind} at {store.location}: {counted(pairs, 'pair')} of {header.fingerprint}{known}"
 
 
 def _self_test(model: str) -> str:
@@ -175,7 +178,9 @@ def _where(reco: Any) -> str:
 
 def _render(report: dict[str, Any]) -> str:
     packages = ", ".join(f"{name} {found}" for name, found in report["packages"].items())
+    plain = report["plain"]
     lines = [
+        *([f"warning    {plain}"] if plain else []),
         f"python     {report['python']}, {report['platform']}",
         f"packages   {packages}",
         f"providers  {', '.join(report['providers']) or 'none'}",
@@ -184,5 +189,6 @@ def _render(report: dict[str, Any]) -> str:
     checks: Mapping[str, Any] = report["checks"]
     lines += [f"{'ok  ' if c['ok'] else 'FAIL'}       {name}: {c['detail']}" for name, c in checks.items()]
     failed = [name for name, check in checks.items() if not check["ok"]]
-    verdict = f"{len(failed)} of {len(checks)} checks failed: {', '.join(failed)}" if failed else "everything works"
+    verdict = f"{len(failed)} of {len(checks)} checks failed: {', '.join(failed)}" if failed else ""
+    verdict = verdict or ("everything works, but queries stay plain" if plain else "everything works")
     return "\n".join([*lines, f"verdict    {verdict}"])

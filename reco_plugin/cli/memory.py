@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from ..errors import ConfigError, InputError
+from ..errors import InputError
+from ..memory.header import describe_loss
 from ..values import counted, show, strip_marks
 from .shared import (
     Given,
@@ -32,6 +33,7 @@ from .shared import (
 if TYPE_CHECKING:
     from ..client.memory import ServedMemory
     from ..extras.opinions import Opinion
+    from ..memory import Header
 
 _COLUMNS, _CAPTION = 100, 60
 _AGAIN = "run reco memory build --relearn"
@@ -45,25 +47,31 @@ def info_command(*, memory: MemoryOption = None, as_json: JsonOption = False) ->
     nothing about queries of another kind.
     """
     from ..calibration.note import unfinished
+    from ..calibration.why import why_plain
     from .memory_copy import header_of
 
     with closing(MemoryFlags(memory).open()) as store:
         header, count, said = store.header, store.count(), header_of(store).said
-    fingerprint = header.fingerprint
+        missing = int(getattr(store, "missing", 0))
+    fingerprint, plain = header.fingerprint, why_plain(header, count)
     info = {
         "kind": store.kind,
         "location": store.location,
         "pairs": count,
+        "missing": missing,
         "encoder": {"name": fingerprint.name, "digest": fingerprint.digest, "dimension": fingerprint.dimension},
         "calibration": {name: one for name, one in header.calibration.items() if name != "blob"},
         "opinions": len(said),
         "unfinished": unfinished(header),
+        "plain": plain,
     }
-    lines = [f"{store.kind} memory at {store.location}: {counted(count, 'pair')}", f"encoder  {fingerprint}"]
-    lines += _block("gate", calibration_lines(header.calibration, count))
+    lines = [plain] if plain else []
+    lines += [f"{store.kind} memory at {store.location}: {counted(count, 'pair')}", f"encoder  {fingerprint}"]
+    lines += _block("gate", calibration_lines(header, count))
     if said:
         lines.append(f"feedback {counted(len(said), 'opinion')}: see reco memory feedback")
-    lines += _block("note", [note] if (note := unfinished(header)) else [])
+    notes = (unfinished(header), describe_loss(missing) if missing else "")
+    lines += _block("note", [note for note in notes if note and note not in plain])
     say(info, "\n".join(lines), as_json)
 
 
@@ -156,21 +164,14 @@ def _parse_where(text: str | None) -> dict[str, Any] | None:
     return conditions
 
 
-def calibration_lines(calibration: dict[str, Any], pairs: int) -> list[str]:
-    """What a memory of so many pairs has learned about them."""
-    from ..calibration.state import FEWEST, Calibration
-
-    if not calibration:
-        few = f"{counted(pairs, 'pair is', 'pairs are')} too few, it needs {FEWEST}"
-        return [f"not calibrated: {few if pairs < FEWEST else _AGAIN}"]
-    try:
-        state = Calibration.from_json(calibration)
-    except ConfigError as error:
-        return [f"not calibrated: {error}"]
-    said = [f"calibrated on {counted(state.pairs, 'pair')}"]
-    if not state.pairs / 2 < pairs < state.pairs * 2:
+def calibration_lines(header: Header, pairs: int) -> list[str]:
+    """From how many pairs a memory, which now holds so many, has learned; nothing where it has not."""
+    if not (learned := header.calibration.get("pairs", 0)):
+        return []
+    said = [f"calibrated on {counted(learned, 'pair')}"]
+    if not learned / 2 < pairs < learned * 2:
         said.append(f"and {pairs:,} are there now: {_AGAIN}")
-    return [*said, *([state.reason] if state.reason else [])]
+    return said
 
 
 def _block(name: str, sentences: Sequence[str]) -> Iterator[str]:

@@ -55,19 +55,22 @@ def copy_command(
     *,
     model: ModelOption = None,
     yes: Annotated[
-        bool, typer.Option("--yes", help="Copy also where the target holds pairs, and continue a copy that stopped.")
+        bool,
+        typer.Option(
+            "--yes", help="Copy to a memory that holds pairs, continue a stopped copy, or replace an existing file."
+        ),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Copy a memory to another one or to a file, or back from a file: pairs, feedback, and what was learned.
 
-    Nothing is deleted in the target. A copy from a file takes the model, to check that its vectors are of the model's
+    Nothing is deleted in a memory. A copy from a file takes the model, to check that its vectors are of the model's
     encoder; the others need no model.
     """
     from ..data import is_vectors
 
     if is_vectors(target):
-        copied = _to_file(source, Path(target))
+        copied = _to_file(source, Path(target), yes=yes)
     elif is_vectors(source):
         copied = _from_file(Path(source), target, model)
     elif "://" not in target and Path(target).suffix in (".csv", ".tsv", ".json", ".jsonl"):
@@ -77,10 +80,12 @@ def copy_command(
     copied.say(target, as_json=as_json)
 
 
-def _to_file(source: str, target: Path) -> _Copied:
+def _to_file(source: str, target: Path, *, yes: bool) -> _Copied:
     from ..data import write_pairs
     from ..memory.transfer import all_pairs
 
+    if target.exists() and not yes:
+        raise ConfigError(f"{target} exists: name another file, or give --yes to replace it")
     settings = MemoryFlags(source).existing
     with keeps(f"nothing was written to {target}"), closing(open_here_or_served(settings, None)) as store:
         feedback = list(header_of(store).said.values())

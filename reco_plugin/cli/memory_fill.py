@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ..calibration.state import FEWEST
+from ..calibration.why import why_plain
 from ..config import Settings
 from ..data.rows import Rows
 from ..encoder_api import load_model
@@ -272,7 +272,10 @@ class Fill:
                     self.asked.exclude or (), reco, allow_private=self.options.allow_private_urls
                 )
             more |= {"cluster": self.cluster, "progress": progress, "dry_run": dry_run}
-            return ingest(self.rows, reco, self.options, **more)
+            outcome = ingest(self.rows, reco, self.options, **more)
+        if not dry_run and reco.memory.store.kind != "served":
+            outcome.plain = why_plain(reco.memory.store.header, outcome.pairs)
+        return outcome
 
 
 @contextmanager
@@ -290,7 +293,7 @@ def progress_of(rows: Rows, what: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def lines(outcome: Outcome, *, dry_run: bool = False) -> Iterator[str]:
-    """An outcome as text: counts that are not zero, then where lists are and the most frequent reasons."""
+    """An outcome as text: why queries stay plain, counts that are not zero, lists, the most frequent reasons."""
     from ..ingest import describe_sources
 
     counts = [
@@ -302,11 +305,10 @@ def lines(outcome: Outcome, *, dry_run: bool = False) -> Iterator[str]:
         (0 if outcome.refused else outcome.deleted, "deleted"),
         (outcome.rejected, "rejected"),
     ]
+    yield from filter(None, [outcome.plain])
     added = f"{'would add' if dry_run else 'added'} {counted(outcome.added, 'pair')}"
     others = "".join(f", {count:,} {what}" for count, what in counts if count)
     yield f"{added}{others}; the memory holds {outcome.pairs:,}"
-    if outcome.pairs < FEWEST and not dry_run:
-        yield f"queries stay plain until it holds {FEWEST} pairs"
     if outcome.refused:
         yield f"would fail: {outcome.refused}"
     if outcome.others:
@@ -399,6 +401,6 @@ def _relearn(asked: _Build) -> None:
         progress_bar(total=steps_of(store.count()), desc="learn", unit="step") as bar,
     ):
         learn(store, settings.refining.get("k") or manifest.policy.k, extras=LEARNED, progress=bar.update)
-        pairs, learned = store.count(), store.header.calibration
-    text = "\n".join(calibration_lines(learned, pairs))
-    say({"pairs": pairs, "learned": bool(learned)}, text, asked.as_json)
+        pairs, header = store.count(), store.header
+    text = [*filter(None, [why_plain(header, pairs)]), *calibration_lines(header, pairs)]
+    say({"pairs": pairs, "learned": bool(header.calibration)}, "\n".join(text), asked.as_json)

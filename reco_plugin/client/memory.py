@@ -53,6 +53,7 @@ class ServedMemory:
 
     Attributes:
         header: of the memory, as it was when this was opened, without what people said.
+        missing: pairs that it had lost then.
         location: the memory's folder, if it is on this machine; else the service's URL.
     """
 
@@ -76,6 +77,7 @@ class ServedMemory:
         made_by = Fingerprint(found["encoder"], found["fingerprint"], found["dimension"])
         check_fingerprint(made_by, fingerprint, self.location)
         self.header = Header(made_by, found.get("calibration") or {})
+        self.missing = int(found.get("missing", 0))
 
     def look(self) -> Header:
         """The header as it was when this was opened."""

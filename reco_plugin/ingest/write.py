@@ -155,6 +155,7 @@ class Outcome:
     others: dict[str, int] = field(default_factory=dict)  # source -> pairs of the version before that came from there
     copied: int = 0  # of those, pairs that were copied into this one
     pairs: int = 0  # in the memory at the end
+    plain: str = ""  # why its queries stay plain; empty where they are refined, or where a service learns later
     seconds: float = 0.0  # of wall clock
     vectors: str | None = None  # how the source's vectors were checked; None: it brought none that were new
     refused: str | None = None  # of a dry run: why the run would fail

@@ -6,7 +6,9 @@ import os
 import threading
 import warnings
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from ..types import MODALITIES, Fingerprint, Modality, Records, Search, Vectors
 from .checks import CheckedSearch
 from .disk import SHARD_NAME, check_room, hold, load_shard, make_shard, release
 from .filters import Library
-from .header import RESTORE, Header, make_folder, open_folder, write_header
+from .header import HEADER_NAME, RESTORE, Header, describe_loss, make_folder, open_folder, write_header
 from .index import SearchIndex
 from .points import AT_ONCE, PointMemory, StoredHeader, pages, to_sides, translate_errors
 
@@ -64,6 +66,9 @@ class EdgeMemory(StoredHeader, PointMemory):
         self._shard: qe.EdgeShard | None = shard
         self._release = weakref.finalize(self, release, held)  # also where it is dropped without a close
         self._unflushed, self._flushing = 0, threading.Lock()  # Edge fails where two flush, or one closes
+        self._damaged = header.pairs > self.count()
+        if self._damaged:
+            warnings.warn(f"{self.location}: {describe_loss(self.missing)}", stacklevel=3)
         self._warned = False  # of a size
         self._warn_of_size()
         self._index = SearchIndex(self, enabled=not options.exact)
@@ -101,15 +106,27 @@ class EdgeMemory(StoredHeader, PointMemory):
             raise
         return cls(shard, header, folder, options, held)
 
+    def _change(self, change: Callable[[Header], Header]) -> None:
+        """Store with each change how many pairs there are at least."""
+        super()._change(lambda header: replace(changed := change(header), pairs=max(changed.pairs, self.count())))
+
     def _store(self, before: Header, after: Header) -> None:
         """Write ``memory.json``."""
-        self._live()
         write_header(self._folder, after)
+
+    @property
+    def missing(self) -> int:
+        """Pairs that were lost before it was opened, because files are damaged, and were not added again."""
+        return max(0, self.header.pairs - self.count()) if self._damaged else 0
+
+    def answers(self) -> bool:
+        """Whether its folder is still there; without it, the open files are still searched, but nothing is stored."""
+        return all((self._folder / name).exists() for name in (HEADER_NAME, SHARD_NAME))
 
     def count(self) -> int:
         """Number of pairs."""
         with translate_errors(self.location, "count"):
-            return int(self._live().count(qe.CountRequest(exact=True)))
+            return _count(self._live())
 
     @property
     def index_state(self) -> str:
@@ -143,7 +160,10 @@ class EdgeMemory(StoredHeader, PointMemory):
                 shard, self._shard = self._shard, None
                 if shard is not None:
                     try:
-                        shard.flush()
+                        shard.flush()  # fails where another memory has taken the folder's place
+                        with self._heading, suppress(MemoryStoreError):  # a smaller number of pairs stays true
+                            if (pairs := _count(shard)) > self.header.pairs:
+                                self._store(self.header, replace(self.header, pairs=pairs))
                     finally:
                         shard.close()
                         self._release()
@@ -162,7 +182,13 @@ class EdgeMemory(StoredHeader, PointMemory):
     def _drop(self, points: list[str]) -> None:
         shard = self._live()
         check_room(self._folder)
-        with translate_errors(self.location, "delete"):
+        with self._heading, translate_errors(self.location, "delete"):
+            before = self.header
+            left = max(before.pairs, self.count()) - len(points)
+            if left < before.pairs:  # first, so that a process that is killed in between leaves no loss
+                after = replace(before, pairs=left)
+                self._store(before, after)
+                self._header = after
             shard.update(qe.UpdateOperation.delete_points(list(points)))
         self._written(len(points))
 
@@ -216,3 +242,7 @@ class EdgeMemory(StoredHeader, PointMemory):
         with translate_errors(self.location, "read"):
             found, behind = self._live().scroll(request)
             return list(found), behind
+
+
+def _count(shard: qe.EdgeShard) -> int:
+    return int(shard.count(qe.CountRequest(exact=True)))

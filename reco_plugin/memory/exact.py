@@ -17,8 +17,9 @@ from ..defaults import SCROLL_BATCH
 from ..errors import ConfigError, MemoryStoreError
 from ..types import MODALITIES, Fingerprint, Modality, Neighbours, Payload, Records, Search, Vectors, caption_of
 from .checks import CheckedSearch, check_ids, check_positive, check_records, check_search, chunks
+from .filters import check_numbers
 from .header import Header
-from .points import StoredHeader, empty_neighbours
+from .points import AT_ONCE, StoredHeader, empty_neighbours
 from .words import MOST, QueryWords, Worded, stand_ins, stored_words
 
 _QUERIES_AT_ONCE = 64
@@ -115,6 +116,8 @@ class ExactMemory(StoredHeader):
                     out.cosine[row, : len(best)] = self._cosine[best]
                     if out.payloads is not None:
                         out.payloads[row].extend(_copy(self._payloads[place]) for place in best)
+            if wanted.conditions and not out.found.any():
+                check_numbers(wanted.conditions, self._payloads[:AT_ONCE])
         return out
 
     def _permitted(self, wanted: CheckedSearch) -> list[npt.NDArray[np.bool_]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -63,6 +63,26 @@ def parse_filter(where: Filter | None) -> tuple[Condition, ...]:
     if len(where) > WHERE_KEYS:
         raise InputError(f"filter: {len(where):,} keys, at most {WHERE_KEYS} can be asked at once: use fewer")
     return tuple(_condition(key, value) for key, value in where.items())
+
+
+def check_numbers(conditions: Sequence[Condition], payloads: Iterable[Mapping[str, Any]]) -> None:
+    """Refuse numbers as conditions on a key that has only texts in these payloads, where a search found nothing.
+
+    Raises:
+        InputError: naming the key.
+    """
+    keys = [one.key for one in conditions if one.ranges and not one.texts and not one.flags]
+    values = {key: list[Any]() for key in keys}
+    for payload in payloads if keys else ():
+        for key in keys:
+            if key in payload:
+                values[key].append(payload[key])
+    for key, found in values.items():
+        if found and all(isinstance(value, str) for value in found):
+            raise InputError(
+                f"filter {key!r}: it asks for numbers, but {key} is a text in this memory, such as {show(found[0])}. "
+                "Every value of a csv or tsv file is a text: build the memory from jsonl or Parquet, which keep numbers"
+            )
 
 
 def _condition(key: str, value: Any) -> Condition:

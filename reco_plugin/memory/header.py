@@ -17,6 +17,7 @@ from ..errors import FingerprintMismatch, InputError, MemoryFull, MemoryReadOnly
 from ..files import PARTIAL, write_whole
 from ..fingerprint import are_one_encoder
 from ..types import Fingerprint
+from ..values import counted
 
 FORMAT = 3
 """Version of the header; no other is read."""
@@ -42,6 +43,8 @@ class Header:
     """Which process began to learn from the pairs, and when; empty once it ended."""
     said: Mapping[str, SaidRecord] = field(default_factory=dict)
     """Id -> what somebody said of an answer, oldest first."""
+    pairs: int = 0
+    """Pairs that a folder holds at least: fewer are a loss, more were added since. Always 0 on a server."""
 
     def with_calibration(self, calibration: dict[str, Any]) -> Header:
         """The same, with what was learned.
@@ -123,7 +126,8 @@ def damage_of(place: str) -> Iterator[None]:
 def write_header(folder: Path, header: Header) -> None:
     """Write ``memory.json``, durably: after a kill it is the old one or the new one."""
     learned = {"calibration": header.calibration, "learning": header.learning}
-    stored = mark_of(header.fingerprint) | learned | {"said": [dict(one) for one in header.said.values()]}
+    said = [dict(one) for one in header.said.values()]
+    stored = mark_of(header.fingerprint) | learned | {"said": said, "pairs": header.pairs}
     try:
         write_whole(folder / HEADER_NAME, lambda file: file.write(json.dumps(stored, ensure_ascii=False).encode()))
     except OSError as error:
@@ -163,7 +167,13 @@ def read_header(folder: Path) -> Header | None:
         raise MemoryStoreError(f"{path} cannot be read ({error}): {RESTORE}") from error
     fingerprint = read_mark(stored, str(path))
     with damage_of(str(path)):
-        return Header(fingerprint, dict(stored["calibration"]), dict(stored["learning"])).with_said(stored["said"])
+        learned, pairs = (dict(stored["calibration"]), dict(stored["learning"])), int(stored.get("pairs", 0))
+        return Header(fingerprint, *learned, pairs=pairs).with_said(stored["said"])
+
+
+def describe_loss(missing: int) -> str:
+    """What to say of a memory without so many of its pairs."""
+    return f"{counted(missing, 'pair')} of the memory are lost, because its files are damaged: {RESTORE}"
 
 
 def make_folder(folder: Path) -> None:

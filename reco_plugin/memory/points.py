@@ -22,7 +22,7 @@ from ..errors import FORKED, MemoryFull, MemoryLocked, MemoryStoreError, RecoErr
 from ..types import MODALITIES, Modality, Neighbours, Payload, Records, Search, Vectors, caption_of
 from .base import part_of_a_write
 from .checks import CheckedSearch, check_ids, check_positive, check_records, check_search, chunks
-from .filters import COSINE, RESERVED, USER_ID, Library
+from .filters import COSINE, RESERVED, USER_ID, Library, check_numbers
 from .header import RESTORE, Header, SaidRecord
 from .words import EQUAL, MOST, QueryWords, Worded, stand_ins, stored_words
 
@@ -345,6 +345,9 @@ class PointMemory(ABC):
                 vectors, matched = stand_ins(search, wanted.vectors, pairs, partial(self._by_words, filters))
                 wanted = replace(wanted, vectors=vectors)
             near = to_neighbours(self._find(search, wanted, filters), dimension, search, k=wanted.k)
+            if wanted.conditions and not near.found.any():
+                keys = [condition.key for condition in wanted.conditions]
+                check_numbers(wanted.conditions, (one.payload or {} for one in self._page(None, AT_ONCE, keys)[0]))
             return replace(near, asked=wanted.vectors, words=matched) if matched else near
 
     def scroll(self, batch_size: int = SCROLL_BATCH, ids: Sequence[str] | None = None) -> Iterator[Records]:

@@ -14,7 +14,10 @@ from fastapi.responses import JSONResponse
 from PIL import Image
 from pydantic import BaseModel
 
+from ..calibration.closed_form import ClosedForm
+from ..calibration.why import why_plain
 from ..errors import MemoryStoreError, RecoError, SessionTimeout, SessionUnavailable
+from ..memory.header import describe_loss
 from ..reco import Reco
 from .edge import Edge
 from .failures import failure_of
@@ -29,7 +32,6 @@ _CHANGED = (
     "the encoder is an API and has another model than the memory: answers are plain and nothing is stored; the log has "
     "what differs"
 )
-_LOST = "memory: its server does not answer"
 _MAY_PASS = (SessionUnavailable, SessionTimeout, MemoryStoreError)
 
 
@@ -46,7 +48,7 @@ class Ready(BaseModel):
     reasons: list[str]
     """Why not; empty when ready."""
     degraded: list[str]
-    """What is down while requests are still answered, with frozen vectors."""
+    """What is down or damaged while requests are still answered, by less or with frozen vectors."""
 
 
 @dataclass
@@ -57,7 +59,8 @@ class Health:
     warm: bool = False  # the graphs are loaded and have run
     warm_error: str | None = None  # why warming up failed
     away: str | None = None  # why the model server runs no graph now; None if it does, or if there is none
-    lost: bool = False  # its server does not answer
+    lost: str = ""  # why the memory is away: its server does not answer, or its folder is gone
+    missing: int = 0  # pairs that the memory has lost
     _ended: threading.Event = field(init=False, default_factory=threading.Event)
     _out: dict[str, str] = field(init=False, default_factory=dict)  # part -> why it is down
 
@@ -93,7 +96,7 @@ class Health:
             self.warm_error = failed
             return isinstance(error, _MAY_PASS)
         self.warm, self.warm_error = True, None
-        self._warn_of_empty_memory()
+        self._warn_of_plain_queries()
         if "image" not in self.edge.embedder.reco.encoder.modalities:
             log.warning("the encoder takes texts only: pictures are refused, and pairs need vectors of theirs")
         log.info("ready")
@@ -113,8 +116,10 @@ class Health:
         else:
             self._note("model server", None)
             self.away = None
-        self.lost = not reco.memory.answers()
-        self._note("memory's server", "it does not answer" if self.lost else None)
+        part, why = ("folder", "is gone") if reco.memory.alone else ("server", "does not answer")
+        self.lost = "" if reco.memory.answers() else f"memory: its {part} {why}"
+        self._note(f"memory's {part}", f"it {why}" if self.lost else None)
+        self.missing = reco.memory.missing
         if reco.circuit.retry_in_s == 0:
             with suppress(RecoError):  # the circuit records it
                 reco.refine(np.eye(1, reco.manifest.dimension, dtype=np.float32), modality="text")
@@ -129,11 +134,13 @@ class Health:
             self._out[part] = error
             log.warning("the %s is down: %s", part, error)
 
-    def _warn_of_empty_memory(self) -> None:
-        memory = self.edge.embedder.reco.memory
+    def _warn_of_plain_queries(self) -> None:
+        reco = self.edge.embedder.reco
         with suppress(RecoError):  # it is down, which degraded answers report
-            if len(memory) == 0:
-                log.warning("the memory at %s is empty: answers are plain until pairs are added", memory.location)
+            pairs = len(reco.memory)
+            plain = why_plain(reco.memory.store.header, pairs)
+            if plain and (pairs == 0 or reco.defaults["fuser"] == ClosedForm.name):  # others need no calibration
+                log.warning("the memory at %s: %s", reco.memory.location, plain)
 
     def parts(self) -> dict[str, bool]:
         """Whether each part is down."""
@@ -141,7 +148,7 @@ class Health:
         return {
             "encoder": self.away is not None,
             "encoder_changed": reco.encoder.changed is not None,
-            "memory": self.lost,
+            "memory": bool(self.lost),
             "memory_circuit": reco.circuit.state != "closed",
         }
 
@@ -159,7 +166,9 @@ class Health:
         if self.away is not None:
             reasons.append(self.away)
         if self.lost:
-            of_memory.append(_LOST)
+            of_memory.append(self.lost)
+        if self.missing:
+            degraded.append(f"memory: {describe_loss(self.missing)}")
         if (circuit := self.edge.embedder.reco.circuit).state != "closed":
             of_memory.append(
                 f"memory: {circuit.state} after {circuit.failures} failures in a row, of which the log has the latest"

@@ -34,6 +34,8 @@ class MemoryInfo(MemoryState):
     """The memory as a whole."""
 
     pairs: int
+    missing: int
+    """Pairs that were lost because the files of the folder are damaged."""
     location: str
     encoder: str
     fingerprint: str
@@ -195,17 +197,19 @@ def describe(embedder: Embedder, *, calibration: bool) -> MemoryInfo:
         MemoryStoreError: the memory does not answer.
     """
     memory = embedder.reco.memory
+    pairs = len(memory)
     header = memory.store.look()  # and with it what other services learned
     made_by = header.fingerprint
     return MemoryInfo(
-        pairs=len(memory),
+        pairs=pairs,
+        missing=memory.missing,
         kind=memory.kind,
         location=memory.location,
         encoder=made_by.name,
         fingerprint=made_by.digest,
         dimension=made_by.dimension,
         calibration=header.calibration if calibration else None,
-        **describe_calibration(embedder.reco),
+        **describe_calibration(embedder.reco, pairs),
         version=memory.version,
     )
 

@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
-from ..calibration.closed_form import NOT_CALIBRATED
+from ..calibration.why import why_plain
 from ..errors import MemoryStoreError
 from ..reco import Reco
 from .edge import Edge
@@ -29,7 +29,7 @@ class MemoryState(BaseModel):
     calibrated: bool
     """Whether it has learned how far its pairs can be trusted."""
     plain: str
-    """Why nothing, or one side, is refined; empty where all is."""
+    """Why queries stay plain, and what to do; empty where they are refined."""
 
 
 def router(edge: Edge) -> APIRouter:
@@ -70,15 +70,17 @@ def _memory(reco: Reco) -> MemoryState:
         pairs = len(memory)
     except MemoryStoreError:
         pairs = None
-    return MemoryState(pairs=pairs, kind=memory.kind, version=memory.version, **describe_calibration(reco))
+    return MemoryState(pairs=pairs, kind=memory.kind, version=memory.version, **describe_calibration(reco, pairs))
 
 
-def describe_calibration(reco: Reco) -> dict[str, Any]:
-    """Whether the memory is ``calibrated``, and why something stays ``plain``."""
+def describe_calibration(reco: Reco, pairs: int | None = None) -> dict[str, Any]:
+    """Whether the memory is ``calibrated``, and why queries stay ``plain``, with its pairs where they are known."""
     calibration = reco.memory.calibration
-    if calibration is None:
-        return {"calibrated": False, "plain": reco.memory.learner.unfinished or NOT_CALIBRATED}
-    return {"calibrated": True, "plain": calibration.reason}
+    refines = calibration is not None and not calibration.reason
+    return {
+        "calibrated": calibration is not None,
+        "plain": "" if refines else why_plain(reco.memory.store.header, pairs),
+    }
 
 
 def _model(name: str, manner: Manner, embedder: Embedder, memory: dict[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import Result
 
@@ -15,6 +16,8 @@ from reco_plugin import Reco
 from reco_plugin.config import load_settings
 from reco_plugin.errors import ArtifactError
 from reco_plugin.memory import Fingerprint, open_memory
+from reco_plugin.serve.models import describe_calibration
+from reco_plugin.types import Records
 
 Run = Callable[..., Result]
 IN_RAM = {"memory": ":memory:"}
@@ -37,6 +40,24 @@ def test_doctor_is_content(memory: Path, ask: Callable[..., Any], run: Run) -> N
     assert "24 pairs" in report["checks"]["memory"]["detail"]
     assert "ONNX Runtime on the CPU" in report["checks"]["self-test"]["detail"]
     assert run("doctor").stdout.splitlines()[-1] == "verdict    everything works"
+
+
+def test_a_memory_that_refines_nothing_is_said_first(work: Path, run: Run, ask: Callable[..., Any]) -> None:
+    sides = np.random.default_rng(0).normal(size=(2, 100, 128)).astype(np.float32)
+    image, text = sides / np.linalg.norm(sides, axis=2, keepdims=True)
+    with Reco.open(memory="memory") as reco:
+        reco.memory.add_records([Records([str(row) for row in range(100)], image, text, [{}] * 100)])
+        calibration = reco.memory.calibration
+        assert calibration is not None and calibration.reason
+    plain = ask("memory", "info", "--memory", "memory")["plain"]
+    assert calibration.reason in plain
+    assert run("memory", "info", "--memory", "memory").stdout.splitlines()[0] == plain
+    assert run("memory", "build", "--relearn", "--memory", "memory").stdout.splitlines()[0] == plain
+    doctor = run("doctor", "--memory", "memory").stdout.splitlines()
+    assert doctor[0].endswith(plain)
+    assert doctor[-1] != "verdict    everything works"
+    with Reco.open(memory="memory") as reco:
+        assert describe_calibration(reco, 100) == {"calibrated": True, "plain": plain}
 
 
 def test_doctor_shows_settings_and_no_key(memory: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,7 +57,7 @@ def test_an_empty_memory_is_a_warning(work: Path, run: Run, model: Path) -> None
 def test_a_memory_of_few_pairs_is_a_warning(work: Path, catalogue: Path, run: Run) -> None:
     (work / "few.csv").write_text("".join(catalogue.read_text().splitlines(keepends=True)[:6]))
     built = run("memory", "build", f"few.csv?images={catalogue.parent}", "--memory", "few")
-    assert "queries stay plain until it holds 20 pairs" in built.stdout
+    assert built.stdout.startswith("queries stay plain: 5 pairs are too few")
     assert "it needs 20 pairs" in run("embed", "--text", TEXTS[0], "--memory", "few").stderr
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -127,6 +129,27 @@ def test_a_copy_does_not_mix_with_other_pairs_unasked(memory: Path, work: Path, 
     assert "holds 24 pairs" in message and "give --yes" in message
     assert ask("memory", "copy", "memory", "prod", "--yes")["pairs"] == 24
     assert ask("memory", "copy", "memory", "again")["pairs"] == 23
+
+
+@pytest.mark.filterwarnings("ignore:.*pairs of the memory are lost")
+def test_info_names_lost_pairs(memory: Path, work: Path, ask: Ask, run: Run) -> None:
+    assert ask("memory", "info")["missing"] == 0
+    shutil.rmtree(memory / "shard" / "wal")  # which would replay the latest write
+    (ids,) = memory.rglob("mutable_id_tracker.mappings")
+    os.truncate(ids, ids.stat().st_size // 2)
+    info = ask("memory", "info")
+    assert info["missing"] == 24 - info["pairs"] > 0
+    assert f"{info['missing']} pairs of the memory are lost" in run("memory", "info").stdout
+
+
+def test_a_copy_replaces_no_file_unasked(memory: Path, work: Path, ask: Ask, fail: Fail) -> None:
+    ask("memory", "copy", "memory", "backup.parquet")
+    before = (work / "backup.parquet").read_bytes()
+    ask("memory", "remove", "small-red-circle")
+    assert "backup.parquet exists" in fail("memory", "copy", "memory", "backup.parquet")
+    assert (work / "backup.parquet").read_bytes() == before
+    assert ask("memory", "copy", "memory", "backup.parquet", "--yes")["copied"] == 23
+    assert ask("memory", "copy", "backup.parquet", "again")["pairs"] == 23
 
 
 def test_the_flag_wins_over_the_environment_and_the_file(

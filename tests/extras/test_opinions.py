@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import threading
+from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,9 @@ from qdrant_stand_in import serving
 
 from reco_plugin import Pair, Reco
 from reco_plugin.errors import ConfigError, InputError
-from reco_plugin.extras.opinions import Judgment, Opinion, Opinions
-from reco_plugin.memory import open_memory
+from reco_plugin.extras.opinions import Judgment, Opinion, Opinions, add_opinions
+from reco_plugin.memory import Memory, open_memory
+from reco_plugin.memory.header import SaidRecord
 from reco_plugin.memory.transfer import copy
 from reco_plugin.refine import used_pairs
 from tests.support.shapes import COLOURS, SHAPES, draw
@@ -145,6 +148,24 @@ def test_another_version_of_a_memory_takes_it_over(known: Reco) -> None:
     known.memory.move_to(fresh)
     assert len(known.memory.opinions) == 2
     assert late in known.memory.opinions
+
+
+def test_an_opinion_that_is_given_while_another_version_is_put_to_use_is_kept(
+    known: Reco, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fresh, answer = open_memory(":memory:", known.manifest.fingerprint), known.embed_texts(["a blue circle"])[0]
+    late = threading.Thread(target=lambda: known.memory.reject("a red circle", answer=answer))
+
+    def meanwhile(store: Memory, records: Iterable[SaidRecord]) -> None:
+        add_opinions(store, records)
+        if store is fresh and late.ident is None:
+            late.start()
+            late.join(0.5)  # it waits for the move, or is stored in the version before
+
+    monkeypatch.setattr("reco_plugin.pairs.add_opinions", meanwhile)
+    known.memory.move_to(fresh)
+    late.join()
+    assert len(known.memory.opinions) == 1
 
 
 def test_what_is_damaged_is_a_warning_and_goes_when_it_is_withdrawn(known: Reco, model: Path) -> None:

@@ -161,7 +161,59 @@ def test_creation_that_was_cut_short_is_gone_on_with(tmp_path: Path) -> None:
         open_memory(folder, FINGERPRINT)
 
 
+def test_a_process_that_is_killed_between_the_count_and_the_deletion_loses_nothing(tmp_path: Path) -> None:
+    code = """
+        memory.upsert(pairs(0, 100))
+        memory.note_learning({})
+        memory.upsert(pairs(100, 50))
+        memory.delete([str(i) for i in range(80)])
+        import reco_plugin.memory.edge as edge
+        write = edge.write_header
+        edge.write_header = lambda *args: (write(*args), os.kill(os.getpid(), signal.SIGKILL))
+        memory.delete(["90", "91"])
+    """
+    with process(tmp_path / "m", code) as writer:
+        assert writer.wait(60) == -signal.SIGKILL
+    with closing(open_memory(tmp_path / "m", FINGERPRINT)) as memory:
+        assert (memory.count(), memory.header.pairs, memory.missing) == (70, 68, 0)
+
+
 # --- damaged, newer, or something else
+
+
+def test_a_cut_off_file_that_the_engine_opens_is_noticed_by_the_count(tmp_path: Path) -> None:
+    with closing(open_memory(tmp_path, FINGERPRINT)) as memory:
+        memory.upsert(pairs(0, 300))
+        memory.delete(["0", "1"])
+    assert json.loads((tmp_path / "memory.json").read_text())["pairs"] == 298
+    (ids,) = tmp_path.rglob("mutable_id_tracker.mappings")
+    os.truncate(ids, ids.stat().st_size // 2)
+    with (
+        pytest.warns(UserWarning, match="pairs of the memory are lost"),
+        closing(open_memory(tmp_path, None)) as memory,
+    ):
+        lost = memory.missing
+        assert lost == 298 - memory.count() > 50
+        left = sorted(all_ids(memory), key=int)
+        memory.delete(left[:5])
+        memory.note_learning({})
+        assert memory.missing == lost  # what is deleted is not lost, and a loss is not forgotten
+    with pytest.warns(UserWarning), closing(open_memory(tmp_path, FINGERPRINT)) as memory:
+        memory.upsert(pairs(0, 300))  # the source anew
+        assert memory.missing == 0
+    with closing(open_memory(tmp_path, None)) as memory:
+        assert memory.missing == 0
+
+
+def test_a_closed_memory_writes_nothing_into_another_one_in_its_place(tmp_path: Path) -> None:
+    memory = open_memory(tmp_path / "m", FINGERPRINT)
+    memory.upsert(pairs(0, 10))
+    memory.flush()
+    (tmp_path / "m").rename(tmp_path / "before")
+    open_memory(tmp_path / "m", FINGERPRINT).close()
+    with pytest.raises(MemoryStoreError):
+        memory.close()
+    assert json.loads((tmp_path / "m" / "memory.json").read_text())["pairs"] == 0
 
 
 def test_what_is_no_folder_of_a_memory(tmp_path: Path) -> None:

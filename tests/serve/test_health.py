@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import threading
 import time
+from contextlib import suppress
 from unittest.mock import Mock
 
 import numpy as np
@@ -12,7 +15,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from qdrant_stand_in import serving
 
 from reco_plugin import Reco
-from reco_plugin.errors import MemoryUnavailable, SessionError, SessionUnavailable
+from reco_plugin.calibration.why import why_plain
+from reco_plugin.errors import MemoryStoreError, MemoryUnavailable, SessionError, SessionUnavailable
 from reco_plugin.serve import health
 from reco_plugin.serve.edge import Edge
 from reco_plugin.serve.embedder import Embedder
@@ -36,6 +40,12 @@ def test_it_is_alive_at_once_and_ready_when_warm(filled):
     assert filled.counters.refined.to_dict() == {"image": 0, "text": 0}
     state.edge.stopping = True
     assert state.ready().reasons == ["the service is stopping"]
+
+
+def test_the_start_says_that_queries_stay_plain(model, caplog):
+    with Reco.open(model, memory=":memory:") as reco:
+        health.Health(Edge(Embedder(reco, ServeSettings()), ServeSettings())).warm_up()
+        assert why_plain(reco.memory.store.header, 0) in caplog.text
 
 
 def test_a_model_that_does_not_run_is_named_while_liveness_answers(troubled, served, caplog, monkeypatch):
@@ -100,6 +110,28 @@ def test_a_server_that_is_gone_is_known_without_a_request(model, scheme, caplog)
         state.look()
         assert (state.ready().status, state.ready().degraded) == ("ready", [])
     assert "the memory's server is back" in caplog.text
+
+
+@pytest.mark.filterwarnings("ignore:.*pairs of the memory are lost")
+def test_a_folder_that_lost_pairs_or_is_gone_is_shown(model, drawn_records, served, tmp_path, caplog):
+    with Reco.open(model, memory=tmp_path / "memory") as reco:
+        reco.memory.add_records([drawn_records])
+    shutil.rmtree(tmp_path / "memory" / "shard" / "wal")  # which would replay the latest write
+    (ids,) = tmp_path.rglob("mutable_id_tracker.mappings")
+    os.truncate(ids, ids.stat().st_size // 2)
+    with suppress(MemoryStoreError), Reco.open(model, memory=tmp_path / "memory") as reco:  # it cannot be flushed
+        state = health.Health(Edge(Embedder(reco, ServeSettings()), ServeSettings()))
+        state.warm = True
+        state.look()
+        lost = len(drawn_records) - len(reco.memory)
+        (shown,) = state.ready().degraded
+        assert lost > 0
+        assert shown.startswith(f"memory: {lost} pairs of the memory are lost")
+        (tmp_path / "memory").rename(tmp_path / "elsewhere")
+        state.look()
+        assert state.ready().degraded[0] == "memory: its folder is gone"
+        assert state.ready().status == "ready"
+    assert "the memory's folder is down" in caplog.text
 
 
 def test_a_write_to_a_server_that_is_gone_ends_before_the_deadline(model, served, admin):

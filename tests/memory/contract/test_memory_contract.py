@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -104,6 +105,16 @@ def test_exclusion_is_per_query(memory: Memory) -> None:
     queries = np.stack([axis(0)] * 3)
     found = memory.search(Search(queries, by="image", read="text", k=2, exclude=[["a"], [], {"b", "a", "unknown"}]))
     assert found.ids == [["b", "c"], ["a", "b"], ["c"]]
+
+
+def test_bounds_of_a_key_that_holds_texts_are_refused(memory: Memory) -> None:
+    memory.upsert(records(["a", "b"], payloads=[{"price": "9", "n": 1}, {"price": "30"}]))
+    asked = Search(axis(0)[None], by="image", read="text", k=2)
+    for bounds in ({"gte": 0, "lt": 20}, 9):
+        with pytest.raises(InputError, match="price is a text in this memory, such as '"):
+            memory.search(replace(asked, where={"price": bounds}))
+    for where in ({"n": {"gt": 1}}, {"gone": {"lt": 1}}, {"price": "10"}):
+        assert memory.search(replace(asked, where=where)).ids == [[]]
 
 
 @settings(
