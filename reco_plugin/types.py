@@ -228,6 +228,8 @@ class Neighbours(ToldShort):
             found=np.concatenate([part.found for part in parts]),
             cosine=np.concatenate([part.cosine for part in parts]),
             payloads=[row for part in parts for row in part.payloads or []],
+            asked=None if parts[0].asked is None else np.concatenate([part.asked for part in parts]),
+            words=[text for part in parts for text in part.words],
         )
 
 
