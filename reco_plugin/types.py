@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from reprlib import Repr
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast, get_args
 
@@ -464,7 +465,7 @@ class Refinement(ToldShort):
             return "nothing was refined"
         return self.no_presence or "only queries for the other modality have one, by the fuser reco with its gate"
 
-    @property
+    @cached_property
     def moved(self) -> npt.NDArray[np.float32]:
         """(B,) cosine distance between frozen and refined; 0 means unchanged."""
         difference = self.vectors - self.frozen
