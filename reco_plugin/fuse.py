@@ -109,7 +109,7 @@ class Refining:
         said = [None if text is None else QueryWords.of(text) for text in texts]
         if told is not None:
             said = [None if no else one for one, no in zip(said, told.tolist(), strict=True)]
-        return said if any(said) else None
+        return said
 
     def explained(
         self,

@@ -334,7 +334,7 @@ class GuardedMemory:
             cosine,
             payloads if search.payloads else None,
             asked if search.words else None,
-            words,
+            words if search.words else (),
         )
 
     def _run(self, key: _Key, rows: Columns) -> Columns:

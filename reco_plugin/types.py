@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from reprlib import Repr
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast, get_args
 
@@ -228,6 +229,8 @@ class Neighbours(ToldShort):
             found=np.concatenate([part.found for part in parts]),
             cosine=np.concatenate([part.cosine for part in parts]),
             payloads=[row for part in parts for row in part.payloads or []],
+            asked=None if parts[0].asked is None else np.concatenate([part.asked for part in parts]),
+            words=[text for part in parts for text in part.words],
         )
 
 
@@ -462,7 +465,7 @@ class Refinement(ToldShort):
             return "nothing was refined"
         return self.no_presence or "only queries for the other modality have one, by the fuser reco with its gate"
 
-    @property
+    @cached_property
     def moved(self) -> npt.NDArray[np.float32]:
         """(B,) cosine distance between frozen and refined; 0 means unchanged."""
         difference = self.vectors - self.frozen

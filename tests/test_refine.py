@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -465,3 +466,23 @@ def test_many_queries_with_many_exclusions_are_searched_in_parts(refiner, querie
     hidden = [f"none-{i}" for i in range(10_000)]
     plain, found = (refiner.refine(many, modality="image", exclude=each, explain=True) for each in (None, hidden))
     assert found.neighbours.ids == plain.neighbours.ids
+
+
+def test_captions_that_stand_in_for_some_texts_stay_with_their_texts_across_blocks(world):
+    """Their scores come back to the scale of the text that asks, on which cut-offs are set."""
+    numbered = [{"caption": f"part QX-{1000 + int(group)}-A"} for group in world.group]
+    refiner = refiner_for_vectors(replace(world.records, payloads=numbered), k=K)
+    texts = ["?"] * BLOCK + ["QX-1007-A", "?"]
+    queries = world.queries("text", np.arange(len(texts)) % GROUPS)
+    fuser, asked = refiner.ask(queries, "text", "query", {"explain": True}, texts)
+    refined = fuser.refine(asked)
+    assert refined.words == [*[""] * BLOCK, "QX-1007-A", ""]
+    assert refined.neighbours is not None
+    assert refined.neighbours.asked is not None
+    assert (refined.neighbours.asked != queries).any(axis=1).tolist() == [bool(word) for word in refined.words]
+    images, row = world.records.image, BLOCK
+    assert refined.moved[row] > 0.01
+    scores = refined.plain_scores(refined.vectors @ images.T)[row]
+    plain = queries[row] @ images.T
+    assert scores.mean() == pytest.approx(plain.mean(), abs=1e-3)
+    assert scores.std() == pytest.approx(plain.std(), rel=1e-2)

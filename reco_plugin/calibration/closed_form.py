@@ -143,7 +143,7 @@ def _refine_block(
             evidence = replace(evidence, factors=factors)
         moved = _move(asked, state, applied, evidence, queries, found, covered, answered)
         if found.asked is not None:
-            moved = _by_words(moved, plain, evidence)
+            moved = _by_words(moved, plain, evidence, state.values[other(asked.modality)])
         return _with_presence(asked, state, moved, known)
     why = NOT_CALIBRATED if state is None else state.reason
     told = () if covered is None else tuple(covered.tolist())
@@ -154,12 +154,12 @@ def _refine_block(
     return asked.explained(refined, found, nothing, nothing)
 
 
-def _by_words(moved: Refinement, plain: Vectors, evidence: Evidence) -> Refinement:
+def _by_words(moved: Refinement, plain: Vectors, evidence: Evidence, values: Values) -> Refinement:
     """The refinement of queries (B, D), of which captions with their words stood in for some."""
     vectors = moved.vectors
     if (present := evidence.factors.get("presence")) is not None:
         vectors = np.where(present[:, None] > 0.0, vectors, plain)
-    return replace(moved, vectors=vectors, frozen=plain)
+    return replace(moved, vectors=vectors, frozen=plain, scale=scale_of(plain, vectors, values))
 
 
 def _with_presence(

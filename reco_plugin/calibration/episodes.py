@@ -119,7 +119,8 @@ class Looked:
 
 
 def look(corpus: Corpus, rows: RowNumbers, k: int) -> Looked:
-    """Compare the pairs ``rows`` (n,) of a corpus with all, once by each modality."""
+    """Compare the pairs ``rows`` (n,) of a corpus with all, once by each modality; K is at most the number of pairs."""
+    k = min(k, len(corpus))
     siblings, same = np.empty(len(rows), np.intp), np.empty((len(rows), len(rows)), np.bool_)
     parts = list[dict[Modality, tuple[NearestRows, NearestRows]]]()
     size = max(1, NUMBERS // len(corpus))

@@ -122,8 +122,9 @@ class ExactMemory(StoredHeader):
 
     def _permitted(self, wanted: CheckedSearch) -> list[npt.NDArray[np.bool_]]:
         """The pairs (N,) that each query may find; queries that may find the same share an array."""
-        fits = (all(condition.fits(payload) for condition in wanted.conditions) for payload in self._payloads)
-        allowed = np.fromiter(fits, np.bool_, len(self._payloads))
+        allowed = np.ones(len(self._payloads), np.bool_)
+        if wanted.conditions:
+            allowed[:] = [all(one.fits(payload) for one in wanted.conditions) for payload in self._payloads]
         made: dict[int, npt.NDArray[np.bool_]] = {}
         for ids in wanted.exclude:
             if id(ids) not in made:

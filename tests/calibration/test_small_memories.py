@@ -119,6 +119,11 @@ def test_no_pairs_and_a_pair_that_is_no_number() -> None:
     assert calibrate(broken, text) is None
 
 
+def test_a_memory_of_fewer_pairs_than_a_search_wants_learns() -> None:
+    image, text, _ = world(30, 1)
+    assert calibrate(image, text, k=50) is not None
+
+
 # --- fewer pairs than a gate of its own needs
 
 
