@@ -65,7 +65,11 @@ class Batcher(Generic[Key]):
     """Runs rows of several threads in batches, one batch at a time."""
 
     def __init__(
-        self, run: Callable[[Key, Columns], Columns], most: int, shared: tuple[type[Exception], ...] = ()
+        self,
+        run: Callable[[Key, Columns], Columns],
+        most: int,
+        shared: tuple[type[Exception], ...] = (),
+        waits_s: float | None = None,
     ) -> None:
         """Run nothing yet.
 
@@ -74,8 +78,9 @@ class Batcher(Generic[Key]):
             most: rows of a batch.
             shared: errors that say nothing about the rows: all callers of a batch get them. After any other one, the
                 rows of each caller are run alone, so that only those that are wrong fail.
+            waits_s: how long a caller waits for its turn; None: as long as it takes.
         """
-        self._run, self._most, self._shared = run, most, shared
+        self._run, self._most, self._shared, self._waits_s = run, most, shared, waits_s
         self._lock = threading.Lock()
         self._waiting: list[_Job[Key]] = []  # those with rows that are not begun, oldest first
         self._led = False
@@ -93,6 +98,7 @@ class Batcher(Generic[Key]):
             columns: B rows, one at least.
 
         Raises:
+            TimeoutError: others kept it waiting for too long, and nothing of it was run.
             Exception: whatever the run of its rows raised.
         """
         job = _Job(key, columns)
@@ -112,7 +118,11 @@ class Batcher(Generic[Key]):
                 self._lead_on()
 
     def _wait(self, job: _Job[Key]) -> Columns:
-        if not job.leads:
+        if not job.leads and not job.woken.wait(self._waits_s):
+            with self._lock:
+                if not (job.begun or job.leads):
+                    self._waiting.remove(job)
+                    raise TimeoutError
             job.woken.wait()
         while not job.answered:
             self._run_one_batch()  # it leads

@@ -283,7 +283,10 @@ class Settings(_Refining):
         "degrade", description="memory or fusion down or late: answer with frozen vectors, or raise"
     )
     memory_timeout_s: float = Field(
-        2.0, gt=0, allow_inf_nan=False, description="how long a server may take per search, of at most 512 queries"
+        2.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="how long a server may take per search, of at most 128 queries; a query waits as long for its turn",
     )
     breaker_failures: int = Field(5, ge=1, description="failures in a row that open the memory's circuit")
     breaker_retry_s: float = Field(

@@ -96,16 +96,12 @@ class Deadline:
         """Set the time limit; messages name its setting."""
         self.seconds, self._setting = seconds, setting
 
-    def run(self, call: Callable[[], T], since: float | None = None) -> T:
-        """Return or raise what the call does, which was asked for now, or at a moment of ``time.monotonic``.
+    def run(self, call: Callable[[], T]) -> T:
+        """Run the call in a thread, and return or raise what it does.
 
         Raises:
-            Late: it took too long.
+            Late: it has not returned within the limit.
         """
-        left = self.seconds if since is None else since + self.seconds - time.monotonic()
-        late = Late(f"no answer within {self.seconds:g} s. Raise {self._setting}, or see what keeps it busy")
-        if left <= 0:
-            raise late
         answers: list[T] = []
         errors: list[BaseException] = []
 
@@ -118,9 +114,9 @@ class Deadline:
         context = contextvars.copy_context()  # traces continue in the other thread
         thread = threading.Thread(target=context.run, args=(work,), name="reco-deadline", daemon=True)
         thread.start()
-        thread.join(left)
+        thread.join(self.seconds)
         if not answers and not errors:
-            raise late
+            raise Late(f"no answer within {self.seconds:g} s. Raise {self._setting}, or see what keeps it busy")
         if errors:
             raise errors[0]
         return answers[0]
@@ -254,6 +250,10 @@ class Guard:
         finally:
             self._seconds.observe(time.perf_counter() - started)
 
+    def kept_waiting(self) -> Outage:
+        """What a call gets that other calls kept waiting for too long; the part itself did not fail."""
+        return self._outage("timeout", self._errors.late(f"other searches of the {self._part} kept this one waiting"))
+
     def _make_error(self) -> RecoError:
         circuit = self.breaker.circuit
         when = f"in {circuit.retry_in_s:.1f} s" if circuit.retry_in_s else "as soon as one call is answered"
@@ -286,7 +286,8 @@ class GuardedMemory:
             most: queries of several threads that are searched together, at most; 0: each call on its own.
         """
         self._memory, self._guard, self._deadline, self._most = memory, guard, deadline, most
-        self._batchers = [Batcher(self._run, most, shared=(Outage,)) for _ in range(_AT_ONCE if deadline else 1)]
+        waits_s = deadline and deadline.seconds
+        self._batchers = [Batcher(self._run, most, (Outage,), waits_s) for _ in range(_AT_ONCE if deadline else 1)]
 
     @property
     def searches(self) -> GuardedMemory:
@@ -311,21 +312,24 @@ class GuardedMemory:
     def search(self, search: Search) -> Neighbours:
         """Search with queries (B, D), see :meth:`reco_plugin.memory.Searches.search`.
 
-        Large searches, and those with exclusions or conditions, are run alone. The time that a call waits for others is
-        part of its limit: where the memory hangs, waiting does not add up.
+        Large searches, and those with exclusions or conditions, are run alone. A server's time limit begins when the
+        search is sent. A call that waits as long for its turn is late, too, which is no failure of the server.
 
         Raises:
             InputError: also while the memory is down.
-            Outage: the memory fails.
+            Outage: the memory fails, or other searches kept this one waiting.
         """
-        asked_at, size = time.monotonic(), len(search.vectors)
+        size = len(search.vectors)
         alone = search.exclude is not None or search.where is not None or search.k > _MOST_NEIGHBOURS
         if alone or not 0 < size <= self._most:
-            return self._ask(search, asked_at)
+            return self._ask(search)
         how = (search.by, search.read, search.k, search.payloads, search.ids, search.checked)
-        rows = (search.vectors, [asked_at] * size, search.words or [None] * size)
+        rows = (search.vectors, search.words or [None] * size)
         batcher = min(self._batchers, key=lambda each: each.load)
-        ids, similarity, vectors, found, cosine, payloads, asked, words = batcher(how, rows)
+        try:
+            ids, similarity, vectors, found, cosine, payloads, asked, words = batcher(how, rows)
+        except TimeoutError:
+            raise self._guard.kept_waiting() from None
         return Neighbours(
             ids,
             similarity,
@@ -339,24 +343,24 @@ class GuardedMemory:
 
     def _run(self, key: _Key, rows: Columns) -> Columns:
         """Search for several callers."""
-        (by, read, k, payloads, ids, checked), (vectors, asked_at, words) = key, rows
+        (by, read, k, payloads, ids, checked), (vectors, words) = key, rows
         said = words if any(words) else None
         search = Search(vectors, by, read, k, None, None, payloads, ids, checked, said)
         if checked and self._deadline is None:
             with self._guard.attempt():
                 found = self._memory.searches.search(search)
         else:
-            found = self._ask(search, min(asked_at))
+            found = self._ask(search)
         nothing = [None] * len(vectors)
         asked, by_words = (vectors, [""] * len(vectors)) if found.asked is None else (found.asked, found.words)
         here = found.ids, found.similarity, found.vectors, found.found, found.cosine
         return *here, found.payloads or nothing, asked, by_words
 
-    def _ask(self, search: Search, asked_at: float) -> Neighbours:
+    def _ask(self, search: Search) -> Neighbours:
         try:
             with self._guard.attempt():
                 call = partial(self._memory.searches.search, search)
-                return call() if self._deadline is None else self._deadline.run(call, asked_at)
+                return call() if self._deadline is None else self._deadline.run(call)
         except Outage:
             check_search(search, self.header.fingerprint.dimension)
             raise
