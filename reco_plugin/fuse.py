@@ -7,7 +7,7 @@ of a model folder (:class:`GraphFuser`), and the mean of the neighbours, where n
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
@@ -25,7 +25,7 @@ from .sessions import Graphs
 from .types import MODALITIES, Coverage, FuserName, Modality, Neighbours, Refinement, Role, Search, Vectors, other
 from .values import EXCLUSIONS_AT_ONCE
 
-_ROWS = 512  # queries per search and fusion call, at most
+_ROWS = 128  # queries per search and fusion call, at most: others pass a large request after each
 _NUMBERS = 2**26  # in the (B, K, D) block of neighbour vectors of one such call: 256 MiB
 
 
@@ -63,6 +63,7 @@ class Refining:
         how: all options, checked; each has a value but ``answered`` and ``where``.
         hidden: B collections of ids that must not be found; None without any.
         texts: of the B queries, to find captions by their words, too; None: by the vectors alone.
+        pause: called between blocks; what it raises ends the refinement.
     """
 
     memory: Learned
@@ -72,15 +73,17 @@ class Refining:
     how: RefineOptions
     hidden: Sequence[Collection[str]] | None
     texts: Sequence[str | None] | None = None
+    pause: Callable[[], object] = int
 
-    def blocks(self) -> list[slice]:
+    def blocks(self) -> Iterator[slice]:
         """Rows per search, so that the vectors and excluded ids of a call stay bounded."""
         k, (rows, dimension) = self.how["k"] or 1, self.queries.shape
         longest = max(map(len, self.hidden), default=0) if self.hidden else 0
         size = max(1, min(_ROWS, _NUMBERS // (k * dimension), EXCLUSIONS_AT_ONCE // max(longest, 1)))
-        if rows <= size:
-            return [slice(0, rows)]
-        return [slice(start, start + size) for start in range(0, rows, size)]
+        for start in range(0, max(rows, 1), size):
+            if start:
+                self.pause()
+            yield slice(start, min(start + size, rows))
 
     def search(self, rows: slice) -> Search:
         """The search for a block: within the queries' modality, for the other one's vectors (paper, section 3.2)."""

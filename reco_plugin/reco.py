@@ -289,11 +289,13 @@ class Reco:
         role: Role,
         how: RefineOptions,
         texts: Sequence[str | None] | None = None,
+        pause: Callable[[], object] = int,
     ) -> Refinement:
         """Refine (B, D) as :meth:`refine` does, where all that is given was made or checked in this process.
 
         That is, vectors of :attr:`encoder`, and options of :func:`~reco_plugin.options.check_options`. Of the texts
-        that were encoded, captions are found by their words, too.
+        that were encoded, captions are found by their words, too. ``pause`` is called between blocks of a large batch;
+        what it raises ends the call.
         """
         if self._process != os.getpid():  # else the memory raises it, which would count as an outage
             raise SessionError(f"this Reco {FORKED}")
@@ -302,7 +304,7 @@ class Reco:
         try:
             if self.encoder.changed is not None:
                 raise Outage("encoder_changed", FingerprintMismatch(self.encoder.changed))
-            fuser, asked = self._refiner.ask(queries, modality, role, how, texts)
+            fuser, asked = self._refiner.ask(queries, modality, role, how, texts, pause)
             result = fuser.refine(asked)
         except (Outage, SessionError) as error:
             if isinstance(error, Outage):

@@ -105,10 +105,11 @@ class Refiner:
         role: Role,
         options: RefineOptions,
         texts: Sequence[str | None] | None = None,
+        pause: Callable[[], object] = int,
     ) -> tuple[Fuser, Refining]:
         """Who refines (B, D), and what it is asked; all that is given was checked.
 
-        ``texts``: of the B queries, where they are known.
+        ``texts``: of the B queries, where they are known. ``pause`` is called between blocks.
         """
         how: RefineOptions = {**self.defaults, **options}
         name = how["fuser"] or "reco"
@@ -123,7 +124,7 @@ class Refiner:
         exclude = how.get("exclude")
         hidden = None if exclude is None else _per_query(exclude, len(queries))
         by_words = how["words"] and modality == "text" and role == "query"
-        return fuser, Refining(self.memory, queries, modality, role, how, hidden, texts if by_words else None)
+        return fuser, Refining(self.memory, queries, modality, role, how, hidden, texts if by_words else None, pause)
 
 
 def used_pairs(result: Refinement, row: int) -> tuple[Used, ...]:

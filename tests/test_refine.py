@@ -17,7 +17,7 @@ from reco_plugin.score import ExactScorer, score_both
 from reco_plugin.types import MODALITIES, Coverage, Neighbours, Records, other
 
 D, GROUPS, EACH, K = 32, 120, 3, 5
-BLOCK = 512  # rows per fusion call
+BLOCK = 128  # rows per fusion call
 
 
 def unit(x: np.ndarray) -> np.ndarray:
@@ -486,3 +486,11 @@ def test_captions_that_stand_in_for_some_texts_stay_with_their_texts_across_bloc
     plain = queries[row] @ images.T
     assert scores.mean() == pytest.approx(plain.mean(), abs=1e-3)
     assert scores.std() == pytest.approx(plain.std(), rel=1e-2)
+
+
+def test_a_large_batch_pauses_between_its_blocks(refiner, world):
+    pauses = []
+    queries = world.queries("image", np.arange(3 * BLOCK) % GROUPS)
+    fuser, asked = refiner.ask(queries, "image", "query", {}, None, lambda: pauses.append(1))
+    assert len(fuser.refine(asked).vectors) == 3 * BLOCK
+    assert len(pauses) == 2

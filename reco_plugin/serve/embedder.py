@@ -375,7 +375,7 @@ class Embedder:
         options: RefineOptions = {**request.options, "explain": request.explain}
         texts = [item.content if isinstance(item.content, str) else None for item in items]
         with work.seconds.timed("refine"):
-            return self.reco.refine_own(frozen, modality, ROLE_OF[role], options, texts)
+            return self.reco.refine_own(frozen, modality, ROLE_OF[role], options, texts, still_wanted)
 
     def _prepare_text(self, text: str, *, truncate: bool, empty: bool) -> EncoderInput:
         if not (empty or text.strip()):
