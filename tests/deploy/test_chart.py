@@ -183,13 +183,18 @@ def test_another_source_is_another_job() -> None:
 
 
 def test_two_releases_share_nothing() -> None:
-    values = URL | {"metrics": {"enabled": True}}
+    values = URL | {"metrics": {"enabled": True}, "jobs": {"sync": {"enabled": True, "source": "/data/a.csv"}}}
     one_release, other = (
         {(e["kind"], e["metadata"]["name"]) for e in render(values, name)} for name in ("reco", "blue")
     )
     assert one_release and not one_release & other
-    rules = json.dumps(one(render(values, "blue", "shop"), "PrometheusRule", "blue-reco"))
+    made = render(values, "blue", "shop")
+    rules = json.dumps(one(made, "PrometheusRule", "blue-reco"))
     assert 'job=\\"blue-reco\\",namespace=\\"shop\\"' in rules and 'job=\\"plugin\\"' not in rules
+    assert f'cronjob=\\"{one(made, "CronJob", "blue-reco-sync")["metadata"]["name"]}\\",namespace=\\"shop\\"' in rules
+    assert 'cronjob=\\"sync\\"' not in rules and "RecoSyncOverdue" not in json.dumps(
+        render(URL | {"metrics": values["metrics"]})
+    )
 
 
 @pytest.mark.parametrize(
