@@ -173,6 +173,12 @@ def test_the_test_pod_asks_the_service(rendered: dict[str, list[Object]], filled
     assert run(SERVICE=url, TEXT="").returncode == 1
 
 
+def test_a_pod_has_time_to_drain_and_to_end_its_requests() -> None:
+    settings = {"RECO_SERVE_DRAIN_S": 60.5, "RECO_SERVE_SHUTDOWN_S": 30}
+    spec = one(render(URL | {"settings": settings, "preStopSeconds": 10}), "Deployment")["spec"]["template"]["spec"]
+    assert spec["terminationGracePeriodSeconds"] >= 10 + sum(settings.values())
+
+
 def test_another_source_is_another_job() -> None:
     def job(source: str) -> str:
         fill = {"enabled": True, "source": source}
