@@ -13,7 +13,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import kubernetes_validate
 import pytest
 import yaml
 from live_service import serve_on_a_free_port
@@ -22,9 +21,10 @@ from reco_plugin import Reco
 from reco_plugin.config import load_settings
 from reco_plugin.serve.settings import ServeSettings
 
-pytestmark = pytest.mark.fetched
+helm_python = pytest.importorskip("helm_python", reason="helm-python-sdk comes with dev-all, where it has a wheel")
+import kubernetes_validate  # noqa: E402
 
-helm_python = pytest.importorskip("helm_python", reason="helm-python-sdk has no wheel for this machine")
+pytestmark = pytest.mark.fetched
 
 ROOT = Path(__file__).resolve().parents[2]
 CHART, GOLDEN = ROOT / "deploy" / "helm", Path(__file__).parent / "golden"
