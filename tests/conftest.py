@@ -39,8 +39,22 @@ class ByFile(LoadGroupScheduling):
         return nodeid.partition("::")[0] if group == nodeid else group
 
 
-def pytest_configure() -> None:
+class WithExamples:
+    """Leaves out modules of the package without an example, such as those that need torch or Ray.
+
+    As a hook of this file itself it would be asked about ``tests/`` only.
+    """
+
+    @staticmethod
+    def pytest_ignore_collect(collection_path: Path) -> bool | None:
+        """Whether a file is left out."""
+        of_package = collection_path.suffix == ".py" and collection_path.is_relative_to(ROOT / "reco_plugin")
+        return (of_package and ">>>" not in collection_path.read_text("utf-8")) or None
+
+
+def pytest_configure(config: pytest.Config) -> None:
     """Put the tests' folders into RAM where there is enough: memories wait for the disk after each write."""
+    config.pluginmanager.register(WithExamples())
     if IN_RAM.is_dir() and os.access(IN_RAM, os.W_OK) and shutil.disk_usage(IN_RAM).free > ENOUGH:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(IN_RAM))
 
