@@ -238,8 +238,8 @@ def _read_manifest(root: Path) -> Manifest:
     path = root / MANIFEST
     if not path.is_file():
         raise ArtifactError(
-            f"no model at {str(root)!r}: {MANIFEST} is missing. Give the folder that `reco model export --out` "
-            "wrote, or quickstart for the small model that comes with reco-plugin."
+            f"no model at {str(root)!r}: {MANIFEST} is missing. Set RECO_MODEL (or --model) to the folder that "
+            "`reco model export --out` wrote, or to quickstart for the small model that comes with reco-plugin."
         )
     text = path.read_bytes()  # pydantic refuses what is not UTF-8
     try:

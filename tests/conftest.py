@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import signal
 from collections.abc import Iterator
-from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -41,32 +39,22 @@ class ByFile(LoadGroupScheduling):
         return nodeid.partition("::")[0] if group == nodeid else group
 
 
-class PassesOver:
-    """Leaves out what has no test that is wanted, since importing it takes seconds: torch, Ray, clients of engines.
+class WithExamples:
+    """Leaves out modules of the package without an example, such as those that need torch or Ray.
 
-    These are modules of the package without an example, and files with a mark in ``pytestmark`` that ``-m`` leaves out.
     As a hook of this file itself it would be asked about ``tests/`` only.
     """
 
     @staticmethod
-    def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    def pytest_ignore_collect(collection_path: Path) -> bool | None:
         """Whether a file is left out."""
-        if collection_path.suffix != ".py":
-            return None
-        text = collection_path.read_text("utf-8")
-        if collection_path.is_relative_to(ROOT / "reco_plugin"):
-            needs_torch = re.search(r"^(import|from) torch\b", text, re.MULTILINE) and find_spec("torch") is None
-            return ">>>" not in text or bool(needs_torch) or None
-        marked = re.search(r"^pytestmark = (\[.*?^\]|[^\n]*)", text, re.MULTILINE | re.DOTALL)
-        left_out = re.fullmatch(r"not \(?([\w ]+?)\)?", config.option.markexpr)
-        if marked is None or left_out is None:
-            return None
-        return not set(left_out[1].split(" or ")).isdisjoint(re.findall(r"mark\.(\w+)", marked[1])) or None
+        of_package = collection_path.suffix == ".py" and collection_path.is_relative_to(ROOT / "reco_plugin")
+        return (of_package and ">>>" not in collection_path.read_text("utf-8")) or None
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Put the tests' folders into RAM where there is enough: memories wait for the disk after each write."""
-    config.pluginmanager.register(PassesOver())
+    config.pluginmanager.register(WithExamples())
     if IN_RAM.is_dir() and os.access(IN_RAM, os.W_OK) and shutil.disk_usage(IN_RAM).free > ENOUGH:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(IN_RAM))
 

@@ -39,6 +39,7 @@ ROOMS = {  # name -> the modules and packages in it; an import goes to the same 
     "cli": "cli __main__",
 }
 _WITHOUT = ("files", "folder", "options", "parity", "ready")
+LARGE = ("torch", "torchvision", "open_clip", "transformers", "safetensors", "helm_python", "kubernetes_validate")
 WITHOUT_TORCH = {f"models.{name}" for name in _WITHOUT}
 """Modules of the models that import no torch."""
 MAX_FUNCTION, MAX_PARAMETERS = 60, 8
@@ -287,3 +288,19 @@ def test_a_type_name_has_one_home():
             for defined in type_names(node):
                 homes.setdefault(defined, set()).add(name)
     assert {name: where for name, where in homes.items() if len(where) > 1} == {}
+
+
+@pytest.mark.slow
+def test_plain_pytest_skips_what_needs_a_package_that_is_not_installed() -> None:
+    root = PACKAGE.parent
+    files = [
+        path
+        for path in root.glob("tests/**/test_*.py")
+        if re.search(r"^(pytestmark.*torch|helm_python)", path.read_text("utf-8"), re.MULTILINE)
+    ]
+    code = "import pytest, sys; sys.modules |= dict.fromkeys(sys.argv[1].split()); sys.exit(pytest.main(sys.argv[2:]))"
+    words = ["--collect-only", "-q", "-p", "no:cacheprovider", *map(str, files), str(PACKAGE / "models")]
+    done = subprocess.run(
+        [sys.executable, "-c", code, " ".join(LARGE), *words], cwd=root, capture_output=True, text=True, check=False
+    )
+    assert len(files) > 10 and done.returncode == 0, done.stdout

@@ -213,12 +213,7 @@ def reco_loss(image: Tensor, text: Tensor, refined_image: Tensor, refined_text: 
 
 
 def info_nce(image: Tensor, text: Tensor, scale: Tensor) -> Tensor:
-    """Symmetric InfoNCE of matching rows, (B, D) each and unit-norm; scale is the inverse temperature.
-
-    >>> eye = torch.eye(2)
-    >>> round(info_nce(eye, eye, torch.tensor(1.0)).item(), 4)  # -log(e / (e + 1))
-    0.3133
-    """
+    """Symmetric InfoNCE of matching rows, (B, D) each and unit-norm; scale is the inverse temperature."""
     logits, target = scale * image @ text.T, torch.arange(len(image), device=image.device)
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
 

@@ -69,10 +69,9 @@ class Health:
         again = self.warm_up()
         while not self._ended.wait(_EVERY_S):
             try:
-                if self.warm:
-                    self.look()
-                elif again:
+                if again:
                     again = self.warm_up()
+                self.look()
             except Exception:  # a library's own, or a defect: a watch that ended would never see what is down, or back
                 log.exception("the check of models and memory failed, and is made again")
 
@@ -159,12 +158,12 @@ class Health:
         of_memory = reasons if self.edge.embedder.reco.settings.on_memory_failure == "fail" else degraded
         if self.edge.stopping:
             reasons.append("the service is stopping")
-        if not self.warm:
+        if self.away is not None:
+            reasons.append(self.away)
+        elif not self.warm:
             reasons.append(self.warm_error or "the models are being loaded")
         if self.edge.lanes.hangs(2):
             reasons.append("every thread has been busy with one request for twice the deadline")
-        if self.away is not None:
-            reasons.append(self.away)
         if self.lost:
             of_memory.append(self.lost)
         if self.missing:

@@ -13,11 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from torchvision import datasets
 
 from reco_plugin.data import read_labelled, read_pairs
 from reco_plugin.data.torchvision_sets import SETS
 from reco_plugin.errors import ConfigError, DataError, MissingExtra
+
+pytest.importorskip("torch")
+from torchvision import datasets
 
 pytestmark = pytest.mark.torch
 

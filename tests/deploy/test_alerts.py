@@ -10,21 +10,32 @@ from typing import Any
 import pytest
 import yaml
 
+from reco_plugin.serve.routes import PROBES
+
 pytestmark = pytest.mark.slow
 
 PROMTOOL = shutil.which("promtool")
-MINUTES = 60
+MINUTES = 180
 RATE = f"0+600x{MINUTES}"  # ten a second, read once a minute
 SERVED, FAST = 'route="/v1/embeddings",status="200"', 'route="/v1/embeddings",le="0.1"'
 JOBS = {"reco": "plugin", "nv": "triton", "qdrant": "qdrant"}
 GOOD = {
-    'up{job="plugin"}': f"1x{MINUTES}",
+    'up{job="plugin",instance="0"}': f"1x{MINUTES}",
+    'up{job="plugin",instance="1"}': f"1x20 0x2 1x{MINUTES - 22}",  # an upgrade
+    'reco_ready{instance="0"}': f"0x2 1x{MINUTES - 2}",
+    "reco_memory_disk_free_bytes": f"9000000000x{MINUTES}",
+    'kube_cronjob_status_last_schedule_time{namespace="reco",cronjob="sync"}': f"1000x60 4600x{MINUTES - 60}",
+    'kube_cronjob_status_last_successful_time{namespace="reco",cronjob="sync"}': f"1200x90 4800x{MINUTES - 90}",
     'up{job="triton"}': f"1x{MINUTES}",
     'up{job="qdrant"}': f"1x{MINUTES}",
     'process_start_time_seconds{job="plugin"}': f"1000x{MINUTES}",
     f"reco_http_requests_total{{{SERVED}}}": RATE,
     'reco_http_requests_total{route="/v1/embeddings",status="400"}': f"0+60x{MINUTES}",  # callers' own mistakes
-    'reco_http_requests_total{route="/readyz",status="503"}': f"0+12x{MINUTES}",  # a probe is no caller
+    **{
+        f'reco_http_requests_total{{route="{path}",status="503"}}': f"0+12x{MINUTES}"  # a probe is no caller
+        for path in (*PROBES, "/.well-known/ready")
+        if path != "/metrics"
+    },
     f"reco_http_request_duration_seconds_bucket{{{FAST}}}": RATE,
     'reco_http_request_duration_seconds_bucket{route="/v1/embeddings",le="5"}': RATE,
     'reco_http_request_duration_seconds_bucket{route="/v1/embeddings",le="+Inf"}': RATE,
@@ -51,8 +62,10 @@ GOOD = {
 }
 BAD = {  # alert -> the series that differ
     "RecoEncoderChanged": {'reco_degraded{part="encoder_changed"}': f"0x20 1x{MINUTES - 20}"},
-    "RecoServiceDown": {'up{job="plugin"}': f"1x20 0x{MINUTES - 20}"},
-    "RecoServiceRestarting": {'process_start_time_seconds{job="plugin"}': "1000x30 2000x8 3000x8 4000x30"},
+    "RecoServiceDown": {f'up{{job="plugin",instance="{each}"}}': f"1x20 0x{MINUTES - 20}" for each in "01"},
+    "RecoInstanceDown": {'up{job="plugin",instance="1"}': f"1x20 0x{MINUTES - 20}"},
+    "RecoNotReady": {'reco_ready{instance="0"}': f"1x20 0x{MINUTES - 20}"},
+    "RecoServiceRestarting": {'process_start_time_seconds{job="plugin"}': f"1000x{MINUTES - 30} 2000x8 3000x8 4000x30"},
     "RecoServiceErrors": {'reco_http_requests_total{route="/v1/embeddings",status="503"}': f"0+12x{MINUTES}"},
     "RecoServiceRefusing": {'reco_http_requests_total{route="/v1/embeddings",status="429"}': f"0+60x{MINUTES}"},
     "RecoServiceSlow": {f"reco_http_request_duration_seconds_bucket{{{FAST}}}": f"0+550x{MINUTES}"},
@@ -60,6 +73,14 @@ BAD = {  # alert -> the series that differ
     "RecoCircuitOpen": {"reco_circuit_open": f"0x20 1x{MINUTES - 20}"},
     "RecoLearningUnfinished": {"reco_learning_unfinished": f"1x{MINUTES}"},
     "RecoDegraded": {'reco_degraded_total{reason="memory_error"}': f"0+60x{MINUTES}"},
+    "RecoNeverRefines": {
+        'reco_refined_total{modality="text"}': f"0x{MINUTES}",
+        'reco_left_plain_total{modality="text"}': RATE,
+    },
+    "RecoDiskAlmostFull": {"reco_memory_disk_free_bytes": f"9000000000x20 900000000x{MINUTES - 20}"},
+    "RecoSyncOverdue": {
+        'kube_cronjob_status_last_successful_time{namespace="reco",cronjob="sync"}': f"_x{MINUTES}",  # never
+    },
     "RecoFailing": {'reco_failed_total{reason="memory_error"}': f"0+1x{MINUTES}"},
     "TritonDown": {'up{job="triton"}': f"0x{MINUTES}"},
     "TritonQueueLong": {'nv_inference_queue_duration_us{model="clip_text"}': f"0+60000000x{MINUTES}"},
@@ -77,11 +98,11 @@ def rules(root: Path) -> dict[str, Any]:
 
 
 def case(name: str, series: dict[str, str], fires: str | None) -> dict[str, Any]:
-    """What is read for an hour: an alert fires in its end, or none did in all of it."""
+    """What is read for three hours: an alert fires in its end, or none did in all of it."""
     found = (
         f'count(ALERTS{{alertname="{fires}",alertstate="firing"}})'
         if fires
-        else 'max_over_time(ALERTS{alertstate="firing"}[1h])'
+        else 'max_over_time(ALERTS{alertstate="firing"}[3h])'
     )
     samples = [{"labels": "{}", "value": 1}] if fires else []
     test = {"expr": found, "eval_time": f"{MINUTES - 1}m", "exp_samples": samples}

@@ -13,7 +13,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import kubernetes_validate
 import pytest
 import yaml
 from live_service import serve_on_a_free_port
@@ -22,9 +21,10 @@ from reco_plugin import Reco
 from reco_plugin.config import Settings, load_settings, secrets_of
 from reco_plugin.serve.settings import ServeSettings
 
-pytestmark = pytest.mark.fetched
+helm_python = pytest.importorskip("helm_python", reason="helm-python-sdk comes with dev-all, where it has a wheel")
+import kubernetes_validate  # noqa: E402
 
-helm_python = pytest.importorskip("helm_python", reason="helm-python-sdk has no wheel for this machine")
+pytestmark = pytest.mark.fetched
 
 ROOT = Path(__file__).resolve().parents[2]
 CHART, GOLDEN = ROOT / "deploy" / "helm", Path(__file__).parent / "golden"
@@ -179,6 +179,12 @@ def test_the_test_pod_asks_the_service(rendered: dict[str, list[Object]], filled
     assert run(SERVICE=url, TEXT="").returncode == 1
 
 
+def test_a_pod_has_time_to_drain_and_to_end_its_requests() -> None:
+    settings = {"RECO_SERVE_DRAIN_S": 60.5, "RECO_SERVE_SHUTDOWN_S": 30}
+    spec = one(render(URL | {"settings": settings, "preStopSeconds": 10}), "Deployment")["spec"]["template"]["spec"]
+    assert spec["terminationGracePeriodSeconds"] >= 10 + sum(settings.values())
+
+
 def test_another_source_is_another_job() -> None:
     def job(source: str) -> str:
         fill = {"enabled": True, "source": source}
@@ -189,13 +195,18 @@ def test_another_source_is_another_job() -> None:
 
 
 def test_two_releases_share_nothing() -> None:
-    values = URL | {"metrics": {"enabled": True}}
+    values = URL | {"metrics": {"enabled": True}, "jobs": {"sync": {"enabled": True, "source": "/data/a.csv"}}}
     one_release, other = (
         {(e["kind"], e["metadata"]["name"]) for e in render(values, name)} for name in ("reco", "blue")
     )
     assert one_release and not one_release & other
-    rules = json.dumps(one(render(values, "blue", "shop"), "PrometheusRule", "blue-reco"))
+    made = render(values, "blue", "shop")
+    rules = json.dumps(one(made, "PrometheusRule", "blue-reco"))
     assert 'job=\\"blue-reco\\",namespace=\\"shop\\"' in rules and 'job=\\"plugin\\"' not in rules
+    assert f'cronjob=\\"{one(made, "CronJob", "blue-reco-sync")["metadata"]["name"]}\\",namespace=\\"shop\\"' in rules
+    assert 'cronjob=\\"sync\\"' not in rules and "RecoSyncOverdue" not in json.dumps(
+        render(URL | {"metrics": values["metrics"]})
+    )
 
 
 @pytest.mark.parametrize(

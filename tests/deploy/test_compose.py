@@ -48,6 +48,16 @@ def test_each_container_is_locked_in(compose: Compose) -> None:
         assert "healthcheck" in service or name in SERVICES, f"{name}: reco's is in the image"
 
 
+def test_two_services_have_a_port_each(compose: Compose, monkeypatch: Any) -> None:
+    def published() -> list[str]:
+        return [compose()["services"][name]["ports"][0]["published"] for name in SERVICES]
+
+    monkeypatch.delenv("SERVICE_PORTS", raising=False)
+    assert published() == ["8080", "8080"]
+    monkeypatch.setenv("SERVICE_PORTS", "8080-8081")
+    assert published() == ["8080-8081", "8080-8081"]
+
+
 def test_the_gpu_profile_reserves_a_gpu_and_keeps_engines(compose: Compose) -> None:
     gpu, cpu = (compose()["services"][f"triton-{name}"] for name in ("gpu", "cpu"))
     [device] = gpu["deploy"]["resources"]["reservations"]["devices"]

@@ -74,8 +74,12 @@ SERVICE = {
     "process_start_time_seconds": frozenset(),
     "process_resident_memory_bytes": frozenset(),
 }
+# kubernetes/kube-state-metrics, docs/metrics/workload/cronjob-metrics.md
+CRONJOB = frozenset({"namespace", "cronjob"})
 OTHERS = {
     "up": frozenset(),
+    "kube_cronjob_status_last_schedule_time": CRONJOB,
+    "kube_cronjob_status_last_successful_time": CRONJOB,
 }
 LABELS = {
     "encode_s": {"modality"},

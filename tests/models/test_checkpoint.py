@@ -9,19 +9,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from families import FAMILIES, vector
 from typer.testing import CliRunner
 
 from reco_plugin import Reco
 from reco_plugin.artifact import Artifact
 from reco_plugin.cli.app import app
 from reco_plugin.errors import ConfigError
-from reco_plugin.models.checkpoint import load_checkpoint
 from reco_plugin.models.files import find_files
-from reco_plugin.models.open_clip import FrozenClip
 from reco_plugin.models.options import AddOptions
 from reco_plugin.models.parity import SAMPLE_TEXTS, sample_images
+
+pytest.importorskip("torch")
+import torch
+from families import FAMILIES, vector
+
+from reco_plugin.models.checkpoint import load_checkpoint
+from reco_plugin.models.open_clip import FrozenClip
 
 pytestmark = [pytest.mark.torch, pytest.mark.xdist_group("export")]  # as train/test_export.py
 Written = Callable[[str, str], Path]

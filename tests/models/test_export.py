@@ -15,7 +15,6 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-import torch
 from google.protobuf import text_format
 from onnx import numpy_helper
 from small_clip import DIMENSION, VISION, VIT
@@ -27,15 +26,19 @@ from reco_plugin.artifact import GRAPHS, Artifact, FusionInfo, Policy
 from reco_plugin.config import Settings
 from reco_plugin.errors import ArtifactError, ConfigError
 from reco_plugin.fuse import GraphFuser
-from reco_plugin.models import export as export_module
-from reco_plugin.models.export import export, export_model, refit
 from reco_plugin.models.folder import Card
-from reco_plugin.models.open_clip import FrozenClip, load_frozen
 from reco_plugin.models.options import ExportOptions, Precision, Recipe, Serving
 from reco_plugin.models.parity import BOUNDS, COUNT, SAMPLE_TEXTS, Parity, sample_images
-from reco_plugin.models.train import FUSION, FusionConfig, Fusions, TorchFuser, save_fusions
 from reco_plugin.sessions.ort import OrtSession
 from reco_plugin.types import MODALITIES, Neighbours
+
+pytest.importorskip("torch")
+import torch
+
+from reco_plugin.models import export as export_module
+from reco_plugin.models.export import export, export_model, refit
+from reco_plugin.models.open_clip import FrozenClip, load_frozen
+from reco_plugin.models.train import FUSION, FusionConfig, Fusions, TorchFuser, save_fusions
 
 pytestmark = [
     pytest.mark.torch,

@@ -5,13 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
+from benchmarks.page import PAGE, filled
+from reco_plugin.errors import ArtifactError
+from reco_plugin.models.parity import Bounds
+
+pytest.importorskip("torch")
 import torch
 
 from benchmarks import gpu_check
-from benchmarks.page import PAGE, filled
-from reco_plugin.errors import ArtifactError
 from reco_plugin.models.open_clip import load_frozen
-from reco_plugin.models.parity import Bounds
 
 pytestmark = [pytest.mark.torch, pytest.mark.xdist_group("export")]  # as test_export.py
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import pytest
+
+from reco_plugin.errors import ConfigError
+
+pytest.importorskip("torch")
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reco_plugin.errors import ConfigError
 from reco_plugin.models.train import FusionConfig, FusionLayer
 
 pytestmark = pytest.mark.torch

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from reco_plugin.memory import Fingerprint, Memory, open_memory
-from reco_plugin.models.neighbours import gather, hidden_ids
 from reco_plugin.types import MODALITIES, Records
+
+pytest.importorskip("torch")
+from reco_plugin.models.neighbours import gather, hidden_ids
 
 pytestmark = pytest.mark.torch
 

@@ -9,14 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import open_clip
 import pytest
-from open_clip.tokenizer import SimpleTokenizer
 
 from reco_plugin.errors import ConfigError
-from reco_plugin.models.open_clip import check_same_inputs, load_frozen
 from reco_plugin.models.parity import sample_images, sample_texts
 from reco_plugin.preprocess import ImageConfig, images_to_array
+
+pytest.importorskip("torch")
+import open_clip
+from open_clip.tokenizer import SimpleTokenizer
+
+from reco_plugin.models.open_clip import check_same_inputs, load_frozen
 
 pytestmark = pytest.mark.torch
 

@@ -13,8 +13,6 @@ import huggingface_hub
 import numpy as np
 import onnx
 import pytest
-import torch
-from families import FAMILIES, vector
 from onnx import numpy_helper
 from PIL import Image
 from typer.testing import CliRunner
@@ -26,6 +24,10 @@ from reco_plugin.errors import ArtifactError, ConfigError, RecoError
 from reco_plugin.models import ready
 from reco_plugin.models.options import AddOptions
 from reco_plugin.models.parity import SAMPLE_TEXTS, sample_images
+
+pytest.importorskip("torch")
+import torch
+from families import FAMILIES, vector
 
 pytestmark = pytest.mark.torch
 

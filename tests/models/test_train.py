@@ -17,12 +17,14 @@ from reco_plugin import Reco
 from reco_plugin.data import read_pairs, write_pairs
 from reco_plugin.errors import ConfigError, DataError, FingerprintMismatch, RecoError
 from reco_plugin.memory import Fingerprint, open_memory
-from reco_plugin.models.export import export_model
-from reco_plugin.models.open_clip import load_frozen
 from reco_plugin.models.options import ExportOptions, Recipe
-from reco_plugin.models.train import FUSION, Fusions, TorchFuser, train
 from reco_plugin.refine import Refiner
 from reco_plugin.types import Records
+
+pytest.importorskip("torch")
+from reco_plugin.models.export import export_model
+from reco_plugin.models.open_clip import load_frozen
+from reco_plugin.models.train import FUSION, Fusions, TorchFuser, train
 
 pytestmark = [pytest.mark.torch, pytest.mark.xdist_group("export")]  # as test_export.py
 COLOURS = ("red", "green", "blue", "yellow", "purple", "orange", "brown", "black")

@@ -10,12 +10,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+from reco_plugin.errors import DataError
+from reco_plugin.memory import Fingerprint, open_memory
+from reco_plugin.types import Records
+
+pytest.importorskip("torch")
 import torch
 import torch.nn.functional as F
 from open_clip.loss import ClipLoss
 
-from reco_plugin.errors import DataError
-from reco_plugin.memory import Fingerprint, open_memory
 from reco_plugin.models.neighbours import FusionData, gather
 from reco_plugin.models.train import (
     FUSION,
@@ -28,7 +32,6 @@ from reco_plugin.models.train import (
     reco_loss,
     train_fusions,
 )
-from reco_plugin.types import Records
 
 pytestmark = pytest.mark.torch
 

@@ -7,9 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
-from benchmarks.quickstart_model import K, Study, best_baseline, measure
 from reco_plugin.artifact import Artifact
 from reco_plugin.config import load_settings
 from reco_plugin.defaults import SAME_IMAGE
@@ -20,6 +18,11 @@ from reco_plugin.quickstart.dataset import ALL_SPLITS, HELD_STYLE, QUERY_STYLES,
 from reco_plugin.reco import Reco
 from reco_plugin.refine import Refiner
 from reco_plugin.types import MODALITIES
+
+pytest.importorskip("torch")
+import torch
+
+from benchmarks.quickstart_model import K, Study, best_baseline, measure
 
 pytestmark = [pytest.mark.torch, pytest.mark.xdist_group("quickstart")]
 

@@ -170,16 +170,20 @@ def test_a_warm_up_that_failed_for_a_server_is_tried_again(troubled, monkeypatch
     monkeypatch.setattr(health, "_EVERY_S", 0.01)
     encode = Mock(side_effect=SessionUnavailable("nobody answers at 10.0.0.7:8001"))
     monkeypatch.setattr(made.reco.encoder, "texts", encode)
+    check = Mock(side_effect=encode.side_effect)
+    monkeypatch.setattr(made.reco.encoder, "check", check)
     watching = threading.Thread(target=state.watch)
     watching.start()
     try:
-        until(lambda: state.ready().reasons == ["the models do not run: the model server is down: try again later"])
+        until(lambda: state.parts()["encoder"])
+        assert state.ready().reasons == ["the model server is down: try again later"]
+        check.side_effect = None
         encode.side_effect = lambda texts: np.eye(len(texts), made.reco.manifest.dimension, dtype=np.float32)
         until(lambda: state.ready().status == "ready")
     finally:
         state.stop()
         watching.join()
-    assert state.ready().reasons == ["the service is stopping"]
+    assert state.ready().reasons == ["the service is stopping"] and not state.parts()["encoder"]
 
 
 def until(true):

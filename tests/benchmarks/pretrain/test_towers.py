@@ -9,13 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from open_clip.tokenizer import SimpleTokenizer
-from safetensors.torch import load_file
 
-from benchmarks.pretrain.contrastive import MEAN, STD, Embedded, PretrainConfig, Sampler, augment, contrastive
-from benchmarks.pretrain.towers import pretrain, write_tokenizer
-from reco_plugin.models.open_clip import load_frozen
 from reco_plugin.quickstart.dataset import (
     HELD_STYLE,
     MEMORY_STYLES,
@@ -25,6 +19,15 @@ from reco_plugin.quickstart.dataset import (
     EntitySplit,
     Quickstart,
 )
+
+pytest.importorskip("torch")
+import torch
+from open_clip.tokenizer import SimpleTokenizer
+from safetensors.torch import load_file
+
+from benchmarks.pretrain.contrastive import MEAN, STD, Embedded, PretrainConfig, Sampler, augment, contrastive
+from benchmarks.pretrain.towers import pretrain, write_tokenizer
+from reco_plugin.models.open_clip import load_frozen
 
 pytestmark = pytest.mark.torch
 
