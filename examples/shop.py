@@ -154,7 +154,7 @@ def _correct(database: psycopg.Connection[Any], products: Sequence[Product]) -> 
 def _doubtful(memory: Path, images: Vectors) -> list[str]:
     """Ids of the pairs, the least reliable one first: each picture asks, and finds its own pair among others."""
     with Reco.open("quickstart", memory=memory) as reco:
-        result = reco.refine(images, modality="image", k=50, explain=True)
+        result = reco.refine(images, modality="image", target="text", k=50, explain=True)
         own = (used_pairs(result, row)[0] for row in range(len(images)))  # the nearest is the picture's own pair
         seen = {pair.id: pair.reliability for pair in own}
     return sorted(seen, key=lambda id_: seen[id_])

@@ -58,9 +58,10 @@ class RefineDefaults(TypedDict, total=False):
     target: Annotated[
         Target | None,
         Option(
-            "What the refined vectors are compared with: image, text or both. A text that is refined for images finds "
-            "less among texts than a plain one; for texts it moves as far as the memory's own texts gain by it.",
-            unset="the other modality",
+            "What the refined vectors are compared with: image, text or both. A query that is refined for the other "
+            "modality finds less among its own than a plain one. Without it, queries are for images, and candidates "
+            "for queries of the other modality.",
+            unset="image; of candidates the other modality",
         ),
     ]
     caution: Annotated[

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from .artifact import Artifact, Manifest
 from .config import Settings, load_settings
 from .counters import Counters
+from .defaults import TARGET
 from .encode import Encoder
 from .encoder_api import load_model, open_encoder
 from .errors import (
@@ -158,7 +159,7 @@ class Reco:
     @property
     def defaults(self) -> RefineDefaults:
         """The options of a refinement where a call says nothing: the settings', else the model's."""
-        return {**self.manifest.defaults, **self._settings.refining}
+        return {"target": TARGET, **self.manifest.defaults, **self._settings.refining}
 
     @property
     def settings(self) -> Settings:
@@ -192,7 +193,8 @@ class Reco:
             modality: image or text.
             role: a query, or one of a set of candidates that compete with one another.
             refine: True or False; None leaves it to the model's policy for this side and role.
-            options: any option of :meth:`refine`.
+            options: any option of :meth:`refine`. Without a ``target``, queries are refined to be compared with images:
+                give ``target="text"`` where they are compared with texts, as when an image is to be named.
 
         Raises:
             InputError: an empty batch, an item that cannot be encoded, or invalid options.
@@ -228,7 +230,7 @@ class Reco:
             images: B images.
             role: a query, or one of a set of candidates that compete with one another.
             refine: True or False; None leaves it to the model's policy for this side and role.
-            options: any option of :meth:`refine`.
+            options: any option of :meth:`refine`; see :meth:`embed` for the ``target``.
 
         Returns:
             (B, D) float32, unit-norm.
@@ -268,7 +270,7 @@ class Reco:
             modality: what they embed.
             role: a query, or one of the candidates: give all candidates in one call, they are refined as a set
                 (texts all move or none does, by the share that the memory knows).
-            options: see :class:`~reco_plugin.options.RefineOptions`.
+            options: see :class:`~reco_plugin.options.RefineOptions`, and :meth:`embed` for the ``target``.
 
         Raises:
             VectorError: wrong dimension, NaN, or not unit-norm.

@@ -64,7 +64,8 @@ class Refiner:
             memory: the pairs that are retrieved from, and their calibration.
             fusers: by name, besides the closed form; or a single one that is used always; None: only the closed form.
             timed: around each move by the closed form.
-            defaults: options unless a request says otherwise, see :class:`~reco_plugin.options.RefineOptions`.
+            defaults: options unless a request says otherwise, see :class:`~reco_plugin.options.RefineOptions`. Without
+                a ``target``, vectors are for the other modality.
         """
         self.memory = memory
         self._fusers: dict[FuserName, Fuser] = {"reco": ClosedForm(timed)}
@@ -112,6 +113,8 @@ class Refiner:
         ``texts``: of the B queries, where they are known. ``pause`` is called between blocks.
         """
         how: RefineOptions = {**self.defaults, **options}
+        if role == "candidate":  # the default is for queries; candidates compete for those of the other modality
+            how["target"] = options.get("target")
         name = how["fuser"] or "reco"
         if name not in self._fusers:
             raise InputError(f"the model has no fusion {name!r}, only: {', '.join(self._fusers)}")

@@ -22,15 +22,16 @@ from reco_plugin.errors import (
     UnusableFeatures,
 )
 from reco_plugin.memory import open_memory
-from reco_plugin.types import MODALITIES, Fingerprint
+from reco_plugin.types import MODALITIES, Fingerprint, other
 
 TEXTS = ["a red circle", "an orange square", "a small blue triangle", "something quite different"]
 
 
 def embed(reco: Reco, modality: str, drawings: Any, **options: Any) -> np.ndarray:
+    """Embed for the other modality, which moves images with few pairs, too."""
     if modality == "text":
         return reco.embed_texts(TEXTS, **options)
-    return reco.embed_images([pair.image for pair in drawings[: len(TEXTS)]], **options)
+    return reco.embed_images([pair.image for pair in drawings[: len(TEXTS)]], target="text", **options)
 
 
 @pytest.fixture(params=MODALITIES)
@@ -96,7 +97,7 @@ def test_threads_get_the_vectors_that_they_get_alone(reco, drawings):
 
 
 def test_a_filled_memory_moves_what_is_refined_and_keeps_it_unit(filled, frozen, modality):
-    result = filled.refine(frozen, modality=modality, gate=False)
+    result = filled.refine(frozen, modality=modality, target=other(modality), gate=False)
     assert isinstance(result, Refinement)
     assert (result.vectors.dtype, result.vectors.shape) == (np.float32, frozen.shape)
     assert np.allclose(np.linalg.norm(result.vectors, axis=1), 1, atol=1e-5)
@@ -122,14 +123,18 @@ def test_another_policy_decides_otherwise(policy, with_policy, drawings, modalit
         for role in ("query", "candidate"):
             refined = not np.array_equal(embed(reco, modality, drawings, role=role), frozen)
             assert refined == (modality in policy.get(role, []))
-        assert reco.refine(frozen, modality=modality, explain=True).neighbours.found.shape == (len(frozen), 2)
+        neighbours = reco.refine(frozen, modality=modality, target=other(modality), explain=True).neighbours
+        assert neighbours.found.shape == (len(frozen), 2)
 
 
 @pytest.mark.parametrize("fuser", ["reco", "paper"])
 def test_the_gate_is_of_the_closed_form(fuser, model, drawings, frozen, modality):
     with Reco.open(model, memory=":memory:", fuser=fuser) as reco:
         reco.memory.add(drawings)
-        on, off = (reco.refine(frozen, modality=modality, gate=gate, explain=True) for gate in (True, False))
+        on, off = (
+            reco.refine(frozen, modality=modality, target=other(modality), gate=gate, explain=True)
+            for gate in (True, False)
+        )
     assert np.allclose(np.linalg.norm(off.vectors, axis=1), 1, atol=1e-5)
     assert (off.reliability == 1).all()
     assert (fuser == "reco") == bool((on.reliability < 1).any())
@@ -140,12 +145,13 @@ def test_the_gate_is_of_the_closed_form(fuser, model, drawings, frozen, modality
 def test_a_pair_is_found_unless_it_is_hidden(filled, drawings):
     images = [pair.image for pair in drawings]
     vectors, ids = filled.encoder.images(images), [pair.id for pair in drawings]
-    usual = filled.refine(vectors, modality="image", explain=True).neighbours.ids
+    asked: Any = {"modality": "image", "target": "text", "explain": True}
+    usual = filled.refine(vectors, **asked).neighbours.ids
     assert [row[0] for row in usual] == ids
-    own = filled.refine(vectors, modality="image", exclude=[[name] for name in ids], explain=True).neighbours.ids
+    own = filled.refine(vectors, exclude=[[name] for name in ids], **asked).neighbours.ids
     assert not any(name in row for name, row in zip(ids, own, strict=True))
     reds = [pair.id for pair in drawings if pair.payload["colour"] == "red"]
-    none_red = filled.refine(vectors, modality="image", exclude=reds, explain=True).neighbours.ids
+    none_red = filled.refine(vectors, exclude=reds, **asked).neighbours.ids
     assert not set(reds) & {name for row in none_red for name in row}
 
 
@@ -176,8 +182,8 @@ def test_scores_are_frozen_without_a_memory_and_exact_with_one(filled, drawings)
 
 
 def test_a_memory_of_another_encoder_is_refused_and_both_are_named(model, tmp_path):
-    other = Fingerprint("other/clip", "cd" * 32, 128)
-    open_memory(tmp_path / "memory", other).close()
+    another = Fingerprint("other/clip", "cd" * 32, 128)
+    open_memory(tmp_path / "memory", another).close()
     with pytest.raises(FingerprintMismatch) as caught:
         Reco.open(model, memory=tmp_path / "memory")
     mine = json.loads((model / "manifest.json").read_text())

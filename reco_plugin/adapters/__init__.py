@@ -85,7 +85,7 @@ class VectorSource:
             api_key: bearer key for it.
             settings: of :meth:`reco_plugin.Reco.open`, as in ``{"model": "triton_models", "memory": "./memory"}``.
             index: what the index holds, ``texts``, ``images``, or ``both``: averages of the two, or some of each.
-                Queries are refined for that.
+                Queries are refined for that. The default is the documents of most frameworks.
             refine_queries: False leaves queries plain.
             refine_documents: whether documents are; off, so that vectors of an existing index stay valid. Documents of
                 one call are refined as one set, see :meth:`reco_plugin.Reco.refine`.

@@ -281,7 +281,7 @@ class Client(Service):
             texts: B texts.
             role: a query, or one of the candidates of this call.
             refine: True or False; None leaves it to the service's policy.
-            options: as in :meth:`refine`; without a ``target``, queries are for the other modality, as of a ``Reco``.
+            options: as in :meth:`refine`; without a ``target``, queries are compared with images, as of a ``Reco``.
 
         Raises:
             InputError: invalid input.

@@ -36,7 +36,6 @@ from ..types import (
     Used,
     Vectors,
     join_scales,
-    other,
     to_plain_scores,
     to_refined_scores,
 )
@@ -166,11 +165,10 @@ def embed(
         ImageError: a file that cannot be read.
     """
     input_type = _input_type(role)
-    aimed = {"target": other(modality)} if role == "query" else {}  # else the service takes an index of images
     fields = {
         "input_type": input_type,
         "encoding_format": "base64",
-        "reco": {**aimed, **_how(options)},
+        "reco": _how(options),
         **({} if refine is None else {"refine": refine}),
     }
     return [

@@ -154,7 +154,7 @@ def write_page(
     refined = refine_task(reco, task)
     chosen = _choose(bench, refined)
     answered = None if prompts.coverage is None else prompts.coverage.answered
-    images = reco.refine(task.queries.vectors[chosen], modality="image", answered=answered, explain=True)
+    images = reco.refine(task.queries.vectors[chosen], modality="image", target="text", answered=answered, explain=True)
     cards = [_card(data, bench, refined, row, images, place) for place, row in enumerate(chosen)]
     environment = Environment(loader=PackageLoader("reco_plugin.demo", "."), autoescape=select_autoescape(["html"]))
     html = environment.get_template("page.html").render(

@@ -13,7 +13,7 @@ from ..calibration.scores import score_pairs
 from ..errors import InputError, MemoryStoreError
 from ..options import RefineHow
 from ..score import Refines
-from ..types import Modality, Moves, Refinement, Vectors
+from ..types import Modality, Moves, Refinement, Vectors, other
 
 Side: TypeAlias = Literal["image", "text", "both"]
 """The sides of a task to refine, by modality."""
@@ -144,10 +144,11 @@ def refine_queries(reco: Refines, items: TaskItems, **options: Unpack[RefineHow]
     Raises:
         MemoryStoreError: the memory failed, so that vectors stayed frozen.
     """
+    aimed: RefineHow = {"target": other(items.modality), **options}
 
     def refine_rows(rows: slice) -> Refinement:
         hidden = None if items.own is None else items.own[rows]
-        return _complete(reco.refine(items.vectors[rows], modality=items.modality, exclude=hidden, **options))
+        return _complete(reco.refine(items.vectors[rows], modality=items.modality, exclude=hidden, **aimed))
 
     found = [refine_rows(slice(start, start + _QUERIES)) for start in range(0, len(items), _QUERIES)]
     moving = [part.moves for part in found]

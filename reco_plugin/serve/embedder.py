@@ -61,7 +61,6 @@ class EmbedRequest:
     truncate: bool = True  # cut long texts to the context length; False makes them fail with ``text_too_long``
     options: RefineOptions = field(default_factory=RefineOptions)
     explain: bool = False  # also return the pairs that were used
-    indexed: bool = True  # whether the vectors are compared with an index: of images, unless ``target`` says otherwise
     empty_texts: bool = False  # embed an empty text instead of refusing it
     cut: int | None = None  # dimension that the answer's vectors are cut to; None: D
 
@@ -97,7 +96,7 @@ class Embedded:
     degraded: Degraded | None  # why rows are frozen although refinement was on; None if nothing failed
     seconds: Mapping[str, float]  # of each step that ran: prepare, encode, refine (search and fusion)
     coverage: Mapping[Modality, Coverage]  # of each modality that was refined
-    target: Target | None = None  # what they are compared with; None: the other modality, or nothing was to be refined
+    target: Target | None = None  # what they are compared with; None: documents, or nothing was to be refined
 
     @property
     def vectors(self) -> Vectors:
@@ -195,8 +194,6 @@ class Embedder:
         """Name of the model -> what it refines; a dialect without a model field shows the first."""
         self.policy: dict[Modality, bool] = {side: reco.refines(side, "query") for side in MODALITIES}
         """Which queries the model refines, where a request does not force it."""
-        self.target: Target = reco.defaults.get("target") or "image"
-        """What vectors for an index are compared with, unless a request says otherwise."""
         self._k = reco.defaults["k"] or 1
         self._preparation, self._length = reco.encoder.preparation, reco.manifest.text.context_length
         self._batches = reco.encoder.batches_callers
@@ -216,7 +213,6 @@ class Embedder:
             Refused: no items or too many, an unknown model, or an item that cannot be embedded, by its name.
             RecoError: the encoder failed, the options are wrong, or the memory failed with on_memory_failure=fail.
         """
-        request = self._aimed(request)
         self.check_size(request.items, request.options)
         if request.explain:
             self._check_pairs(len(request.items), request.options.get("k"))
@@ -226,7 +222,8 @@ class Embedder:
             self._embed_side(work, modality)
         rows = [work.rows[place] for place in range(len(request.items))]
         wanted = any(self._refines(asked, modality) for modality in MODALITIES)
-        target = request.options.get("target") if wanted else None
+        usual = self.reco.defaults["target"] if asked.role == "query" else None
+        target = (request.options.get("target") or usual) if wanted else None
         return Embedded(rows, work.degraded, work.seconds, work.coverage, target)
 
     def interpret(self, request: EmbedRequest, prefix: Manner | None = None) -> Asked:
@@ -303,15 +300,6 @@ class Embedder:
         """The frozen vector (D,) of one item; errors as of :meth:`prepare`."""
         vector: npt.NDArray[np.float32] = self.encode([self.prepare(item, name)], item.modality)[0]
         return vector
-
-    def _aimed(self, request: EmbedRequest) -> EmbedRequest:
-        """The request with its target: its field's; of queries the setting's, or images.
-
-        Documents compete for queries, which are of the other modality unless the request says so.
-        """
-        usual = self.target if request.indexed and request.side != "document" else None
-        target = request.options.get("target") or usual
-        return replace(request, options={**request.options, "target": target}) if target else request
 
     def _refines(self, asked: Asked, modality: Modality) -> bool:
         return asked.refines and (asked.refine is True or self.policy[modality])

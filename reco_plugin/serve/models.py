@@ -106,7 +106,7 @@ def _model(name: str, manner: Manner, embedder: Embedder, memory: dict[str, Any]
         "k": chosen["k"],
         "caution": chosen["caution"],
         "fuser": chosen["fuser"],
-        "target": embedder.target,
+        "target": chosen["target"],
         "fusers": list(manifest.fusers),
         "memory": memory,
     }

@@ -36,7 +36,6 @@ class RefineRequest(HowToRefine):
             names=[f"vectors[{number}]" for number in range(len(self.vectors))],
             options=self.options(),
             explain=self.explain,
-            indexed=False,
         )
 
 
@@ -56,7 +55,6 @@ class ExplainRequest(HowToRefine):
             refine=True,
             options=self.options(),
             explain=True,
-            indexed=False,
         )
 
 

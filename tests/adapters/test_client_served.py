@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import threading
 
+import httpx
 import numpy as np
 import pytest
 import uvicorn
@@ -51,6 +54,55 @@ def test_vectors_are_those_of_the_reco_behind_it(client, stocked, drawings, refi
     )
     assert np.allclose(texts, stocked.embed_texts(TEXTS, role=role, refine=refine), atol=1e-6)
     assert np.allclose(pictures, stocked.embed_images(images, role=role, refine=refine), atol=1e-6)
+
+
+IMAGE_QUERIES = {
+    "/v1/embeddings": lambda picture: {"model": "clip-reco", "input_type": "query", "input": [{"image": picture}]},
+    "/v1/explain": lambda picture: {"input": [{"image": f"data:image/png;base64,{picture}"}]},
+    "/v1/multimodalembeddings": lambda picture: {
+        "model": "clip-reco",
+        "input_type": "query",
+        "inputs": [{"content": [{"type": "image_base64", "image_base64": f"data:image/png;base64,{picture}"}]}],
+    },
+    "/refined/titan": lambda picture: {"inputImage": picture},
+    "/refined/vectorize": lambda picture: {"images": [picture]},
+    "/v2/embed": lambda picture: {
+        "model": "clip-reco",
+        "input_type": "search_query",
+        "images": [f"data:image/png;base64,{picture}"],
+        "embedding_types": ["float"],
+    },
+}
+
+
+def vector_in(answer):
+    """The first list of numbers in an answer, whatever its shape."""
+    if isinstance(answer, list) and answer and all(type(one) is float for one in answer):
+        return answer
+    parts = answer.values() if isinstance(answer, dict) else answer if isinstance(answer, list) else ()
+    return next(filter(None, map(vector_in, parts)), None)
+
+
+def test_an_image_query_without_options_gets_the_same_vector_everywhere(client, url, stocked, drawings):
+    """It is for an index of images; for texts, which must be asked for, it moves elsewhere."""
+    image = drawings[0].image
+    expected, plain = stocked.embed_images([image]), stocked.embed_images([image], refine=False)
+    assert np.array_equal(expected, stocked.embed_images([image], target="image"))
+    assert np.abs(expected - stocked.embed_images([image], target="text")).max() > 0.01
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    found = {
+        "refine": stocked.refine(plain, modality="image").vectors,
+        "client": client.embed_images([image]),
+        "client.refine": client.refine(plain, modality="image").vectors,
+    }
+    for path, body in IMAGE_QUERIES.items():
+        asked = body(base64.b64encode(file.getvalue()).decode())
+        answer = httpx.post(url + path, json=asked, headers={"Authorization": f"Bearer {KEY}"})
+        assert answer.status_code == 200, (path, answer.text)
+        found[path] = np.array([vector_in(answer.json())])
+    for name, vectors in found.items():
+        assert np.allclose(vectors, expected, atol=1e-5), name
 
 
 def test_pairs_come_and_go(client, stocked, drawings):

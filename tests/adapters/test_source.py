@@ -22,7 +22,7 @@ def test_queries_are_refined_for_what_the_index_holds_and_documents_are_not(stoc
     """The memory is too small to say how far a query moves among its own modality: there it stays."""
     pictures = [pair.image for pair in drawings[:3]]
     texts = {refine: stocked.embed_texts(TEXTS, refine=refine) for refine in (False, True)}
-    images = {refine: stocked.embed_images(pictures, refine=refine) for refine in (False, True)}
+    images = {refine: stocked.embed_images(pictures, refine=refine, target="text") for refine in (False, True)}
     assert np.abs(texts[True] - texts[False]).max() > 0.01 and np.abs(images[True] - images[False]).max() > 0.01
     for index in ("images", "texts"):
         source = VectorSource(stocked, index=index)

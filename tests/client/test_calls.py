@@ -73,7 +73,7 @@ def test_vectors_come_back_in_order_as_base64_or_numbers(encode):
             "input": [{"text": "a"}, {"text": "b"}, {"text": "c"}],
             "input_type": "query",
             "encoding_format": "base64",
-            "reco": {"target": "image"},
+            "reco": {},
             "refine": True,
         }
     ]

@@ -94,10 +94,10 @@ def test_it_is_forgotten_by_its_id(known: Reco) -> None:
 
 def test_an_answer_may_be_given_in_place_of_a_pair_and_an_image_may_ask(known: Reco) -> None:
     image = draw("red", "circle", 22)
-    moved = known.embed([image], modality="image").moved[0]
+    moved = known.embed([image], modality="image", target="text").moved[0]
     one = known.memory.reject(image, modality="image", answer="a red circle")
     assert (one.pair, one.modality, one.right) == (None, "image", False)
-    assert known.embed([image], modality="image").moved[0] <= moved
+    assert known.embed([image], modality="image", target="text").moved[0] <= moved
     vector = known.encoder.texts(["a red circle"])[0]
     known.memory.reject(known.encoder.images([image])[0], modality="image", answer=vector)
     assert len(known.memory.opinions) == 1  # the same query and answer, as vectors

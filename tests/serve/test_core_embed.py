@@ -130,7 +130,6 @@ def test_nothing_too_much_and_unknown_models_are_refused(embedder):
     [
         ({}, ("image", None)),
         ({"options": {"target": "text"}}, (None, "text")),
-        ({"indexed": False}, ("image", "text")),
     ],
 )
 def test_a_query_is_refined_for_what_it_is_compared_with(embedder, filled, said, targets):
@@ -140,7 +139,7 @@ def test_a_query_is_refined_for_what_it_is_compared_with(embedder, filled, said,
     for row, modality, target in zip(answer.rows, ("text", "image"), targets, strict=True):
         assert row.refined == (target is not None), row.plain
         assert target is not None or f"{modality} queries that are compared with {modality}s stay plain" in row.plain
-    assert answer.target == (None if said.get("indexed") is False else next(filter(None, targets)))
+    assert answer.target == next(filter(None, targets))
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,7 @@ def expected_of(reco: Reco, wanted: Any, expects: dict[str, Any]) -> Any:
         mean = sum(expected_of(reco, one, expects) for one in wanted)
         return mean / np.linalg.norm(mean)
     if isinstance(wanted, dict):
-        return reco.embed_images([base64.b64decode(wanted["image"])], target="image", **options)[0]
+        return reco.embed_images([base64.b64decode(wanted["image"])], **options)[0]
     return reco.embed_texts([wanted], **options)[0]
 
 

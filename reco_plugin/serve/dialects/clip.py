@@ -67,7 +67,7 @@ def router(edge: Edge) -> APIRouter:
             "aliases": embedder.aliases,
             **describe_calibration(reco),
             "caution": reco.defaults["caution"],
-            "target": embedder.target,
+            "target": reco.defaults["target"],
             "fusers": list(reco.manifest.fusers),
         }
 

@@ -56,7 +56,7 @@ class Vectors:
             return (first + second) / np.linalg.norm(first + second)
         refine, name = name.startswith("refined "), name.removeprefix("refined ")
         if name == "image":
-            return self._reco.embed_images([self._image], refine=refine, target="image")[0]  # as for an index
+            return self._reco.embed_images([self._image], refine=refine)[0]
         return self._reco.embed_texts([name.removeprefix("text: ")], refine=refine)[0]
 
 
