@@ -286,7 +286,7 @@ class GuardedMemory:
             most: queries of several threads that are searched together, at most; 0: each call on its own.
         """
         self._memory, self._guard, self._deadline, self._most = memory, guard, deadline, most
-        waits_s = deadline and deadline.seconds
+        waits_s = None if deadline is None else deadline.seconds
         self._batchers = [Batcher(self._run, most, (Outage,), waits_s) for _ in range(_AT_ONCE if deadline else 1)]
 
     @property
