@@ -13,10 +13,13 @@ import pytest
 from live_service import wait_until
 from PIL import Image
 
-from reco_plugin.serve.embedder import EmbedRequest
+from reco_plugin.guard import GuardedMemory
+from reco_plugin.serve.embedder import Embedder, EmbedRequest
 from reco_plugin.serve.failures import Refused
 from reco_plugin.serve.items import Item
 from reco_plugin.serve.lanes import Lanes, still_wanted
+from reco_plugin.serve.settings import ServeSettings
+from reco_plugin.types import Neighbours, Search
 
 TEXT, PICTURE = Item("a red circle", "text"), Item(b"\x89PNG", "image")
 
@@ -62,6 +65,29 @@ def test_a_query_goes_between_two_items_of_bulk_and_before_bulk_that_waits() -> 
     asyncio.run(ask())
     assert order[:2] == ["a0", "query"]
     assert sorted(order) == ["a0", "a1", "a2", "b0", "b1", "b2", "query"]
+
+
+def test_a_query_goes_between_two_searches_of_refined_bulk(filled, monkeypatch) -> None:
+    order, reached, search = list[str](), threading.Event(), GuardedMemory.search
+    vectors = filled.embed_texts(["a red circle"] * 150, refine=False)
+    bulk = EmbedRequest([Item(vector, "text") for vector in vectors], side="query", refine=True)
+    embedder, lanes = Embedder(filled, ServeSettings()), Lanes(threads=1, queue=1000, deadline_s=600)
+
+    def searching(memory: GuardedMemory, asked: Search) -> Neighbours:
+        order.append("search")
+        reached.set()
+        if len(order) == 1:
+            wait_until(lambda: lanes._places.queries_wait)
+        return search(memory, asked)
+
+    async def ask() -> None:
+        first = asyncio.ensure_future(lanes.run(lambda: embedder.embed(bulk), 150, bulk=True))
+        await asyncio.to_thread(reached.wait, 60)
+        await asyncio.gather(first, lanes.run(lambda: order.append("query")))
+
+    monkeypatch.setattr(GuardedMemory, "search", searching)
+    asyncio.run(ask())
+    assert order == ["search", "query", "search"]
 
 
 def test_a_lane_that_waits_is_let_go_when_it_is_given_up() -> None:
