@@ -55,4 +55,5 @@ def test_images_share_the_space(stocked, files):
     embeddings = RecoEmbeddings(stocked, index="texts")
     paths = [str(path) for path in files]
     assert np.allclose(embeddings.embed_image(paths), stocked.embed_images(paths, refine=False))
-    assert np.allclose(embeddings.embed_image_query(paths[0]), stocked.embed_images(paths[:1], refine=True)[0])
+    query = stocked.embed_images(paths[:1], refine=True, target="text")[0]
+    assert np.allclose(embeddings.embed_image_query(paths[0]), query)

@@ -63,7 +63,7 @@ def test_a_memory_of_few_pairs_is_a_warning(work: Path, catalogue: Path, run: Ru
 
 def test_role_and_refine_choose_what_the_policy_says(memory: Path, catalogue: Path, run: Run) -> None:
     """The quickstart model does not refine candidate images unless a flag says so."""
-    image = ("embed", "--image", catalogue.parent / "small-green-square.png", "--json")
+    image = ("embed", "--image", catalogue.parent / "small-green-square.png", "--target", "text", "--json")
     _, plain = vectors(run(*image, "--plain"))
     _, query = vectors(run(*image))
     _, candidate = vectors(run(*image, "--role", "candidate"))

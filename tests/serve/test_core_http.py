@@ -95,11 +95,12 @@ def test_what_the_memory_has_nothing_for_is_not_called_refined(reco, served):
 
 def test_explain_takes_texts_and_images(reading, filled, red_square):
     inputs = [{"text": TEXTS[0]}, {"image": red_square}, {"image": "data:image/png;base64," + red_square}]
-    body = reading.post("/v1/explain", json={"input": inputs, "k": 3}).json()
-    text, bare, uri = body["data"]
+    text, bare, _ = reading.post("/v1/explain", json={"input": inputs, "k": 3}).json()["data"]
     whole = filled.embed([TEXTS[0]], modality="text", refine=True, k=3)
     assert np.allclose(text["embedding"], whole.vectors[0], atol=1e-6)
     assert np.allclose(text["frozen"], whole.frozen[0], atol=1e-6)
+    assert bare["used"] == []  # it is for an index of images, for which no pair is searched
+    _, bare, uri = reading.post("/v1/explain", json={"input": inputs, "k": 3, "target": "text"}).json()["data"]
     assert bare["embedding"] == uri["embedding"]
     assert len(bare["used"]) == 3
 

@@ -298,7 +298,8 @@ def test_refined_vectors_are_those_of_a_memory_in_ram(
     server: StandIn, scheme: str, model: Path, drawings: list[Pair]
 ) -> None:
     def refine(reco: Reco) -> np.ndarray:
-        images = reco.embed_images([pair.image for pair in drawings[:6]], exclude=[pair.id for pair in drawings[:3]])
+        hidden = [pair.id for pair in drawings[:3]]
+        images = reco.embed_images([pair.image for pair in drawings[:6]], target="text", exclude=hidden)
         return np.concatenate([images, reco.embed_texts([pair.text for pair in drawings[6:12]])])
 
     with Reco.open(model, memory=":memory:") as reco:
