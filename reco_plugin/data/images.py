@@ -1,6 +1,6 @@
 """Images that are opened or fetched on access, and an even choice among many.
 
-The URLs are of the user's own catalogue, so private addresses are allowed. The service fetches no URLs.
+The URLs are of the user's own catalogue, so private addresses are allowed. For untrusted URLs see ``serve/fetch.py``.
 """
 
 from __future__ import annotations
