@@ -105,12 +105,14 @@ class Pair(ToldShort):
         image: path, bytes, PIL image or vector.
         text: caption or vector.
         payload: JSON-like values to filter by and to show; a raw text is stored with them, as ``caption``.
+        where: its row of a file, for messages, as in ``catalogue.csv, line 17``.
     """
 
     id: str
     image: ImageInput | npt.NDArray[np.floating[Any]]
     text: str | npt.NDArray[np.floating[Any]]
     payload: Payload = field(default_factory=dict)
+    where: str = field(default="", compare=False)
 
     @property
     def stored_payload(self) -> Payload:

@@ -36,7 +36,7 @@ class HaystackEmbedder:
         settings: dict[str, Any] | None = None,
         refine: bool = False,
     ) -> None:
-        """Take an opened object, or options to open one at first use: see :class:`~.source.VectorSource`.
+        """Take an opened object, or options to open one at first use: see :class:`~.VectorSource`.
 
         Everything but an opened object is stored with the pipeline, a key as the name of its variable.
 

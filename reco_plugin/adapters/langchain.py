@@ -25,7 +25,7 @@ class RecoEmbeddings(Embeddings):
     """
 
     def __init__(self, reco: Embeds | None = None, **options: Unpack[SourceOptions]) -> None:
-        """Take an opened object, or say what to open at first use: see :class:`~.source.VectorSource`."""
+        """Take an opened object, or say what to open at first use: see :class:`~.VectorSource`."""
         self.source = VectorSource(reco, **options)
 
     def embed_query(self, text: str) -> list[float]:

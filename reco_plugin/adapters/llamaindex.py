@@ -22,7 +22,7 @@ _Vector = list[float]
 
 
 class RecoEmbedding(MultiModalEmbedding):
-    """Text and image embeddings of one space; the fields are those of :class:`~.source.VectorSource`.
+    """Text and image embeddings of one space; the fields are those of :class:`~.VectorSource`.
 
     LlamaIndex's ``embeddings_cache`` is keyed by the text alone, for queries and nodes alike: with refinement on, it
     would answer a query with a node's vector, or with one of an older memory. It is refused then; an

@@ -57,7 +57,7 @@ class RecoSentenceTransformer:
     model_card_data = _NoCard()
 
     def __init__(self, reco: Embeds | None = None, **options: Unpack[SourceOptions]) -> None:
-        """Take an opened object, or say what to open at first use: see :class:`~.source.VectorSource`."""
+        """Take an opened object, or say what to open at first use: see :class:`~.VectorSource`."""
         self.source = VectorSource(reco, **options)
 
     def encode(self, inputs: Any, prompt_name: str | None = None, **options: Any) -> Vectors:

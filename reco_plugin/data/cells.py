@@ -183,6 +183,7 @@ class RowMaker:
 
     names: ColumnNames
     folder: Path  # base of image paths
+    has_ids: bool = False  # whether the source has the column of ids, so that each row needs one
     unfold: bool = False  # whether a column ``payload`` holds a JSON object, as ``reco memory copy`` writes it
 
     def make(self, where: str, values: Mapping[str, Any], place: str | None = None) -> Pair | Rejected:
@@ -191,14 +192,14 @@ class RowMaker:
         Args:
             where: the row, for messages.
             values: by column; an image or a text may be a vector (D,) or a :class:`CellError`.
-            place: id of a row without id and without image path.
+            place: id of a row without id and without image path, where the source has no column of ids.
         """
         names = self.names
         id_, column = None, names.id
         try:
             own_id = self._id(values, place)
-            if own_id is None:  # the image is missing too, so its path is no id
-                column = names.image
+            if own_id is None:
+                column = names.id if self.has_ids else names.image  # whose path would be the id
                 raise CellError(MISSING)
             id_ = id_of(own_id)
             column = names.image
@@ -214,12 +215,12 @@ class RowMaker:
             return Rejected(where + at, f"{error}{has}", id_)
         own = {"caption": text} if isinstance(text, str) else {}
         own |= {"image": path} if path not in (None, id_) else {}
-        return Pair(id_, image, text, own | payload)
+        return Pair(id_, image, text, own | payload, where)
 
     def _id(self, values: Mapping[str, Any], place: str | None) -> object:
         own = values.get(self.names.id)
-        if own is not None and own != "":
-            return own
+        if self.has_ids or (own is not None and own != ""):
+            return None if own == "" else own
         image = values.get(self.names.image)
         if isinstance(image, Mapping):
             image = image.get("path")

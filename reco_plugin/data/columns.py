@@ -199,7 +199,7 @@ def open_npz(path: Path, names: ColumnNames) -> Rows:
     if names.id not in columns:
         raise DataError(f"{path} has no array {names.id!r}; it has {sorted(columns)}")
     check_columns(str(path), columns, names.needed)
-    maker = RowMaker(names, path.parent, unfold=True)
+    maker = RowMaker(names, path.parent, has_ids=True, unfold=True)
     return Rows(str(path), (FilePart(str(path), partial(_read_npz, path, maker)),), beside=(path.parent,))
 
 
@@ -227,7 +227,7 @@ def open_parquet(paths: Sequence[Path], names: ColumnNames, where: Location) -> 
             schema, sizes = file.schema_arrow, _group_sizes(file)
         check_columns(str(path), schema.names, names.needed)
         vectors = all(holds_vectors(schema.field(name).type) for name in (names.image, names.text))
-        maker, before = RowMaker(names, base, unfold=vectors), 0
+        maker, before = RowMaker(names, base, names.id in schema.names, unfold=vectors), 0
         note = note if parts else note_ids(str(path), schema.names, names)
         for groups, rows in _gather_groups(sizes):
             name = f"{path}, after row {before}" if before else str(path)

@@ -203,7 +203,7 @@ def _is_utf8(text: str) -> bool:
 def open_table(path: Path, names: ColumnNames, where: Location) -> Rows:
     """Open the rows of a table, ten thousand in a part; ``where`` has its options."""
     table, stamp, folder = TableFile(path, names.needed), stamp_of(path), where.images or path.parent
-    maker, parts, note, total = RowMaker(names, folder), list[FilePart](), "", 0
+    parts, note, total = list[FilePart](), "", 0
     with open_lines(path) as lines:
         head = table.head(lines)
         rows, begun = table.read(lines, head), (lines.offset, lines.line)
@@ -211,6 +211,7 @@ def open_table(path: Path, names: ColumnNames, where: Location) -> Rows:
             if not parts:
                 first = some[0].values if table.is_json and isinstance(some[0], TableRow) else {}
                 note = note_ids(str(path), head.columns or [*first, *([] if first else [names.id])], names)
+                maker = RowMaker(names, folder, names.id in (head.columns or first))
             name = f"{path}, {len(some):,} rows after line {begun[1]}" if parts else str(path)
             parts.append(FilePart(name, partial(_read_part, table, head, begun, len(some), maker)))
             total, begun = total + len(some), (lines.offset, lines.line)

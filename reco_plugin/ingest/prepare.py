@@ -143,7 +143,7 @@ def read_rows(parts: Iterable[SourcePart]) -> Iterator[tuple[str, Pair] | Reject
     """The rows of all parts in order, each pair with its place in the source."""
     for part in parts:
         for number, row in enumerate(part.read(), 1):
-            yield row if isinstance(row, Rejected) else (f"row {number} of {part.name}", row)
+            yield row if isinstance(row, Rejected) else (row.where or f"row {number} of {part.name}", row)
 
 
 def load(row: tuple[str, Pair] | Rejected) -> Loaded | Rejected:

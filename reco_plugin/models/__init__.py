@@ -2,8 +2,8 @@
 
 ::
 
-    open_clip.py, checkpoint.py    a model of open_clip or transformers -> encoder.py: a frozen CLIP in torch
-    export.py, to_onnx.py          a frozen CLIP -> a model folder, compared with torch
+    open_clip.py, checkpoint.py    a model of open_clip or transformers -> a frozen CLIP in torch
+    export.py                      a frozen CLIP -> a model folder, compared with torch
     ready.py                       ONNX towers that others exported -> a model folder, without torch
-    train.py, loop.py, layer.py    pairs -> the paper's layer
+    train.py                       pairs -> the paper's layer
 """

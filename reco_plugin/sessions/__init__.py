@@ -69,13 +69,13 @@ def _open_in_process(artifact: Artifact, name: str, settings: Settings) -> tuple
         exact = artifact.manifest.precision == "int8" or name not in map(clip_graph, MODALITIES)
         arithmetic = "f32" if exact else fastest_arithmetic()
         return OpenVinoSession(path, settings, arithmetic), f"OpenVINO in {arithmetic}"
-    from .ort import ON_CPU, ON_CUDA, OrtSession, has_cuda, on_cpu, warn_of_cpu  # imported late, ONNX Runtime is heavy
+    from .ort import ON_CPU, ON_CUDA, OrtSession, has_cuda, warn_of_cpu  # imported late, ONNX Runtime is heavy
 
     if settings.provider == "cuda":
         return OrtSession(path, settings), ON_CUDA
     if has_cuda() and "provider" not in settings.model_fields_set and artifact.manifest.precision != "int8":
         warn_of_cpu("this ONNX Runtime is one for CUDA, and RECO_PROVIDER is not set: cuda takes the GPU")
-    return on_cpu(artifact, name, settings), ON_CPU
+    return OrtSession(path, settings), ON_CPU
 
 
 def check_settings(settings: Settings) -> None:

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..artifact import Artifact
 from ..config import Settings
 from ..errors import SessionError, importing
 from ..machine import cores, fewer_cores
@@ -163,8 +162,3 @@ class OrtSession:
             log.warning("threads share the products of large batches: %s", error)
             return
         self._pool, self._single = ThreadPoolExecutor(self._threads - 1, "rows"), single
-
-
-def on_cpu(artifact: Artifact, name: str, settings: Settings) -> OrtSession:
-    """Open a graph of a model folder on the CPU, by products that are exact for its weights."""
-    return OrtSession(artifact.graph(name), settings)

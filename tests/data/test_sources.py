@@ -127,6 +127,7 @@ def test_columns_and_the_folder_of_images_are_named_behind_the_source(tmp_path: 
     ("line", "where", "reason", "id_"),
     [
         (b"x,a.png,  ,1", "line 3, column 'text'", "missing or empty", "x"),
+        (b",a.png,fox,1", "line 3, column 'id'", "missing or empty", None),  # its path is no id beside others
         (b"x," + b"/9j/" * 2000 + b",fox,1", "line 3, column 'image'", "expected the path of an image", "x"),
         (b"x,a.png,F\xfcchse,1", "line 3", "is not UTF-8", None),
         (b"x,a.png,fox,1,2", "line 3", "5 values for 4 columns", None),
