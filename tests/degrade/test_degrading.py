@@ -160,7 +160,7 @@ def test_everything_is_counted_once(rig: Build, drawings: Any) -> None:
     one = rig(breaker_failures=1)
     before = one.reco.metrics()
     one.reco.embed_texts(one.texts, refine=True)
-    one.reco.embed_images([drawings[0].image], refine=True)
+    one.reco.embed_images([drawings[0].image], refine=True, target="text")
     one.memory.trouble = one.dead
     with pytest.warns(DegradedWarning):
         one.reco.embed_texts(one.texts, refine=True)
