@@ -98,7 +98,7 @@ class SearchIndex:
 
     def _start(self) -> None:
         """Let a thread make it, unless one does, or there are too few pairs."""
-        if self._late is not None or self._stop.is_set():
+        if not self._enabled or self._late is not None or self._stop.is_set():
             return
         self._missing = LEAST - self._store.count()
         if self._missing <= 0:
