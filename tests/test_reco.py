@@ -114,6 +114,15 @@ def test_the_policy_decides_when_the_caller_does_not(filled, drawings, modality,
     )
 
 
+@pytest.mark.parametrize("target", [None, "image", "text"])
+def test_candidates_are_for_the_other_modality_whatever_queries_are_for(target, model, drawings, frozen, modality):
+    with Reco.open(model, memory=":memory:", **({} if target is None else {"target": target})) as reco:
+        reco.memory.add(drawings)
+        assert reco.refine(frozen, modality=modality, role="candidate").coverage.found > 0
+        queries = reco.refine(frozen, modality=modality).coverage.found
+    assert (queries > 0) == (modality != (target or "image"))  # no pair is searched for the query's own modality
+
+
 @pytest.mark.parametrize("policy", [{"query": ["text"], "candidate": ["image"]}, {}])
 def test_another_policy_decides_otherwise(policy, with_policy, drawings, modality):
     path = with_policy(refine=policy, gate=False, k=2)
