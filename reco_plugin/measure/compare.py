@@ -14,11 +14,12 @@ import numpy as np
 
 from ..data.cells import CellError, image_of
 from ..data.images import RemoteImage
+from ..defaults import TARGET
 from ..engines import Description, Engine
 from ..errors import DataError, EngineError, ImageError, InputError
 from ..options import RefineOptions
 from ..reco import Reco
-from ..types import ImageInput, Refinement, Target, Vectors, other
+from ..types import ImageInput, Refinement, Target, Vectors
 from .encoder_check import IndexCheck, check_dimension, check_encoder
 from .judgments import Grades, Judgments, changes, judge, overlaps, read_marks, read_run
 from .page import Thumbnails
@@ -45,7 +46,7 @@ class CompareOptions:
 
     Attributes:
         how: each query is searched.
-        target: what the index's vectors are of; None: found out, else the other modality than the query's.
+        target: what the index's vectors are of; None: found out, else images.
         judgments: what is right.
         marks: files that people saved on the page.
         pictures: folder of relative paths of pictures.
@@ -116,7 +117,7 @@ def compare(
     check_dimension(described, reco.manifest.fingerprint)
     check = check_encoder(index, reco.encoder, str(reco.manifest.fingerprint), asked.pictures, allow_private=private)
     log, frozen = _embed(reco, log, lambda count: _advance(progress, count), private)
-    target: dict[str, Target] = {m: asked.target or check.target or other(m) for m in ("text", "image")}
+    target: dict[str, Target] = dict.fromkeys(("text", "image"), asked.target or check.target or TARGET)
     refined, reasons = _refine(reco, log.queries, frozen, target, asked.refine)
     vectors = {"plain": frozen, "refined": refined.vectors}
     progress(questions(log.queries, vectors, how, described), "searches")
