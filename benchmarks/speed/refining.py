@@ -71,7 +71,7 @@ def _over_http(client: Client, modality: Modality, size: int, rounds: int) -> Tu
 
     def ask(refine: bool) -> None:
         if modality == "image":
-            client.embed_images(make(), refine=refine)
+            client.embed_images(make(), refine=refine, target="text")  # which the memory is searched for
         else:
             client.embed_texts(make(), refine=refine)
 

@@ -14,7 +14,6 @@ import numpy as np
 
 from ..data.cells import CellError, image_of
 from ..data.images import RemoteImage
-from ..defaults import TARGET
 from ..engines import Description, Engine
 from ..errors import DataError, EngineError, ImageError, InputError
 from ..options import RefineOptions
@@ -46,7 +45,7 @@ class CompareOptions:
 
     Attributes:
         how: each query is searched.
-        target: what the index's vectors are of; None: found out, else images.
+        target: what the index's vectors are of; None: found out, else the default of the Reco.
         judgments: what is right.
         marks: files that people saved on the page.
         pictures: folder of relative paths of pictures.
@@ -117,7 +116,7 @@ def compare(
     check_dimension(described, reco.manifest.fingerprint)
     check = check_encoder(index, reco.encoder, str(reco.manifest.fingerprint), asked.pictures, allow_private=private)
     log, frozen = _embed(reco, log, lambda count: _advance(progress, count), private)
-    target: dict[str, Target] = dict.fromkeys(("text", "image"), asked.target or check.target or TARGET)
+    target: Any = dict.fromkeys(("text", "image"), asked.target or check.target or reco.defaults["target"])
     refined, reasons = _refine(reco, log.queries, frozen, target, asked.refine)
     vectors = {"plain": frozen, "refined": refined.vectors}
     progress(questions(log.queries, vectors, how, described), "searches")
