@@ -19,7 +19,7 @@ from reco_plugin.errors import ConfigError, DataError, FingerprintMismatch, Reco
 from reco_plugin.memory import Fingerprint, open_memory
 from reco_plugin.models.options import ExportOptions, Recipe
 from reco_plugin.refine import Refiner
-from reco_plugin.types import Records
+from reco_plugin.types import Records, other
 
 pytest.importorskip("torch")
 from reco_plugin.models.export import export_model
@@ -70,7 +70,7 @@ def test_from_a_table_to_a_model_that_refines(run: Callable[..., Fusions], vit: 
         texts = model.embed_texts([f"a {colour} ball number 3" for colour in COLOURS], refine=False)
         in_torch = Refiner(model.memory, TorchFuser(trained), k=4)
         for modality, vectors in (("image", images), ("text", texts)):
-            served = model.refine(vectors, modality=modality, explain=True)  # type: ignore[arg-type]
+            served = model.refine(vectors, modality=modality, target=other(modality), explain=True)  # type: ignore[arg-type]
             expected = in_torch.refine(vectors, modality=modality, explain=True)  # type: ignore[arg-type]
             assert (served.moved > 1e-6).all()
             for part in ("vectors", "reliability", "weights"):
