@@ -116,7 +116,7 @@ def compare(
     check_dimension(described, reco.manifest.fingerprint)
     check = check_encoder(index, reco.encoder, str(reco.manifest.fingerprint), asked.pictures, allow_private=private)
     log, frozen = _embed(reco, log, lambda count: _advance(progress, count), private)
-    target: Any = dict.fromkeys(("text", "image"), asked.target or check.target or reco.defaults["target"])
+    target = asked.target or check.target or reco.defaults["target"]
     refined, reasons = _refine(reco, log.queries, frozen, target, asked.refine)
     vectors = {"plain": frozen, "refined": refined.vectors}
     progress(questions(log.queries, vectors, how, described), "searches")
@@ -134,7 +134,7 @@ def compare(
         )
     setup = {"engine": described.engine, "index": described.name}
     setup |= {"documents": f"{described.documents:,}"} if described.documents else {}  # of a function nobody knows
-    setup |= {"search": described.index, "target": ", ".join(f"{a}s for {b}s" for a, b in target.items())}
+    setup |= {"search": described.index, "target": f"texts for {target}s, images for {target}s"}
     identity = f"{described.engine.partition(' ')[0]} {described.name} {described.vector} {described.dimension}"
     compared = _FoundQueries(log, rankings, moved, reasons, setup, notes, identity, grades)
     calibration = reco.memory.calibration
@@ -393,14 +393,14 @@ def _embed(reco: Reco, log: QueryLog, progress: Callable[[int], None], allow_pri
 
 
 def _refine(
-    reco: Reco, queries: Sequence[SearchQuery], frozen: Vectors, target: Mapping[str, Target], options: RefineOptions
+    reco: Reco, queries: Sequence[SearchQuery], frozen: Vectors, target: Target | None, options: RefineOptions
 ) -> tuple[Refinement, list[str]]:
     """Refine B vectors, each by its modality, in their order, and say why each moves or stays."""
     parts, order = [], list[int]()
     for modality in ("text", "image"):
         rows = [row for row, query in enumerate(queries) if query.modality == modality]
         if rows:
-            how: Any = {**options, "target": target[modality], "explain": True}
+            how: Any = {**options, "target": target, "explain": True}
             parts.append(reco.refine(frozen[rows], modality=modality, **how))
             order += rows
     reasons = [reason for part in parts for reason in _reasons(part)]

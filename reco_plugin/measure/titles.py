@@ -65,7 +65,7 @@ def estimate_by_titles(
     queries: Sequence[SearchQuery],
     frozen: Vectors,
     how: SearchHow,
-    target: Mapping[str, Target],
+    target: Target | None,
     options: RefineOptions,
 ) -> TitleEstimate:
     """Measure B queries with frozen vectors (B, D), by titles of the index taken as true.
@@ -89,7 +89,7 @@ def estimate_by_titles(
     for turn in (0, 1):
         unseen = [half[turn] for half in split]  # by the memory: these count as right
         gone = [half[1 - turn] for half in split]  # from the index: these are in the memory
-        asked: Any = {**options, "target": target["text"], "exclude": unseen}
+        asked: Any = {**options, "target": target, "exclude": unseen}
         refined = reco.refine(frozen[rows], modality="text", **asked).vectors
         found = [
             _search(index, queries[row], vector, how, len(right[row]))
