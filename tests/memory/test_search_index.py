@@ -13,13 +13,15 @@ import numpy as np
 import pytest
 
 from reco_plugin.config import MemoryOptions
-from reco_plugin.memory import index, index_faiss
+from reco_plugin.memory import index
 from reco_plugin.memory.edge import EdgeMemory
 from reco_plugin.types import Fingerprint, Modality, Neighbours, Records, Search, Vectors
 
+pytest.importorskip("faiss", reason="the environment of another Python has the small set of packages")
+from reco_plugin.memory import index_faiss
+
 pytestmark = pytest.mark.slow
 
-pytest.importorskip("faiss")
 D, PAIRS, K = 32, 3000, 10
 FINGERPRINT = Fingerprint("drawn", "cd" * 32, D)
 
