@@ -156,7 +156,7 @@ def tuned_of(shops: Shops, kind: str, titles: str, most: int, seed: int) -> dict
     true = replace(shop.pairs, text=shops.make(kind, "right", seed, most).pairs.text)  # by true names
     policy, lost, rest = found.policy, [], np.flatnonzero(apart)
     third = Askers(Things("classes", "shop", true, shop.things, ()), rest, rest < 0, None, [()] * len(rest))
-    refiner = Refiner(askers.memory.at(policy.k), None, k=policy.k, caution=policy.caution)
+    refiner = Refiner(askers.memory.at(policy.k), None, k=policy.k, coverage=policy.coverage)
     for direction, task in third.tasks().items():
         sides = measure_sides(task, refine_task(refiner, task))
         lost.append(sides["frozen"].top(1) - sides[policy.sides.get(direction, "frozen")].top(1))

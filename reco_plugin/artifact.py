@@ -30,7 +30,7 @@ from .errors import ArtifactError, ConfigError
 from .files import in_home, sha256_file, weights_file
 from .options import RefineDefaults
 from .preprocess import ImageConfig, TextConfig
-from .types import MODALITIES, Caution, Fingerprint, FuserName, Modality, Role
+from .types import MODALITIES, Fingerprint, FuserName, Modality, Role
 from .values import DIMENSIONS, in_words, show
 
 FORMAT = 1
@@ -49,14 +49,20 @@ class Policy(_Strict):
     Attributes:
         k: neighbours per query.
         gate: whether the closed form moves only as far as the memory's own pairs justify.
-        caution: which share of queries is assumed to have no answer in the memory.
+        coverage: share of what is asked for that the memory holds; None: nobody said.
         refine: role -> modalities that are refined when the caller does not say.
     """
 
     k: int = Field(MODEL_K, ge=1, le=1000)
     gate: bool = True
-    caution: Caution = "balanced"
+    coverage: float | None = Field(None, ge=0, le=1)
     refine: dict[Role, tuple[Modality, ...]] = {"query": MODALITIES, "candidate": ()}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _ignore_caution(cls, given: Any) -> Any:
+        """Read manifests that were written before ``coverage`` replaced ``caution``."""
+        return {name: one for name, one in given.items() if name != "caution"} if isinstance(given, dict) else given
 
 
 class FusionInfo(_Strict):
@@ -136,7 +142,7 @@ class Manifest(_Strict):
     def defaults(self) -> RefineDefaults:
         """The options of a refinement that the model was made for."""
         policy = self.policy
-        return RefineDefaults(k=policy.k, gate=policy.gate, caution=policy.caution, fuser=self.fusion.fuser)
+        return RefineDefaults(k=policy.k, gate=policy.gate, coverage=policy.coverage, fuser=self.fusion.fuser)
 
     @property
     def fusers(self) -> tuple[FuserName, ...]:

@@ -60,7 +60,7 @@ class Refining:
         memory: the pairs.
         queries: (B, D) unit-norm, checked.
         modality, role: of the queries.
-        how: all options, checked; each has a value but ``answered`` and ``where``.
+        how: all options, checked; each has a value but ``coverage`` and ``where``.
         hidden: B collections of ids that must not be found; None without any.
         texts: of the B queries, to find captions by their words, too; None: by the vectors alone.
         pause: called between blocks; what it raises ends the refinement.

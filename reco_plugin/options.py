@@ -9,7 +9,7 @@ from numbers import Real
 from typing import Annotated, Any, TypedDict, cast, get_args, get_type_hints
 
 from .errors import InputError
-from .types import Caution, Filter, FuserName, Target
+from .types import Filter, FuserName, Target
 from .values import check_choice, check_flag, check_k, show
 
 
@@ -64,12 +64,13 @@ class RefineDefaults(TypedDict, total=False):
             unset="image; of candidates the other modality",
         ),
     ]
-    caution: Annotated[
-        Caution | None,
+    coverage: Annotated[
+        float | None,
         Option(
-            "How many queries are assumed to have no answer in the memory: more is safer, less gains more where the "
+            "Share of what is asked for that the memory holds, from 0 to 1: less is safer, more gains more where the "
             "memory does know.",
-            unset="balanced",
+            check=_from_0_to_1("share"),
+            unset="0.9",
         ),
     ]
     presence: Annotated[
@@ -98,15 +99,6 @@ class RefineDefaults(TypedDict, total=False):
 class RefineHow(RefineDefaults, total=False):
     """Options for all queries of a task."""
 
-    answered: Annotated[
-        float | None,
-        Option(
-            "Share of the candidates that the memory knows, from their Coverage, where queries are compared with just "
-            "those: the more, the less must a query look like the memory's pairs; below a half, moves are shorter.",
-            check=_from_0_to_1("share"),
-            sent=False,
-        ),
-    ]
     where: Annotated[Filter | None, Option('Conditions on the payload: {"year": {"gte": 2020}}.')]
 
 

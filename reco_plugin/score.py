@@ -50,8 +50,7 @@ class ExactScorer:
     ) -> None:
         """Refine candidates (C, D) of a modality.
 
-        The caution of the queries follows from the texts that the memory knows: see ``answered`` of
-        :class:`~reco_plugin.options.RefineOptions`.
+        Where the candidates are texts, the share of them that the memory knows is the ``coverage`` of the queries.
 
         Raises:
             InputError: a fusion other than the closed form.
@@ -63,8 +62,8 @@ class ExactScorer:
         of_candidates: RefineOptions = {**options, "exclude": None}
         options["target"] = modality
         self._candidates = reco.refine(candidates, modality=modality, role="candidate", **of_candidates)
-        if self._candidates.coverage is not None:
-            options["answered"] = self._candidates.coverage.answered
+        if self._candidates.coverage is not None and self._candidates.coverage.answered is not None:
+            options["coverage"] = self._candidates.coverage.answered
 
     def score(self, queries: Vectors) -> Scores:
         """Score queries (B, D) of the other modality, (B, C); errors as in :meth:`reco_plugin.reco.Reco.refine`."""

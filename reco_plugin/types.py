@@ -27,7 +27,6 @@ InputType: TypeAlias = Literal["query", "document"]
 """Search engines' names: a query, and a document of an index."""
 ROLE_OF: Mapping[InputType, Role] = {"query": "query", "document": "candidate"}
 """Refined documents are the candidates of one set."""
-Caution: TypeAlias = Literal["cautious", "balanced", "bold"]
 """Which share of queries is assumed to have no answer in the memory; a query alone cannot tell."""
 FuserName: TypeAlias = Literal["reco", "paper"]
 """reco: the closed form. paper: the attention layer of the model folder."""
@@ -451,7 +450,7 @@ class Refinement(ToldShort):
         if self.coverage.held:
             return f"the memory knows less than {self.coverage.needed:.0%} of the candidates"
         if self.presence is None or self.presence[row] >= self.presence_needed:
-            held = "it is unlike the memory's pairs, or caution forbids it"
+            held = "it is unlike the memory's pairs, or the coverage is too low"
         else:
             held = f"its presence, {self.presence[row]:.2f}, is below {self.presence_needed:g}"
         return f"the gate leaves it where it is: {held}"

@@ -13,7 +13,7 @@ from two_files import split_graphs
 from typer.testing import CliRunner
 
 from reco_plugin import Reco
-from reco_plugin.artifact import FORMAT, GRAPHS, MANIFEST, Artifact, whole_model
+from reco_plugin.artifact import FORMAT, GRAPHS, MANIFEST, Artifact, Policy, whole_model
 from reco_plugin.cli.app import app
 from reco_plugin.errors import ArtifactError
 from reco_plugin.files import sha256_file, weights_file
@@ -119,6 +119,7 @@ def test_a_manifest_of_another_version_asks_for_another_export_whatever_else_it_
     [
         ({"colour": "red"}, "colour"),
         ({"policy": {"k": 0}}, r"policy\.k"),
+        ({"policy": {"coverage": 1.5}}, r"policy\.coverage.*got 1\.5"),
         ({"dimension": 10**9}, "dimension.*65536.*got 1000000000"),
         ({"templates": ["{c} icon", "a photo"]}, r"templates\.1"),
         ({"fusion": {"fuser": "magic"}}, r"fusion\.fuser"),
@@ -128,6 +129,11 @@ def test_a_manifest_with_something_unusable_names_it(fields, named, edit, copy):
     edit(**fields)
     with pytest.raises(ArtifactError, match=rf"is not a manifest: .*{named}"):
         Artifact.load(copy)
+
+
+def test_a_manifest_from_before_coverage_is_read(edit, copy):
+    edit(policy={"k": 7, "caution": "bold"})
+    assert Artifact.load(copy).manifest.policy == Policy(k=7)
 
 
 def test_a_model_that_cannot_be_put_in_place_leaves_the_old_one(copy, monkeypatch):

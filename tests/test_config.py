@@ -37,7 +37,7 @@ SAID = {  # setting -> as an argument, as a variable, in reco.toml
     "provider_options": ({"device_id": "1"}, '{"device_id": "1"}', '{ device_id = "1" }'),
     "presence": (0.7, "0.7", "0.7"),
     "words": (False, "false", "false"),
-    "caution": ("bold", "bold", '"bold"'),
+    "coverage": (0.25, "0.25", "0.25"),
     "fuser": ("paper", "paper", '"paper"'),
     "k": (7, "7", "7"),
     "gate": (False, "false", "false"),

@@ -13,7 +13,7 @@ from refiners import refiner_for_vectors
 from reco_plugin.errors import InputError, VectorError
 from reco_plugin.memory import Fingerprint, open_memory
 from reco_plugin.refine import Refiner, VectorMemory
-from reco_plugin.score import ExactScorer, score_both
+from reco_plugin.score import score_both
 from reco_plugin.types import MODALITIES, Coverage, Neighbours, Records, other
 
 D, GROUPS, EACH, K = 32, 120, 3, 5
@@ -390,39 +390,37 @@ def test_a_query_of_another_domain_stays(refiner, world):
     assert refiner.refine(world.queries("image", np.arange(GROUPS)), modality="image").moved.mean() > 1e-2
 
 
-def test_more_caution_moves_less(refiner, queries, modality):
-    far = [
-        refiner.refine(queries, modality=modality, caution=caution).moved.mean()
-        for caution in ("bold", "balanced", "cautious")
-    ]
-    assert far[0] >= far[1] > far[2]
+def test_less_coverage_moves_less(refiner, queries, modality):
+    far = [refiner.refine(queries, modality=modality, coverage=share).moved.mean() for share in (1.0, 0.9, 0.25, 0.0)]
+    assert far[0] >= far[1] > far[2] > far[3]
+    assert far[3] == pytest.approx(0.0, abs=1e-6)
+    default = Refiner(refiner.memory, None, k=K, coverage=0.25)  # as by RECO_COVERAGE
+    assert default.refine(queries, modality=modality).moved.mean() == far[2]
 
 
-def test_more_caution_moves_text_candidates_less_and_none_says_what_their_coverage_does(refiner, world):
+def test_the_measured_coverage_of_text_candidates_wins(refiner, world):
     queries = world.queries("text", np.arange(GROUPS))
 
     def refined(**how: Any) -> Any:
         return refiner.refine(queries, modality="text", role="candidate", **how)
 
     default = refined()
-    far = [refined(caution=one).coverage.strength for one in ("bold", "cautious")]
     assert default.coverage.answered > 0.5
-    assert far[0] >= default.coverage.strength >= far[1]
-    np.testing.assert_array_equal(refined(caution="balanced").vectors, default.vectors)
+    np.testing.assert_array_equal(refined(coverage=0.25).vectors, default.vectors)
 
 
-def test_caution_counts_for_exact_scores(refiner, world):
+def test_coverage_counts_for_exact_scores_unless_it_is_measured(refiner, world):
     images, texts = (world.queries(m, np.arange(GROUPS)) for m in ("image", "text"))
 
-    def changed(**how: Any) -> float:
-        found = ExactScorer(refiner, texts, **how).score(images)
+    def changed(reco: Refiner, among: str, **how: Any) -> float:
+        found = score_both(reco, images, texts, "text" if among == "image" else "image", **how)
         return float(np.abs(found.scores - found.frozen).mean())
 
-    bold, default, cautious = (changed(**how) for how in ({"caution": "bold"}, {}, {"caution": "cautious"}))
-    assert bold >= default >= cautious > 0
-    plain = Refiner(refiner.memory, None, k=K, caution="cautious")  # as by RECO_CAUTION
-    found = ExactScorer(plain, texts).score(images)
-    assert float(np.abs(found.scores - found.frozen).mean()) == pytest.approx(cautious)
+    whole, most, quarter = (changed(refiner, "image", coverage=share) for share in (1.0, 0.9, 0.25))
+    assert whole >= most >= quarter > 0
+    default = Refiner(refiner.memory, None, k=K, coverage=0.25)  # as by RECO_COVERAGE
+    assert changed(default, "image") == pytest.approx(quarter)
+    assert changed(default, "text") == pytest.approx(changed(refiner, "text")), "it is that of the texts"
 
 
 @pytest.mark.parametrize(
@@ -445,8 +443,11 @@ def test_unusable_vectors(spoil, error, message, refiner, world):
     [
         ({"modality": "audio"}, "modality must be 'image' or 'text', got 'audio'"),
         ({"role": "rival"}, "role must be 'query' or 'candidate', got 'rival'"),
-        ({"caution": "reckless"}, "caution must be 'cautious' or 'balanced' or 'bold', got 'reckless'"),
-        ({"answered": -1}, "answered must be a share"),
+        ({"coverage": "bold"}, "coverage must be a share from 0 to 1, got 'bold'"),
+        ({"coverage": 90}, "coverage must be a share from 0 to 1, got 90"),
+        ({"coverage": -0.1}, "coverage must be a share from 0 to 1, got -0.1"),
+        ({"coverage": float("nan")}, "coverage must be a share from 0 to 1, got nan"),
+        ({"coverage": True}, "coverage must be a share from 0 to 1, got True"),
         ({"fuser": "free"}, "fuser must be 'reco' or 'paper', got 'free'"),
         ({"fuser": "paper"}, "the model has no fusion 'paper', only: reco"),
         ({"exclude": [["p1"]]}, f"1 collections of ids for {GROUPS} vectors"),

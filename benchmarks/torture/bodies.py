@@ -28,7 +28,7 @@ BODIES: list[tuple[str, Any]] = [
     ("/embed", {"inputs": ["a fox"], "truncate": True, "prompt_name": "query"}),
     ("/model/clip/invoke", {"inputText": "a fox", "normalize": True}),
     ("/vectorize", {"texts": ["a fox"], "images": [_IMAGE]}),
-    ("/v1/refine", {"vectors": [_VECTOR], "modality": "text", "k": 5, "where": {"shop": "de"}, "caution": "bold"}),
+    ("/v1/refine", {"vectors": [_VECTOR], "modality": "text", "k": 5, "where": {"shop": "de"}, "coverage": 1.0}),
     ("/v1/explain", {"input": [{"text": "a fox"}, {"image": _IMAGE}], "where": {"n": {"gte": 3, "lt": 100}}}),
     ("/v1/memory/search", {"text": "a fox", "k": 3, "where": {"shop": ["de", "fr"]}}),
     ("/v1/memory/pairs", {"pairs": [{"id": "new-1", "text_vector": _VECTOR, "image": _IMAGE, "payload": {"a": [1]}}]}),

@@ -45,7 +45,7 @@ class ClosedForm:
                 state = asked.memory.calibration
             with self._timed():
                 known = None if covered is None else covered[rows]
-                answered = asked.how.get("answered") if covered is None else float(covered.mean())
+                answered = None if covered is None else float(covered.mean())
                 parts.append(_refine_block(asked, state, found, rows, known, answered))
             del found  # up to 256 MiB, before the next search
         whole = Refinement.join(parts)
@@ -133,8 +133,8 @@ def _refine_block(
     """Refine one block (B, D) by what was found for it."""
     plain, here = asked.queries[rows], np.asarray(found.found.any(axis=1))
     queries = plain if found.asked is None else found.asked
-    caution, among = asked.how["caution"] or "balanced", asked.role == "candidate"
-    applied = None if state is None else state.gate(asked.modality, caution, answered, candidate=among)
+    held, among = asked.how["coverage"] if answered is None else answered, asked.role == "candidate"
+    applied = None if state is None else state.gate(asked.modality, held, candidate=among)
     known = None if state is None or among else state.presence_of(asked.modality, queries, found)
     if state is not None and applied is not None:
         evidence = state.weigh(asked.modality, queries, found, applied)

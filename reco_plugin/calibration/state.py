@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from ..errors import ConfigError
 from ..machine.blas import Floats
-from ..types import MODALITIES, Caution, Modality, Neighbours, ToldShort, Vectors, other
+from ..types import MODALITIES, Modality, Neighbours, ToldShort, Vectors, other
 from .corpus import own_scores
 from .evidence import Evidence, Gate, mean_own, share, weigh
 from .extra import HoldsBack, TellsPresence
@@ -61,14 +61,14 @@ class Applied:
 
     Attributes:
         gate: the gate.
-        caution: share of its strength; below 1 where more queries than usual are assumed to have no answer.
+        coverage: share of its strength; below 1 where the memory holds less than half of what is asked for.
         typical: (11,) quantiles of the memory's own similarities; None: queries need not look like its pairs.
         power: by which a move falls for a query that does not.
         unknown_only: whether only pairs count that CLIP does not know by itself, see :func:`.reliability.unknown`.
     """
 
     gate: Gate
-    caution: float = 1.0
+    coverage: float = 1.0
     typical: npt.NDArray[np.float64] | None = None
     power: float = 0.0
     unknown_only: bool = False
@@ -82,8 +82,8 @@ class Applied:
         of the candidates the memory knows.
         """
         factors = {}
-        if self.caution < 1.0:
-            factors["caution"] = np.full(len(best), self.caution, np.float32)
+        if self.coverage < 1.0:
+            factors["coverage"] = np.full(len(best), self.coverage, np.float32)
         if self.typical is not None:
             rank = np.interp(best, self.typical, LEVELS, left=0.0, right=LEVELS[-1]) / LEVELS[-1]
             factors["typical"] = np.asarray(rank**self.power, np.float32)
@@ -122,28 +122,21 @@ class Calibration(ToldShort):
         """Whether it has enough pairs for extras, and is in use."""
         return self.pairs >= ENOUGH and not self.reason
 
-    def gate(
-        self, modality: Modality, caution: Caution, answered: float | None = None, *, candidate: bool = False
-    ) -> Applied | None:
-        """The gate of a side for a caution; None: it stays plain, see :attr:`reason`.
+    def gate(self, modality: Modality, coverage: float | None, *, candidate: bool = False) -> Applied | None:
+        """The gate of a side for a coverage; None: it stays plain, see :attr:`reason`.
 
         Args:
             modality: of the queries or candidates.
-            caution: by name.
-            answered: share of the candidates that the memory knows, where they are known: the more, the less must a
-                query look typical; below a half, moves are shorter.
+            coverage: share of what is asked for that the memory holds, None where nobody said: the more, the less must
+                a query look typical; below a half, moves are shorter.
             candidate: whether candidates are refined.
         """
         side = self.sides[modality]
         if side.gate is None:
             return None
-        left = 1.0
-        if caution != "bold":
-            left = 1.0 if answered is None else min(1.0, answered / (1.0 - HALF))
-        if caution == "cautious":
-            left *= 1.0 - HALF
-        known = 0.0 if answered is None or self.one_image else answered  # with one image, it met simulated queries only
-        typical = None if candidate or caution == "bold" else side.typical
+        left = 1.0 if coverage is None else min(1.0, coverage / (1.0 - HALF))
+        known = 0.0 if coverage is None or self.one_image else coverage  # with one image, it met simulated queries only
+        typical = None if candidate else side.typical
         return Applied(
             side.gate, left, typical, TYPICAL * (1.0 - known), candidate and modality == "text" and self.one_image
         )

@@ -17,7 +17,7 @@ from .state import FEWEST, Calibration
 FEATURES = ("familiarity", "nearness", "standout")
 _MOST = 0.5  # share of one pair from which the others hardly count
 _HELD: dict[str, str] = {
-    "caution": "more queries than usual are assumed to have no answer",
+    "coverage": "the memory holds too little of what is asked for",
     "typical": "the query is unlike what the memory holds",
     "presence": "the memory hardly holds its answer",
     "rejected": "somebody rejected such answers to such queries",
@@ -32,7 +32,7 @@ class Why:
     Attributes:
         signals: by name. Features: familiarity: how well the encoder knows the pairs found themselves, in standard
             deviations; nearness: cosine of the nearest one; standout: its distance to their mean. Then the factors of
-            this move, each as the share that it leaves: caution, typical, presence, rejected, unknown_to_clip.
+            this move, each as the share that it leaves: coverage, typical, presence, rejected, unknown_to_clip.
         reliability: how well the pairs found agree with one another, from 0 to 1.
         added: length of what was added to the query, of length 1.
         heaviest: share that one of the pairs found has in it, at most.

@@ -65,7 +65,7 @@ class _Compared(OpenOptions):
     allow_private_urls: AllowPrivateUrls = False
 
 
-@takes(_Compared, RefineOptions, but=("gate", "words", "answered", "exclude", "explain"))
+@takes(_Compared, RefineOptions, but=("gate", "words", "exclude", "explain"))
 def compare_command(
     index: Annotated[
         str | None,

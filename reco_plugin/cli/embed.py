@@ -43,7 +43,7 @@ class _Items(OpenOptions):
     ] = "query"
 
 
-@takes(_Items, RefineOptions, but=("gate", "caution", "presence", "words", "fuser"))
+@takes(_Items, RefineOptions, but=("gate", "coverage", "presence", "words", "fuser"))
 def embed_command(
     *,
     given: Given,

@@ -50,7 +50,7 @@ class _Evaluated(OpenOptions):
         ),
     ] = None
     tune: Annotated[
-        bool, typer.Option("--tune", help="Choose k, caution and sides by labels, test them, and write a model folder.")
+        bool, typer.Option("--tune", help="Choose k, coverage and sides by labels, test them, write a model folder.")
     ] = False
     paper: Annotated[bool, typer.Option("--paper", help="With --tune, also train and try the paper's layer.")] = False
     max_loss: Annotated[
@@ -66,7 +66,7 @@ class _Evaluated(OpenOptions):
     allow_private_urls: AllowPrivateUrls = False
 
 
-@takes(_Evaluated, RefineHow, but=("answered", "target", "words", "where"))
+@takes(_Evaluated, RefineHow, but=("target", "words", "where"))
 def eval_command(
     source: Annotated[
         str,

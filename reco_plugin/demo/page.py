@@ -153,8 +153,8 @@ def write_page(
     prompts = reco.refine(task.candidates.vectors, modality="text", role="candidate", explain=True)
     refined = refine_task(reco, task)
     chosen = _choose(bench, refined)
-    answered = None if prompts.coverage is None else prompts.coverage.answered
-    images = reco.refine(task.queries.vectors[chosen], modality="image", target="text", answered=answered, explain=True)
+    known = None if prompts.coverage is None else prompts.coverage.answered
+    images = reco.refine(task.queries.vectors[chosen], modality="image", target="text", coverage=known, explain=True)
     cards = [_card(data, bench, refined, row, images, place) for place, row in enumerate(chosen)]
     environment = Environment(loader=PackageLoader("reco_plugin.demo", "."), autoescape=select_autoescape(["html"]))
     html = environment.get_template("page.html").render(

@@ -73,7 +73,7 @@ def load_model(model: str, settings: Settings | None = None) -> Artifact:
         image=_THUMBNAILS,
         text=_WHOLE_TEXTS,
         fusion=FusionInfo(fuser="reco"),
-        policy=Policy() if served is None else Policy(k=served.k, caution=served.caution),
+        policy=Policy() if served is None else Policy(k=served.k, coverage=served.coverage),
         graphs={},
         api=address,
     )

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -29,7 +29,7 @@ from ..errors import (
     importing,
 )
 from ..proxies import proxy_of, usable_environment
-from ..types import Caution, Fingerprint, Modality, Vectors
+from ..types import Fingerprint, Modality, Vectors
 from ..values import check_vectors
 from .dialects import DIALECTS, IMAGES, ApiAddress, to_row
 
@@ -71,7 +71,7 @@ class ServedModel:
 
     fingerprint: Fingerprint
     k: int  # neighbours per query, unless a request says otherwise
-    caution: Caution  # likewise
+    coverage: float | None  # likewise
 
 
 class _Again(Exception):
@@ -147,8 +147,8 @@ class ApiClient:
             rows = answer["data"]
             one = next((row for row in rows if self.address.model in (None, row["id"])), rows[0])
             made_by = Fingerprint(str(one["name"]), str(one["fingerprint"]), int(one["dimension"]))
-            caution: Any = one["caution"] if one["caution"] in get_args(Caution) else "balanced"
-            return ServedModel(made_by, int(one["k"]), caution)
+            coverage = one.get("coverage")
+            return ServedModel(made_by, int(one["k"]), None if coverage is None else float(coverage))
         except (KeyError, IndexError, TypeError, ValueError):
             raise SessionError(
                 f"{url} is no model list of a `reco serve`: name another dialect in RECO_MODEL"

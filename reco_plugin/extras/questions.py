@@ -50,7 +50,7 @@ class LearnsConfidence:
         self, learned: Calibrated, pairs: Records, k: int, progress: Callable[[int], object]
     ) -> Mapping[str, Any] | None:
         """What the questions say, by modality and way; None where too few things could ask."""
-        how = RefineOptions(k=k, gate=True, target=None, caution="balanced", fuser="reco", explain=False)
+        how = RefineOptions(k=k, gate=True, target=None, coverage=None, fuser="reco", explain=False)
         encoder, fuser = Fingerprint("pairs at hand", "0" * 64, pairs.image.shape[1]), ClosedForm()
         with closing(open_memory(":memory:", encoder)) as store:  # the memory's own store is not kept busy
             store.upsert(pairs)

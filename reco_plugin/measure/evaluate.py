@@ -251,7 +251,7 @@ def evaluate_itself(
     return asking, evaluate(asking, refiner(asking, **{"k": DEFAULT_K, **known, **k}), options)
 
 
-_REFINER = ("k", "gate", "caution")
+_REFINER = ("k", "gate", "coverage")
 _TEN = "right among the first ten"
 _NAMES: Mapping[str, str] = {"image": "pictures", "text": "texts", "both": "both"}
 

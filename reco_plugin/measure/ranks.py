@@ -192,7 +192,7 @@ def refine_task(reco: Refines, task: Task, sides: Collection[str] = SIDES, **opt
     if both or candidates.modality in wanted:
         candidates = refine_candidates(reco, candidates, **options)
     if both and candidates.answered is not None and queries.moves is not None:
-        options["answered"] = candidates.answered
+        options["coverage"] = candidates.answered
         queries = replace(queries, moves=refine_queries(reco, task.queries, **options).moves)
     return replace(task, queries=queries, candidates=candidates)
 

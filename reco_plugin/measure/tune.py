@@ -1,4 +1,4 @@
-"""``reco eval --tune``: choose k, caution and sides on one part of the classes, and test that one policy on another.
+"""``reco eval --tune``: choose k, coverage and sides on one part of the classes, and test that one policy on another.
 
 What is written is the policy that was tested. It needs labels: a wrong caption would both teach and count as right, and
 a policy that follows it would pass its test. Torch is needed only where the paper's layer is tried.
@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from ..artifact import FORMAT, Artifact, FusionInfo, Policy, whole_model, write_
 from ..defaults import BATCH, STEPS
 from ..fuse import Fuser
 from ..refine import Refiner
-from ..types import Caution, Modality, Role
+from ..types import Modality, Role
 from .evaluate import MEASURED, Askers, Direction
 from .ranks import Side, Task, measure_sides, refine_task
 from .record import Decision, Line, Record, Shares, Verdict
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ..models.train import Fusions
 
 KS = (5, 10, 20)
+COVERAGES = (0.5, 0.9)
 MAX_LOSS = 0.05
 """Share of queries whose first result may get worse where the memory holds no answer, at the interval's upper end."""
 Choice = dict[Direction, Side]
@@ -40,18 +41,18 @@ class TunePolicy:
 
     Attributes:
         k: neighbours.
-        caution: of the closed form.
+        coverage: of the closed form; None: nobody said.
         sides: that are refined.
         fuser: of the paper's layer; None: the closed form.
     """
 
     k: int
-    caution: Caution
+    coverage: float | None
     sides: Choice
     fuser: Fuser | None = None
 
     def __str__(self) -> str:
-        how = "the paper's layer" if self.fuser is not None else f"caution {self.caution}"
+        how = "the paper's layer" if self.fuser is not None else f"coverage {self.coverage}"
         sides = " and ".join(f"{side} ({direction})" for direction, side in self.sides.items())
         return f"k {self.k}, {how}, refined: {sides}"
 
@@ -66,7 +67,7 @@ class TunePolicy:
             "query": tuple(sorted(queries)),
             "candidate": tuple(sorted(candidates)),
         }
-        return Policy(k=self.k, gate=self.fuser is None, caution=self.caution, refine=roles)
+        return Policy(k=self.k, gate=self.fuser is None, coverage=self.coverage, refine=roles)
 
 
 @dataclass(frozen=True)
@@ -171,12 +172,12 @@ def _outcomes(
 ) -> Iterator[tuple[TunePolicy, _Outcome]]:
     """Each policy, or one, with what it gives on a part of those who ask, (Q,)."""
     known, unknown = asking.tasks(part), asking.tasks(part, known=False)
-    ways: list[tuple[int, Caution, Fuser | None]] = [(k, caution, None) for k in KS for caution in get_args(Caution)]
-    ways += [(KS[1], "balanced", fuser) for fuser in fusers]
-    for k, caution, fuser in ways if only is None else [(only.k, only.caution, only.fuser)]:
+    ways: list[tuple[int, float | None, Fuser | None]] = [(k, coverage, None) for k in KS for coverage in COVERAGES]
+    ways += [(KS[1], None, fuser) for fuser in fusers]
+    for k, coverage, fuser in ways if only is None else [(only.k, only.coverage, only.fuser)]:
         assert asking.memory is not None  # noqa: S101 - it asks itself
         memory = asking.memory.at(k) if fuser is None else asking.memory.plain
-        refiner = Refiner(memory, fuser, k=k, gate=fuser is None, caution=caution)
+        refiner = Refiner(memory, fuser, k=k, gate=fuser is None, coverage=coverage)
         found = {}
         for direction, task in known.items():
             hidden = unknown[direction]
@@ -196,7 +197,7 @@ def _outcomes(
                 groups += things
             before = np.concatenate(plain)
             yield (
-                TunePolicy(k, caution, sides, fuser),
+                TunePolicy(k, coverage, sides, fuser),
                 _Outcome(before, np.concatenate(after) - before, np.concatenate(loss), groups),
             )
 

@@ -104,7 +104,7 @@ def _model(name: str, manner: Manner, embedder: Embedder, memory: dict[str, Any]
         "image_size": manifest.image.size,
         "fingerprint": manifest.digest,
         "k": chosen["k"],
-        "caution": chosen["caution"],
+        "coverage": chosen["coverage"],
         "fuser": chosen["fuser"],
         "target": chosen["target"],
         "fusers": list(manifest.fusers),

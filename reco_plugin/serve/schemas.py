@@ -144,7 +144,7 @@ else:
 
 
 class HowToRefine(_Options):
-    """Options of a refinement; the model and the settings decide what is left out. The caution is also a header."""
+    """Options of a refinement; the model and the settings decide what is left out."""
 
     def options(self) -> RefineOptions:
         """As options for the embedder."""

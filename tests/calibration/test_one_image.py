@@ -73,7 +73,7 @@ def test_known_things_that_are_not_held_lose_nothing(pairs: tuple[Vectors, ...])
 def test_texts_follow_pairs_that_clip_does_not_know(refiner: Refiner, pairs: tuple[Vectors, ...]) -> None:
     state, prompts = refiner.memory.calibration, pairs[3]
     assert state is not None
-    applied = state.gate("text", "balanced", candidate=True)
+    applied = state.gate("text", None, candidate=True)
     assert applied is not None
     found = refiner.memory.searches.search(Search(prompts, "text", "image", 10))
     left = state.weigh("text", prompts, found, applied).factors["unknown_to_clip"]

@@ -39,7 +39,7 @@ def there(server: StandIn) -> dict[str, Any]:
 def ask_until(reco: Reco, reason: str | None, *, tries: int = 200) -> Any:
     """Ask until an answer has this reason; a client of gRPC looks for the server every two seconds."""
     for _ in range(tries):
-        result = reco.embed(TEXTS, modality="text", caution="bold")
+        result = reco.embed(TEXTS, modality="text", coverage=1.0)
         if result.degraded == reason:
             return result
         time.sleep(0.05)
@@ -50,7 +50,7 @@ def ask_until(reco: Reco, reason: str | None, *, tries: int = 200) -> Any:
 def test_down_then_up_with_pairs(model: Path, server: StandIn, there: dict[str, Any], known: list[Pair]) -> None:
     with Reco.open(model, **there) as writer:
         writer.memory.add(known)
-        expected, calibration = writer.embed_texts(TEXTS, caution="bold"), writer.memory.calibration
+        expected, calibration = writer.embed_texts(TEXTS, coverage=1.0), writer.memory.calibration
     server.stop()
     with Reco.open(model, **there, **SOON) as reco:
         first = reco.embed(TEXTS, modality="text")

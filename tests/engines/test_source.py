@@ -76,7 +76,7 @@ def test_vectors_of_this_encoder_are_taken_as_they_are(engine: Served, shop, rec
     stored = dict(reco.memory.store.payloads())
     assert stored[documents[5].sku]["caption"] == documents[5].title
     assert stored[documents[5].sku]["price"] == documents[5].price
-    found = reco.embed_texts(["a large red circle"], caution="bold")
+    found = reco.embed_texts(["a large red circle"], coverage=1.0)
     assert found.shape == (1, 128)
     held = next(iter(reco.memory.store.scroll(ids=[documents[5].sku])))
     np.testing.assert_allclose(held.image[0], documents[5].clip, atol=1e-3)

@@ -101,7 +101,7 @@ def test_the_policy_that_ships_is_the_one_that_was_tested(labelled: Askers, mode
     base = Artifact.load(model)
     write_model(base, found.policy.to_policy(), tmp_path / "model", "reco eval shop")
     written = Artifact.load(tmp_path / "model")
-    assert (written.manifest.policy.k, written.manifest.policy.caution) == (found.policy.k, found.policy.caution)
+    assert (written.manifest.policy.k, written.manifest.policy.coverage) == (found.policy.k, found.policy.coverage)
     assert written.manifest.policy == found.policy.to_policy()
     assert written.manifest.fingerprint == base.manifest.fingerprint
     record = add_to(evaluate(labelled, refiner(labelled, 5)), found, tmp_path / "model")

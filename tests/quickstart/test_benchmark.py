@@ -173,7 +173,7 @@ def test_the_gate_prevents_most_harm_by_a_memory_that_knows_nothing_of_the_query
     assert refined(ungated, "seen") < plain - 20, "there is something to prevent"
     assert refined(gated, "seen") >= plain - 13
     assert gated["seen", "text"] >= plain - 0.5  # it knows too few of the prompts
-    wary = measure(study, [Refiner(study.unseen_only, None, k=K, caution="cautious")], ("seen",))["seen"]
+    wary = measure(study, [Refiner(study.unseen_only, None, k=K, coverage=0.25)], ("seen",))["seen"]
     assert wary["image"]["top1"] >= plain - 5
     assert wary["image"]["top1"] > gated["seen", "image"] > ungated["seen", "image"]
 

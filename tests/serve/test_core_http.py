@@ -138,7 +138,7 @@ def test_models_say_what_whoever_compares_vectors_must_know(reading, filled):
             "calibrated": True,
             "plain": "",
         }
-        assert (model["caution"], model["fuser"], model["fusers"]) == ("balanced", "reco", list(manifest.fusers))
+        assert (model["coverage"], model["fuser"], model["fusers"]) == (None, "reco", list(manifest.fusers))
     assert plain["refines"] == dict.fromkeys(refined["refines"], False)
     assert refined["refines"] == {
         "query_text": True,

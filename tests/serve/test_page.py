@@ -139,13 +139,13 @@ def test_never_and_an_unrefined_side_are_plain(gainless: Reco, served: Any) -> N
         assert asked["used"], "it was refined by these"
 
 
-def test_the_page_says_what_was_decided_and_by_what_caution(filled: Reco, served: Any) -> None:
+def test_the_page_says_what_was_decided_and_by_what_coverage(filled: Reco, served: Any) -> None:
     with served(filled, page=True) as client:
-        bold, odd = (compare(client, "red", caution=caution) for caution in ("bold", "reckless"))
+        whole, odd = (compare(client, "red", coverage=coverage) for coverage in (1, 1.5))
         free = compare(client, "red", gate=False).json()
         filled.memory.store.set_calibration({})
         unlearned = compare(client, "red").json()
-    assert (bold.status_code, odd.status_code, odd.json()["error"]["param"]) == (200, 400, "caution")
+    assert (whole.status_code, odd.status_code, odd.json()["error"]["param"]) == (200, 400, "coverage")
     assert (free["why"], free["plain"], unlearned["why"]) == ("", "", "")
     assert unlearned["plain"].startswith("the memory is not calibrated")
     assert unlearned["moved"] == pytest.approx(0.0, abs=1e-6)

@@ -69,8 +69,8 @@ def test_the_service_says_what_the_memory_has_learned(filled, reco, served, admi
     with served(filled) as client:
         for said in (client.get("/meta").json(), client.get("/v1/memory", headers=admin).json()):
             assert (said["calibrated"], said["plain"]) == (True, "")
-        assert (client.get("/meta").json()["caution"], client.get("/meta").json()["fusers"]) == (
-            "balanced",
+        assert (client.get("/meta").json()["coverage"], client.get("/meta").json()["fusers"]) == (
+            None,
             ["reco", "paper"],
         )
         filled.memory.remove([pair for page in filled.memory.store.scroll() for pair in page.ids])

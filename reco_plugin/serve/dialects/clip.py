@@ -66,7 +66,7 @@ def router(edge: Edge) -> APIRouter:
             "dimension": embedder.dimension,
             "aliases": embedder.aliases,
             **describe_calibration(reco),
-            "caution": reco.defaults["caution"],
+            "coverage": reco.defaults["coverage"],
             "target": reco.defaults["target"],
             "fusers": list(reco.manifest.fusers),
         }

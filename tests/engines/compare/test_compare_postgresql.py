@@ -134,7 +134,7 @@ def test_texts_and_pictures_ask_together_and_by_other_options(shop, tmp_path, dr
     rows += [{"id": "bad", "image": "missing.png"}]
     mixed = Path(shop["folder"]) / "mixed.jsonl"
     mixed.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    result = run(shop, tmp_path, "--queries", mixed, "--caution", "bold", "--json", fields="&image=photo")
+    result = run(shop, tmp_path, "--queries", mixed, "--coverage", "1", "--json", fields="&image=photo")
     told = json.loads(result.stdout)
     assert told["setup"]["queries"] == "48"
     assert any("1 could not be read, the first: row 49: 'missing.png' is not a file" in note for note in told["notes"])
