@@ -29,7 +29,7 @@ function options() {
   return {
     k: Number(at("k").value),
     gate: choice("gate"),
-    caution: picked("caution") || null,
+    coverage: picked("coverage") ? Number(picked("coverage")) : null,
     refine: choice("refine"),
     input_type: picked("side"),
     by: at("by").value || null,
