@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 from live_service import serve_on_a_free_port, wait_until
@@ -12,6 +14,9 @@ from starlette.testclient import TestClient
 
 from reco_plugin import Pair, Reco
 from reco_plugin.client import Client
+from reco_plugin.config import load_settings
+from reco_plugin.encoder_api.calls import ApiClient
+from reco_plugin.encoder_api.dialects import parse_address
 from reco_plugin.errors import SessionError
 from reco_plugin.serve.app import create_app
 from reco_plugin.serve.settings import ServeSettings
@@ -39,6 +44,16 @@ def test_more_texts_than_a_batch_keep_their_order(local: Reco, service: str) -> 
     texts = ["a fox" + " in the snow" * (row % 7) for row in range(70)]
     with Reco.open(f"reco+{service}", batch_size=16) as reco:
         assert np.abs(reco.embed_texts(texts) - local.encoder.texts(texts)).max() <= 1e-5
+
+
+@pytest.mark.parametrize(("said", "coverage"), [({"coverage": 0.25}, 0.25), ({"coverage": None}, None), ({}, None)])
+def test_coverage_is_that_of_the_service_where_it_says_one(said: dict[str, float], coverage: float | None) -> None:
+    listed = {"data": [{"id": "clip", "name": "n", "fingerprint": "f", "dimension": 32, "k": 7, **said}]}
+    transport = httpx.MockTransport(lambda _: httpx.Response(200, json=listed))
+    with closing(ApiClient(parse_address("reco+http://shop"), load_settings(), transport)) as client:
+        served = client.served_model()
+    assert served is not None
+    assert (served.k, served.coverage) == (7, coverage)
 
 
 def test_an_api_may_have_texts_only(local: Reco, service: str, images: list[Image.Image]) -> None:
