@@ -22,15 +22,14 @@ import numpy as np
 from PIL import Image
 
 from reco_plugin import Reco
-from reco_plugin.calibration.learn import learn
-from reco_plugin.memory import open_memory
 from reco_plugin.quickstart.dataset import iconify
-from reco_plugin.refine import Refiner, VectorMemory
+from reco_plugin.refine import Refiner
 from reco_plugin.score import score_both
-from reco_plugin.types import Fingerprint, Records, Vectors
+from reco_plugin.types import Vectors
 
 from .drawings.packages import fetch
 from .drawings.render import IconSet, rasterise
+from .method import refiner
 from .page import table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -48,7 +47,7 @@ _STYLE = re.compile(
     r"-(outlined?|filled?|line|bold|duotone|linear|broken|twotone|solid|fill|light|regular|rounded|icon|alt|o|negative|"
     r"positive|color|24px|20|16|32|24|off|\d+)$"
 )
-ORDERS, K = 3, 10
+ORDERS = 3
 Gains = dict[str, list[float]]
 """Points of top-1 over plain vectors, by scenario and by who is refined: of each order."""
 
@@ -121,16 +120,14 @@ class Things:
         return self._image[held], np.stack(texts), self._image[asks]
 
 
-def refiner(image: Vectors, text: Vectors, order: int, wrong: float = 0.0) -> Refiner:
+def shuffled(image: Vectors, text: Vectors, order: int, wrong: float = 0.0) -> Refiner:
     """A memory of pairs (N, D) in some order, a share of the captions dealt out anew."""
     rng = stream("memory", order)
     mixed = rng.permutation(len(image))
     image, text = image[mixed], text[mixed].copy()
     spoiled = np.flatnonzero(rng.random(len(mixed)) < wrong)
     text[spoiled] = text[rng.permutation(spoiled)]
-    store = open_memory(":memory:", Fingerprint("stored", "0" * 64, image.shape[1]))
-    store.upsert(Records([f"{n:06d}" for n in range(len(image))], image, text, [{}] * len(image)))
-    return Refiner(VectorMemory(store, learn(store, K)), None, k=K)
+    return refiner(image, text)
 
 
 def put(
@@ -158,18 +155,18 @@ def measure(stored: dict[str, Any], data: Path | None, half: int, orders: int) -
     for order in range(orders):
         image, text, asks = signs.pairs(order, 3)
         their_image, their_text, theirs = brands.pairs(order, 2)
-        made = refiner(image, text, order)
+        made = shuffled(image, text, order)
         put(out, "signs, 3 each", made, asks, signs.prompt)
-        put(out, "signs, 30 % wrong", refiner(image, text, order, 0.3), asks, signs.prompt)
-        made = refiner(np.concatenate([image, their_image]), np.concatenate([text, their_text]), order)
+        put(out, "signs, 30 % wrong", shuffled(image, text, order, 0.3), asks, signs.prompt)
+        made = shuffled(np.concatenate([image, their_image]), np.concatenate([text, their_text]), order)
         put(out, "signs beside brands", made, asks, signs.prompt)
-        made = refiner(their_image, their_text, order)
+        made = shuffled(their_image, their_text, order)
         put(out, "brands, 2 each", made, theirs, brands.prompt)
         put(out, "signs, a memory of brands", made, asks, signs.prompt)
         for name, share in (("half of the signs", 0.5), ("40 signs", 40 / len(signs.all))):
             some = stream(name, order).permutation(signs.all)[: int(share * len(signs.all))].tolist()
             held, captions, _ = signs.pairs(order, 3, some)
-            put(out, name, refiner(held, captions, order), asks, signs.prompt, some)
+            put(out, name, shuffled(held, captions, order), asks, signs.prompt, some)
         if data:
             _real(out, data, order)
     return out
@@ -179,12 +176,12 @@ def _real(out: Gains, data: Path, order: int) -> None:
     with np.load(data / "clip_vit_b32_imagenet.npz") as stored:
         image, caption, prompt = (_unit(stored[name]) for name in ("image", "text_a", "text_b"))
     some = np.sort(stream("imagenet", order).permutation(len(image))[: len(image) // 2])
-    made = refiner(image[some, :2].reshape(-1, image.shape[2]), np.repeat(caption[some], 2, axis=0), order)
+    made = shuffled(image[some, :2].reshape(-1, image.shape[2]), np.repeat(caption[some], 2, axis=0), order)
     put(out, "half of ImageNet", made, image[:, 2 + order % 2], prompt, some.tolist())
     with np.load(data / "marqo_fashionclip_products.npz") as stored:
         image, caption = _unit(stored["image"]), _unit(stored["text"])
     some = stream("shop", order).permutation(len(image))[: len(image) // 2]
-    put(out, "half of a shop", refiner(image[some], caption[some], order), image, caption, some.tolist())
+    put(out, "half of a shop", shuffled(image[some], caption[some], order), image, caption, some.tolist())
 
 
 def _unit(x: Any) -> Vectors:

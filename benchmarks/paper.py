@@ -23,6 +23,7 @@ import numpy as np
 
 from reco_plugin.artifact import Artifact
 from reco_plugin.config import load_settings
+from reco_plugin.defaults import DEFAULT_K
 from reco_plugin.demo.page import KNOWN, Bench, Group, drawing, prepare
 from reco_plugin.encode import Encoder
 from reco_plugin.files import whole_file
@@ -37,8 +38,8 @@ from reco_plugin.types import Neighbours, Records, Search, other
 from .page import FIGURES, table, write_blocks
 
 Mode: TypeAlias = Literal["uni", "cross"]
-K, PAPER_K = 10, 5
-KS = (1, 3, 5, 10, 20)
+K, PAPER_K = DEFAULT_K, 5
+KS = (1, 3, 5, 10, 16, 32)
 GROUPS: tuple[Group, ...] = ("unseen", "seen")
 FIGURES_OF, PAGE = FIGURES / "paper.json", FIGURES.parent / "method.md"
 Cells = list[list[float]]

@@ -22,12 +22,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from reco_plugin.measure.memories import ram_memory
+from reco_plugin.defaults import DEFAULT_K
 from reco_plugin.measure.statistics import Interval, bootstrap
 from reco_plugin.refine import Refiner
 from reco_plugin.score import score_both
-from reco_plugin.types import Fingerprint, Records, Vectors
+from reco_plugin.types import Vectors
 
+from . import method
 from .page import FIGURES, table, write_blocks
 from .picture import real_clip
 
@@ -35,7 +36,6 @@ Rows = npt.NDArray[np.int64]
 Asked = tuple[npt.NDArray[np.float64], Rows]
 """Differences per query in points, and the class of each."""
 Row = tuple[str, Interval]
-FINGERPRINT = Fingerprint("OpenAI ViT-B/32", "stored", 512)
 DOGS = np.arange(151, 269)
 SLOTS = ((0, 1), (2, 3))  # of the four images of a class, those in the memory
 
@@ -66,9 +66,7 @@ class ImageNet:
             rng = stream(0, "wrong captions")
             wrong = np.flatnonzero(rng.random(len(text)) < shuffled)
             text[wrong] = text[rng.permutation(wrong)]
-            ids = [f"{number:06d}" for number in range(len(text))]
-            memory = ram_memory(Records(ids, image, text, [{}] * len(ids)), FINGERPRINT).at(k)
-            self._learned[key] = Refiner(memory, None, k=k)
+            self._learned[key] = method.refiner(image, text, k=k)
         return self._learned[key]
 
     def queries(self, classes: Rows, slots: tuple[int, ...]) -> tuple[Vectors, Rows]:
@@ -173,7 +171,7 @@ def blocks(found: dict[str, Any]) -> dict[str, str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="the vectors; without it, nothing is measured anew")
-    parser.add_argument("--neighbours", type=int, default=10)
+    parser.add_argument("--neighbours", type=int, default=DEFAULT_K)
     options = parser.parse_args()
     kept = FIGURES / "realclip.json"
     if options.data:

@@ -23,6 +23,7 @@ from PIL import Image
 
 from reco_plugin import Reco
 from reco_plugin.calibration.learn import learn
+from reco_plugin.defaults import DEFAULT_K
 from reco_plugin.files import whole_file
 from reco_plugin.memory import open_memory
 from reco_plugin.quickstart.dataset import load
@@ -34,7 +35,7 @@ from .page import FIGURES, table, write_blocks
 MODEL = Path(__file__).resolve().parents[1] / "triton_models"
 HELD, INDEX, FREE = ("noto", "openmoji"), ("fluent-emoji", "twemoji"), "emojione"
 LETTERS = "ABCDEFGHJKLMNPQRSTUVWXYZ"
-ORDERS, K = 5, 10
+ORDERS = 5
 Cell = tuple[float, float]
 """R@1 in per cent, of what is in the memory and of what is not."""
 Titles = Callable[[str, str], str]
@@ -124,13 +125,13 @@ class Asked:
         """Learn from pairs in RAM."""
         store = open_memory(":memory:", fingerprint)
         store.upsert(pairs)
-        learned = learn(store, K)
+        learned = learn(store, DEFAULT_K)
         store.set_calibration({"pairs": len(pairs)} if learned is None else learned.to_json())
         return cls(VectorMemory(store, learned), index, np.array(things))
 
     def refined(self, vectors: Vectors, texts: Sequence[str] | None) -> Vectors:
         """Queries (B, D) refined, by their words, too, where there are texts."""
-        fuser, asked = Refiner(self.memory, None, k=K).ask(vectors, "text", "query", {}, texts)
+        fuser, asked = Refiner(self.memory, None).ask(vectors, "text", "query", {}, texts)
         return fuser.refine(asked).vectors
 
     def hits(self, vectors: Vectors, wanted: Sequence[int]) -> npt.NDArray[np.float64]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from .types import Target
 
-DEFAULT_K = 10
-"""k without a model; also k of the shipped model."""
+DEFAULT_K = 16
+"""k without a model."""
 MODEL_K = 5
 """k of a model folder without k in its manifest."""
 TARGET: Target = "image"
 """What queries are compared with: most indexes hold pictures, where images that are refined for texts find less."""
+COVERAGE = 0.9
+"""Share of what is asked for that the memory is taken to hold: memories are made of what is to be found."""
 RESULTS = 10
 """Pairs or candidates that a search shows."""
 SAME_IMAGE = 0.97

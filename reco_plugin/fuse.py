@@ -85,7 +85,7 @@ class Refining:
                 self.pause()
             yield slice(start, min(start + size, rows))
 
-    def search(self, rows: slice) -> Search:
+    def search(self, rows: slice, *, own: bool = False) -> Search:
         """The search for a block: within the queries' modality, for the other one's vectors (paper, section 3.2)."""
         explain = self.how["explain"]
         hidden = self.hidden[rows] if self.hidden else None
@@ -101,6 +101,7 @@ class Refining:
             ids=explain,
             checked=hidden is None and where is None,
             words=self._words(rows),
+            own=own,
         )
 
     def _words(self, rows: slice) -> list[QueryWords | None] | None:

@@ -269,7 +269,7 @@ class Guard:
         return Outage(reason, error, first=first, instead=self._errors.instead)
 
 
-_Key: TypeAlias = tuple[Modality, Modality, int, bool, bool, bool]
+_Key: TypeAlias = tuple[Modality, Modality, int, bool, bool, bool, bool]
 """What is equal in all searches of a batch: all but the rows."""
 
 
@@ -323,11 +323,11 @@ class GuardedMemory:
         alone = search.exclude is not None or search.where is not None or search.k > _MOST_NEIGHBOURS
         if alone or not 0 < size <= self._most:
             return self._ask(search)
-        how = (search.by, search.read, search.k, search.payloads, search.ids, search.checked)
+        how = (search.by, search.read, search.k, search.payloads, search.ids, search.checked, search.own)
         rows = (search.vectors, search.words or [None] * size)
         batcher = min(self._batchers, key=lambda each: each.load)
         try:
-            ids, similarity, vectors, found, cosine, payloads, asked, words = batcher(how, rows)
+            ids, similarity, vectors, found, cosine, payloads, asked, words, own = batcher(how, rows)
         except TimeoutError:
             raise self._guard.kept_waiting() from None
         return Neighbours(
@@ -339,13 +339,14 @@ class GuardedMemory:
             payloads if search.payloads else None,
             asked if search.words else None,
             words if search.words else (),
+            own,
         )
 
     def _run(self, key: _Key, rows: Columns) -> Columns:
         """Search for several callers."""
-        (by, read, k, payloads, ids, checked), (vectors, words) = key, rows
+        (by, read, k, payloads, ids, checked, own), (vectors, words) = key, rows
         said = words if any(words) else None
-        search = Search(vectors, by, read, k, None, None, payloads, ids, checked, said)
+        search = Search(vectors, by, read, k, None, None, payloads, ids, checked, said, own)
         if checked and self._deadline is None:
             with self._guard.attempt():
                 found = self._memory.searches.search(search)
@@ -354,7 +355,7 @@ class GuardedMemory:
         nothing = [None] * len(vectors)
         asked, by_words = (vectors, [""] * len(vectors)) if found.asked is None else (found.asked, found.words)
         here = found.ids, found.similarity, found.vectors, found.found, found.cosine
-        return *here, found.payloads or nothing, asked, by_words
+        return *here, found.payloads or nothing, asked, by_words, found.own
 
     def _ask(self, search: Search) -> Neighbours:
         try:

@@ -75,7 +75,11 @@ class ExactScorer:
             coverage = replace(coverage, strength=float(far.mean()))
         if moved.moves is None and among.moves is None:
             return Scores(frozen, frozen, coverage, degraded)
-        return Scores(score_pairs(moves_of(moved), moves_of(among)), frozen, coverage, degraded)
+        return Scores(self._score(moved), frozen, coverage, degraded)
+
+    def _score(self, queries: Refinement) -> npt.NDArray[np.float32]:
+        among = moves_of(self._candidates, other(self._queries))
+        return score_pairs(moves_of(queries, self._queries), among)
 
 
 def score_both(
@@ -88,10 +92,10 @@ def score_both(
     return replace(found, scores=found.scores.T, frozen=found.frozen.T)
 
 
-def moves_of(refined: Refinement) -> Moves:
-    """How vectors move; not at all where they were not refined."""
+def moves_of(refined: Refinement, modality: Modality) -> Moves:
+    """How vectors of a modality move; not at all where they were not refined."""
     if refined.moves is not None:
         return refined.moves
     n, d = refined.frozen.shape
-    nothing = np.zeros((n, d), np.float32)
-    return Moves(refined.frozen, nothing, np.ones(n, np.float32), np.zeros(d, np.float32), np.zeros(n, np.bool_), 0.0)
+    still, mean = np.zeros((n, d), np.float32), np.zeros(d, np.float32)
+    return Moves(modality, refined.frozen, still, np.zeros(n, np.float32), mean, np.zeros(n, np.bool_), 0.0, 0.0)

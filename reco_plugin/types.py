@@ -182,6 +182,7 @@ class Search:
             payload reads no payload.
         checked: whether the caller has checked all of it, and it has neither exclusions nor conditions.
         words: of B queries, by which captions are found, too; None of one: by its vector alone.
+        own: also read the vectors that are compared.
     """
 
     vectors: Vectors
@@ -194,6 +195,7 @@ class Search:
     ids: bool = True
     checked: bool = False
     words: Sequence[QueryWords | None] | None = None
+    own: bool = False
 
 
 @dataclass(frozen=True, repr=False)
@@ -209,6 +211,7 @@ class Neighbours(ToldShort):
         payloads: B lists of payloads, or None if not requested.
         asked: (B, D) what was searched with: the query, or what captions with its words stand for; None: the queries.
         words: B texts, the words by which captions were found, empty where none was.
+        own: (B, K, D) float32 vectors that were compared; 0 where padded, and (B, 0, D) if not requested.
     """
 
     ids: list[list[str]]
@@ -219,6 +222,7 @@ class Neighbours(ToldShort):
     payloads: list[list[Payload]] | None = None
     asked: Vectors | None = None
     words: Sequence[str] = ()
+    own: npt.NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0, 0), np.float32))
 
     @classmethod
     def join(cls, parts: Sequence[Neighbours]) -> Neighbours:
@@ -232,6 +236,7 @@ class Neighbours(ToldShort):
             payloads=[row for part in parts for row in part.payloads or []],
             asked=None if parts[0].asked is None else np.concatenate([part.asked for part in parts]),
             words=[text for part in parts for text in part.words],
+            own=np.concatenate([part.own for part in parts]),
         )
 
 
@@ -310,21 +315,25 @@ class Moves(ToldShort):
     """How B vectors of one modality move, as exact scores with the other modality's plain vectors need it.
 
     Attributes:
+        modality: of the vectors.
         plain: (B, D) unit-norm.
         added: (B, D) what is added; 0 where a vector stays plain.
-        length: (B,) standard deviation of a moved vector's scores, in those of a plain one; 1 where it stays plain.
+        constant: (B,) what is added to all scores of one of them.
         mean: (D,) of the memory's vectors of the other modality.
         covered: (B,) whether the memory knows it; of queries, all.
-        sharpness: of the scores of refined queries, per unit of cosine; 0 where nothing moves.
+        kappa: nats per unit of cosine; 0 where nothing moves.
+        clip: nats per unit of cosine of CLIP's own scores.
     """
 
+    modality: Modality
     plain: Vectors
     added: Vectors
-    length: npt.NDArray[np.float32]
+    constant: npt.NDArray[np.float32]
     mean: npt.NDArray[np.float32]
     covered: npt.NDArray[np.bool_]
-    sharpness: float
-    _ROWS = ("plain", "added", "length", "covered")  # have a row for each vector
+    kappa: float
+    clip: float
+    _ROWS = ("plain", "added", "constant", "covered")  # have a row for each vector
 
     def take(self, chosen: npt.NDArray[Any]) -> Moves:
         """Some rows, by number or by mask (B,)."""

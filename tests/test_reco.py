@@ -165,11 +165,11 @@ def test_a_pair_is_found_unless_it_is_hidden(filled, drawings):
 
 
 def tell_apart(reco: Reco) -> None:
-    """Let candidates move, too, and queries though they are unlike the memory's pairs: these are few."""
+    """Let queries move, though they are unlike the memory's pairs: these are few."""
     state = reco.memory.calibration
     unlike = np.linspace(-1.0, 1.5, 11)
     sides = {name: replace(side, typical=unlike) for name, side in state.sides.items()}
-    reco.memory._learned = (reco.memory.searches.header, replace(state, sides=sides, one_image=False))
+    reco.memory._learned = (reco.memory.searches.header, replace(state, sides=sides))
 
 
 def test_scores_are_frozen_without_a_memory_and_exact_with_one(filled, drawings):

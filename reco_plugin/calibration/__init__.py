@@ -1,11 +1,10 @@
 """Calibration of a memory, learned from its own pairs: how far a query moves towards what the memory holds.
 
-``moments``      mean and covariance of each modality: what is found enters whitened, in standard deviations
-``metric``       of images: how those of one caption differ, for each pair that asks measured on other captions
-``reliability``  per neighbour of a query: how far it agrees with the others that were found
-``evidence``     per query: the whitened evidence of its neighbours, four features of it, and the formula of the move
-``episodes``     pairs of the memory that ask, hidden from themselves, siblings visible and hidden
-``fit``          the gate that serves these episodes best, without labels
+``moments``      mean and covariance of each modality
+``plda``         the model of the images: which share a caption
+``corpus``       the pairs as the fit sees them
+``fit``          the gates that serve held-out pairs best, without labels
+``evidence``     per query: what its neighbours say, in nats, and how far it moves
 ``state``        all of this as one blob, stored with the memory; the factors that shorten a move
 ``closed_form``  the fuser that moves queries and candidates by it
 ``coverage``     which prompts of a set the memory knows

@@ -11,17 +11,14 @@ import numpy.typing as npt
 from ..defaults import DEFAULT_K
 from ..types import MODALITIES, Modality, Vectors
 from .corpus import Corpus, measure_corpus
-from .episodes import Looked, asked_by, look
-from .evidence import share
-from .fit import fit_gate
-from .state import FEWEST, HALF, LEVELS, Calibration, SideCalibration
+from .fit import Fit
+from .nearest import RowNumbers
+from .state import FEWEST, LEVELS, Calibration, SideCalibration
 
-ASKED, BLOCK = 4_800, 600
-"""Pairs that a gate is fitted on, at most, and in one block."""
 HOPELESS = 0.95
-"""Share of doubtful captions from which a memory is not used."""
-_NEAR = float(np.log(3.0))  # how sharply neighbours count there
-_DOUBTED = 1_200  # pairs whose captions are looked at
+"""Share of wrong captions from which a memory is not used."""
+_TYPICAL = 1_000  # pairs that are compared with those of other captions
+_BLOCK = 250
 
 
 @dataclass(frozen=True)
@@ -59,55 +56,33 @@ def calibrate(
     corpus = measure_corpus(image, text, k=k, rng=rng, progress=progress)
     if corpus is None:
         return None
-    asked = rng.permutation(corpus.chosen)[:ASKED]
-    state = _fit_state(corpus, asked, k, seed, progress)
+    fitted = Fit(corpus, rng, progress).fit()
+    sides = {}
+    for m in MODALITIES:
+        others = _nearest_of_others(corpus, m, rng.permutation(len(corpus))[:_TYPICAL])
+        sides[m] = SideCalibration(corpus.spreads[m], corpus.units[m], np.quantile(others.astype(np.float64), LEVELS))
+    wrong = 1.0 if fitted.useless else fitted.trust.wrong
+    reason = "its captions fit their images hardly better than those of others do" if wrong >= HOPELESS else ""
+    state = Calibration(
+        corpus.values,
+        sides,
+        corpus.same_caption,
+        len(corpus),
+        fitted.plda,
+        replace(fitted.trust, wrong=wrong),
+        None if reason else fitted.text,
+        None if reason else fitted.image,
+        reason,
+    )
     return Calibrated(state, corpus)
 
 
-def _fit_state(
-    corpus: Corpus, asked: npt.NDArray[np.intp], k: int, seed: int, progress: Callable[[int], object]
-) -> Calibration:
-    """The state with the gates of both sides."""
-    blocks = np.array_split(np.arange(len(asked)), max(1, -(-len(asked) // BLOCK)))
-    looked = look(corpus, asked, k)
-    sides = {m: _plain_side(corpus, m, looked.hidden[m][1][:, 0]) for m in MODALITIES}
-    one_image = float((looked.siblings == 0).mean()) >= HALF
-    state = Calibration(
-        corpus.values, sides, corpus.same_caption, len(corpus), _doubt(corpus, looked), one_image=one_image
-    )
-    if state.doubt >= HOPELESS:
-        return replace(state, reason="its captions fit their images hardly better than those of other images do")
-
-    def fit(modality: Modality) -> SideCalibration:
-        asking = asked_by(corpus, modality, looked, np.random.default_rng(seed))
-        gate = fit_gate(asking, blocks, max(state.doubt, 1.0 / len(corpus)), progress)
-        progress(len(corpus))
-        return replace(sides[modality], gate=gate)
-
-    return replace(state, sides={m: fit(m) for m in MODALITIES})
-
-
-def _doubt(corpus: Corpus, looked: Looked) -> float:
-    """Share of captions that neither the pairs around nor CLIP tell from those of other images; more than are wrong."""
-    rows, values = looked.rows[:_DOUBTED], corpus.values["text"]
-    places, similarity = looked.visible["image"][0][: len(rows)], looked.visible["image"][1][: len(rows)]
-    reliability = np.ones(places.shape, np.float32)
-    near, _ = share(similarity, reliability, similarity > -1.5, _NEAR, corpus.spreads["image"])
-    mean = np.stack([one @ corpus.text[here] for one, here in zip(near.astype(np.float32), places, strict=True)])
-    text = corpus.text[rows].T
-    rivals = ~looked.same[: len(rows), : len(rows)]
-    np.fill_diagonal(rivals, val=False)
-
-    def told(query: Vectors) -> float:
-        scores = query @ text
-        better = ((scores >= scores.diagonal()[:, None]) & rivals).sum(axis=1) / np.maximum(rivals.sum(axis=1), 1)
-        return 2.0 * float(better.mean())  # half of the others score better than a wrong one
-
-    return min(1.0, told(values.precision.apply(mean - values.mean)), told(corpus.image[rows]))
-
-
-def _plain_side(corpus: Corpus, modality: Modality, nearest: npt.NDArray[np.float32]) -> SideCalibration:
-    """A side without a gate, by the similarity (n,) of pairs to the nearest one of another caption."""
-    there = nearest[nearest > -1.5].astype(np.float64)
-    typical = np.asarray(np.quantile(there if len(there) else np.ones(1), LEVELS))
-    return SideCalibration(corpus.spreads[modality], corpus.units[modality], typical)
+def _nearest_of_others(corpus: Corpus, modality: Modality, rows: RowNumbers) -> npt.NDArray[np.float32]:
+    """Similarity (n,) of some pairs to the nearest one of another caption."""
+    x, parts = corpus.side(modality), []
+    for start in range(0, len(rows), _BLOCK):
+        some = rows[start : start + _BLOCK]
+        scores = x[some] @ x.T
+        scores[corpus.caption[some][:, None] == corpus.caption] = -2.0
+        parts.append(scores.max(axis=1))
+    return np.concatenate(parts)

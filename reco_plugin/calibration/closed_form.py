@@ -9,14 +9,15 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
+from ..defaults import COVERAGE
 from ..fuse import Refining, stays_plain
 from ..machine.blas import Floats
 from ..types import Coverage, Moves, Neighbours, Refinement, Search, Vectors, other
 from .coverage import RIVALS, find_covered, nearest_rival
-from .evidence import Evidence, spread_of
+from .evidence import Evidence
 from .moments import Values, scale_of
 from .scores import to_vectors
-from .state import FEWEST, HALF, Applied, Calibration
+from .state import FEWEST, NEEDED, Calibration
 from .why import Why, reasons
 
 OWN_KIND = 0.2
@@ -40,7 +41,7 @@ class ClosedForm:
         state, covered = _cover(asked) if sets else (None, None)
         parts = list[Refinement]()
         for rows in asked.blocks():
-            found = asked.memory.searches.search(asked.search(rows))
+            found = asked.memory.searches.search(asked.search(rows, own=True))
             if not (parts or sets):  # after the first search, which may reach the memory; once, so all blocks are alike
                 state = asked.memory.calibration
             with self._timed():
@@ -133,15 +134,14 @@ def _refine_block(
     """Refine one block (B, D) by what was found for it."""
     plain, here = asked.queries[rows], np.asarray(found.found.any(axis=1))
     queries = plain if found.asked is None else found.asked
-    held, among = asked.how["coverage"] if answered is None else answered, asked.role == "candidate"
-    applied = None if state is None else state.gate(asked.modality, held, candidate=among)
+    share, among = asked.how["coverage"] if answered is None else answered, asked.role == "candidate"
     known = None if state is None or among else state.presence_of(asked.modality, queries, found)
-    if state is not None and applied is not None:
-        evidence = state.weigh(asked.modality, queries, found, applied)
+    held = COVERAGE if share is None else share
+    evidence = None if state is None else state.weigh(asked.modality, queries, found, held, candidate=among)
+    if state is not None and evidence is not None:
         if known is not None and (needed := asked.how.get("presence")):
-            factors = {**evidence.factors, "presence": np.asarray(known >= needed, np.float32)}
-            evidence = replace(evidence, factors=factors)
-        moved = _move(asked, state, applied, evidence, queries, found, covered, answered)
+            evidence = evidence.shortened("presence", np.asarray(known >= needed, np.float32))
+        moved = _move(asked, state, evidence, queries, found, covered, answered)
         if found.asked is not None:
             moved = _by_words(moved, plain, evidence, state.values[other(asked.modality)])
         return _with_presence(asked, state, moved, known)
@@ -176,17 +176,14 @@ def _with_presence(
 def _move(
     asked: Refining,
     state: Calibration,
-    applied: Applied,
     evidence: Evidence,
     queries: Vectors,
     found: Neighbours,
     covered: npt.NDArray[np.bool_] | None,
     answered: float | None,
 ) -> Refinement:
-    side, gate, here = state.sides[asked.modality], applied.gate, np.asarray(found.found.any(axis=1))
-    strength = gate.strength(evidence.features(side.spread)) * evidence.share * here
-    factor = strength * np.float32(side.unit) / np.maximum(evidence.length, np.float32(1e-5))
-    added = np.asarray(factor[:, None] * evidence.direction, np.float32)
+    here = np.asarray(found.found.any(axis=1))
+    added = np.where(here[:, None], evidence.added, np.float32(0.0))
     moved_to = queries + added
     vectors = moved_to / np.maximum(np.linalg.norm(moved_to, axis=1, keepdims=True), np.float32(1e-12))
     vectors = np.where(here[:, None], vectors, queries).astype(np.float32)
@@ -195,13 +192,15 @@ def _move(
         len(queries),
         int(here.sum()),
         answered=answered,
-        needed=HALF if covered is not None else 0.0,
+        needed=NEEDED if covered is not None else 0.0,
         strength=float(far.mean()) if len(far) else 0.0,
         covered=() if covered is None else tuple(covered.tolist()),
     )
     known = here if covered is None else np.asarray(covered & here)
-    sharpness = float(np.exp(gate.temperature) / side.unit)
-    moves = Moves(queries, added, spread_of(strength, evidence.correlation), value.mean, known, sharpness)
+    gate = state.text if asked.modality == "text" else state.image
+    kappa = gate.kappa if gate is not None else 0.0
+    constant, sharpest = evidence.constant * here, 0.0 if state.text is None else state.text.sharpest
+    moves = Moves(asked.modality, queries, added, constant, value.mean, known, kappa, sharpest)
     scale = scale_of(queries, vectors, value) if asked.role == "query" else None
     moved = Refinement(vectors, queries, coverage=coverage, retrieved=here, moves=moves, scale=scale)
     if found.asked is not None:
@@ -213,4 +212,4 @@ def _move(
         replace(one, words=found.words[row] if found.words else "") if here[row] else None
         for row, one in enumerate(reasons(evidence, far))
     ]
-    return asked.explained(replace(moved, why=why), found, state.reliability_of(asked.modality, found), weights)
+    return asked.explained(replace(moved, why=why), found, evidence.trust, weights)

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from ..types import Modality, Vectors, other
-from .metric import Metric, measure_metric
-from .moments import Values, measure_values, rank_for
-from .nearest import NearestRows, nearest_rows
+from .evidence import IDENTICAL, LIKENESS
+from .moments import Values, measure_values
+from .nearest import NearestRows, RowNumbers, nearest_rows
 
 MOMENTS = 20_000
 """Pairs that the moments are measured on, at most."""
 FEWEST_CAPTIONS = 5
 _SAMPLE = 2_000
+_REPEATED = 0.1  # share of captions whose words are those of another one, from which words repeat
 
 
 @dataclass(frozen=True)
@@ -26,25 +27,29 @@ class Corpus:
     Attributes:
         image, text: (N, D) unit-norm.
         values: moments of each modality.
-        metric: of images, also by fold.
         spreads: standard deviation of similarity within each modality.
         units: mean standard deviation of a query's plain scores over the values, by the query's modality.
         same_caption: cosine from which two captions mean the same.
-        own: (N,) CLIP's own score of each pair, in standard deviations.
+        same_thing: cosine from which two are of one thing: the same words, or where words hardly repeat, the same.
+        caption: (N,) number of each pair's caption.
+        first: (C,) a pair of each caption.
         near_text: the K nearest captions (N, K) of others.
         chosen: rows that the moments were measured on.
+        apart: median distance of a caption to the next one.
     """
 
     image: Vectors
     text: Vectors
     values: Mapping[Modality, Values]
-    metric: Metric
     spreads: Mapping[Modality, float]
     units: Mapping[Modality, float]
     same_caption: float
-    chosen: npt.NDArray[np.intp]
-    own: npt.NDArray[np.float32]
+    same_thing: float
+    caption: RowNumbers
+    first: RowNumbers
     near_text: NearestRows
+    chosen: RowNumbers
+    apart: float
 
     def __len__(self) -> int:
         return len(self.image)
@@ -52,6 +57,12 @@ class Corpus:
     def side(self, modality: Modality) -> Vectors:
         """Vectors (N, D) of a modality."""
         return self.image if modality == "image" else self.text
+
+    def company(self, rows: RowNumbers) -> NearestRows:
+        """The pairs (n, K + 1) with the captions nearest to those of some, which come first, and how alike they are."""
+        near = np.concatenate([rows[:, None], self.near_text[0][rows]], axis=1)
+        similarity = np.concatenate([np.ones((len(rows), 1), np.float32), self.near_text[1][rows]], axis=1)
+        return near, np.asarray(np.exp(LIKENESS / self.apart * np.minimum(similarity - 1, 0.0)), np.float32)
 
 
 def measure_corpus(
@@ -67,40 +78,49 @@ def measure_corpus(
     That is: a modality that is (nearly) constant, or fewer than five captions.
     """
     chosen = rng.permutation(len(image))[:MOMENTS]
-    captions = len(np.unique((text[chosen] * 4096).round().astype(np.int16), axis=0))
+    some = text[rng.permutation(chosen)[:_SAMPLE]]
+    same, near = same_from(some @ some.T), nearest_rows(text, text, min(k, len(text) - 1), progress, others=True)
+    thing = _same_thing(near[1][:, 0], same)
+    first, caption = _captions(text, near, thing)
     sides: dict[Modality, Vectors] = {"image": image, "text": text}
-    if captions < FEWEST_CAPTIONS or any(float(side[chosen].var(axis=0).sum()) < 1e-6 for side in sides.values()):
+    if len(first) < FEWEST_CAPTIONS or any(float(side[chosen].var(axis=0).sum()) < 1e-6 for side in sides.values()):
         return None
-    rank = rank_for(len(chosen))
-    values: dict[Modality, Values] = {
-        "image": measure_values(image[chosen], distinct=len(chosen), rank=rank),
-        "text": measure_values(text[chosen], distinct=captions, rank=rank),
-    }
+    values: dict[Modality, Values] = {"image": measure_values(image[chosen]), "text": measure_values(text[first])}
     spreads, units = dict[Modality, float](), dict[Modality, float]()
     for modality, side in sides.items():
         spreads[modality] = max(deviation_of_cosines(side[chosen]), 1e-4)
         units[modality] = float(values[other(modality)].covariance.length(side[chosen]).mean())
-    some = text[rng.permutation(chosen)[:_SAMPLE]]
-    same = same_from(some @ some.T)
-    cosine = np.einsum("nd,nd->n", image, text)
-    own = own_scores(cosine, values, units["image"])
-    near = nearest_rows(text, text, min(k, len(text) - 1), progress, others=True)
-    metric = measure_metric(image, values["image"], chosen, near, same, spreads["text"])
-    values["image"] = replace(values["image"], precision=metric.whole)
-    return Corpus(image, text, values, metric, spreads, units, same, chosen, own, near)
+    apart = max(float(np.median(1 - _nearest_other(text[first[rng.permutation(len(first))[:_SAMPLE]]]))), 1e-3)
+    return Corpus(image, text, values, spreads, units, same, thing, caption, first, near, chosen, apart)
 
 
-def own_scores(
-    cosine: npt.NDArray[np.float32], values: Mapping[Modality, Values], unit: float
-) -> npt.NDArray[np.float32]:
-    """CLIP's own scores of pairs, in standard deviations of those of shuffled ones, of any shape.
+def _same_thing(nearest: npt.NDArray[np.float32], same: float) -> float:
+    """Cosine from which two captions are of one thing, by that of each with the nearest other one (N,).
 
-    Args:
-        cosine: of image and caption.
-        values: moments of each modality.
-        unit: mean standard deviation of an image's scores over the captions.
+    Where hardly any words repeat, and most captions have another that means the same, things are told in many words.
     """
-    return np.asarray((cosine - values["image"].mean @ values["text"].mean) / np.float32(unit), np.float32)
+    repeated, alike = float((nearest >= IDENTICAL).mean()), float((nearest >= same).mean())
+    return same if repeated < _REPEATED and alike >= 0.5 else IDENTICAL
+
+
+def _captions(text: Vectors, near: NearestRows, thing: float) -> tuple[RowNumbers, RowNumbers]:
+    """A pair of each caption (C,), and the number (N,) of each pair's caption."""
+    rounded = (text * 4096).round().astype(np.int16)
+    _, first, caption = np.unique(rounded, axis=0, return_index=True, return_inverse=True)
+    alike, group = near[1] >= thing, first[caption.ravel()]
+    before = np.full(len(group), -1)
+    while (group != before).any():  # each takes the lowest number around, until none changes
+        before = group
+        group = np.minimum(group, np.where(alike, group[near[0]], len(group)).min(axis=1))
+        np.minimum.at(group, near[0][alike], np.repeat(group, alike.sum(axis=1)))
+        group = group[group]
+    first, caption = np.unique(group, return_inverse=True)
+    return first, caption.ravel()
+
+
+def _nearest_other(x: Vectors) -> npt.NDArray[np.float32]:
+    """Cosine (n,) of each row with the nearest other one."""
+    return nearest_rows(x, x, 1, others=True)[1][:, 0]
 
 
 def deviation_of_cosines(x: Vectors) -> float:

@@ -10,19 +10,10 @@ import numpy.typing as npt
 from ..machine.blas import multiply
 from ..types import Vectors
 
-PAIRS_A_DIRECTION = 16
-"""A metric has one direction for so many pairs. More make the gate bold: they follow the very pairs that it is fitted
-on. Fewer lose what a large memory can tell."""
-_RANKS = (16, 128)  # fewest and most directions
-
-
-def rank_for(pairs: int) -> int:
-    """Directions of a metric that is measured on this many pairs.
-
-    >>> rank_for(100), rank_for(1_000), rank_for(1_000_000)
-    (16, 62, 128)
-    """
-    return min(max(pairs // PAIRS_A_DIRECTION, _RANKS[0]), _RANKS[1])
+RANK = 128
+"""Directions of a covariance that are kept."""
+RIDGE = 1.0
+"""Of the metric of captions, in mean eigenvalues of their covariance: with less, moves follow what is rare in them."""
 
 
 @dataclass(frozen=True)
@@ -78,33 +69,23 @@ class Values:
     Attributes:
         mean: (D,).
         covariance: of all.
-        precision: the metric of the evidence: inverse of how images of one caption differ (Fisher's metric without
-            labels), or of the covariance of the texts.
-        shrinkage: of the inverses.
+        precision: the metric in which they are told apart.
         slack: (D,) unit-norm direction that the vectors use least.
     """
 
     mean: npt.NDArray[np.float32]
     covariance: LowRank
     precision: LowRank
-    shrinkage: float
     slack: npt.NDArray[np.float32]
 
-    @property
-    def plain_precision(self) -> LowRank:
-        """The inverse of the covariance."""
-        return self.covariance.inverse(self.shrinkage)
 
-
-def measure_values(x: Vectors, *, distinct: int, rank: int) -> Values:
-    """Moments of vectors (N, D), ``distinct`` of which differ, with the plain metric."""
+def measure_values(x: Vectors) -> Values:
+    """Moments of vectors (N, D), with the inverse of their covariance and a ridge as the metric."""
     mean = x.mean(axis=0)
     centred = x - mean
-    covariance = low_rank(centred.T @ centred / len(x), rank)
-    shrinkage = x.shape[1] / max(distinct, 1)
-    precision = covariance.inverse(shrinkage)
+    covariance = low_rank(centred.T @ centred / len(x), RANK)
     slack = np.linalg.eigh((x.T @ x).astype(np.float64))[1][:, 0].astype(np.float32)
-    return Values(mean.astype(np.float32), covariance, precision, shrinkage, slack)
+    return Values(mean.astype(np.float32), covariance, covariance.inverse(RIDGE), slack)
 
 
 def scale_of(plain: Vectors, refined: Vectors, values: Values) -> npt.NDArray[np.float32]:
@@ -113,7 +94,7 @@ def scale_of(plain: Vectors, refined: Vectors, values: Values) -> npt.NDArray[np
     With them, a query's scores over the vectors it is compared with have the mean and the standard deviation that its
     plain vector has, by the moments of the memory's vectors.
 
-    >>> values = measure_values(np.float32([[3, 1], [1, 1], [3, 0], [1, 0]]), distinct=4, rank=2)  # deviations 1 and .5
+    >>> values = measure_values(np.float32([[3, 1], [1, 1], [3, 0], [1, 0]]))  # deviations 1 and .5
     >>> scale_of(np.float32([[1, 0]]), np.float32([[0, 1]]), values).tolist()
     [[2.0, 1.0]]
     """

@@ -17,24 +17,23 @@ import numpy.typing as npt
 from ..errors import ConfigError
 from ..machine.blas import Floats
 from ..types import MODALITIES, Modality, Neighbours, ToldShort, Vectors, other
-from .corpus import own_scores
-from .evidence import Evidence, Gate, mean_own, share, weigh
+from .evidence import Evidence, ImageGate, TextGate, Trust, image_evidence, text_evidence
 from .extra import HoldsBack, TellsPresence
 from .moments import Values
-from .reliability import agreement, unknown
+from .plda import Plda
 
-FORMAT = 3
+FORMAT = 4
 FEWEST = 20
 """Pairs below which a memory teaches nothing."""
 ENOUGH = 300
 """Pairs below which a memory teaches no extra."""
-LEVELS = np.linspace(0.0, 0.5, 11)
-"""Quantiles of similarity that are kept, up to the median."""
-HALF = 0.5
-"""Share of the queries that is assumed to have no answer in the memory; of a set that must be covered for plain vectors
-to move; and of captions with one image, from which a memory counts as one of those."""
+LEVELS = np.linspace(0.0, 0.25, 11)
+"""Quantiles of similarity that are kept."""
+NEEDED = 0.9
+"""Share of a set of texts that the memory must know for their vectors to move: else they take queries from others."""
 TYPICAL = 3.0
-"""Power by which it falls for a query that is less like the memory than its own pairs are."""
+"""Power by which an image moves less that is less like the memory than its own pairs are."""
+_SURE = 0.98  # coverage, and 1 less it, at most: an unknown thing is never impossible
 _READING = threading.Lock()  # in Python 3.11, two threads that parse arrays' headers can fail (CPython gh-106905)
 
 
@@ -46,48 +45,11 @@ class SideCalibration:
         spread: standard deviation of similarity within it.
         unit: mean standard deviation of a query's plain scores over the other modality.
         typical: (11,) quantiles of the similarity of a pair to the nearest one of another caption.
-        gate: None: nothing is refined.
     """
 
     spread: float
     unit: float
     typical: npt.NDArray[np.float64]
-    gate: Gate | None = None
-
-
-@dataclass(frozen=True)
-class Applied:
-    """A gate as one request uses it.
-
-    Attributes:
-        gate: the gate.
-        coverage: share of its strength; below 1 where the memory holds less than half of what is asked for.
-        typical: (11,) quantiles of the memory's own similarities; None: queries need not look like its pairs.
-        power: by which a move falls for a query that does not.
-        unknown_only: whether only pairs count that CLIP does not know by itself, see :func:`.reliability.unknown`.
-    """
-
-    gate: Gate
-    coverage: float = 1.0
-    typical: npt.NDArray[np.float64] | None = None
-    power: float = 0.0
-    unknown_only: bool = False
-
-    def factors(self, best: Floats) -> dict[str, Floats]:
-        """What it leaves of the strength, by the similarity (B,) of the nearest neighbour.
-
-        A query of another domain finds neighbours, too, and where the encoder does not know the memory's domain, the
-        gate is open. So a query that is less similar to what it finds than half of the memory's pairs are to pairs of
-        other captions moves less: by the cube of its rank among them, relative to one half; by a lower power the more
-        of the candidates the memory knows.
-        """
-        factors = {}
-        if self.coverage < 1.0:
-            factors["coverage"] = np.full(len(best), self.coverage, np.float32)
-        if self.typical is not None:
-            rank = np.interp(best, self.typical, LEVELS, left=0.0, right=LEVELS[-1]) / LEVELS[-1]
-            factors["typical"] = np.asarray(rank**self.power, np.float32)
-        return factors
 
 
 @dataclass(frozen=True, repr=False)
@@ -99,10 +61,10 @@ class Calibration(ToldShort):
         sides: of each modality.
         same_caption: cosine from which two captions mean the same.
         pairs: how many it was learned from.
-        doubt: share of its captions that neither the pairs around nor CLIP tell from those of other images; more than
-            are wrong.
-        reason: why nothing is refined, for people; empty where both sides have a gate.
-        one_image: whether most captions have one image, so that candidate texts move by what CLIP does not know only.
+        plda: the model of its images.
+        trust: how far a pair is trusted.
+        text, image: how each modality moves; None: nothing is refined.
+        reason: why, for people; empty where both move.
         presence: tells whether the memory holds a query's answer; stored beside this, None where it is not learned.
         feedback: what people said is not what they asked for; stored beside this, None where nobody said anything.
     """
@@ -111,35 +73,23 @@ class Calibration(ToldShort):
     sides: Mapping[Modality, SideCalibration]
     same_caption: float
     pairs: int
-    doubt: float
+    plda: Plda
+    trust: Trust
+    text: TextGate | None
+    image: ImageGate | None
     reason: str = ""
-    one_image: bool = False
     presence: TellsPresence | None = None
     feedback: HoldsBack | None = None
+
+    @property
+    def doubt(self) -> float:
+        """Share of its captions that belong to other images, about."""
+        return self.trust.wrong
 
     @property
     def fitted(self) -> bool:
         """Whether it has enough pairs for extras, and is in use."""
         return self.pairs >= ENOUGH and not self.reason
-
-    def gate(self, modality: Modality, coverage: float | None, *, candidate: bool = False) -> Applied | None:
-        """The gate of a side for a coverage; None: it stays plain, see :attr:`reason`.
-
-        Args:
-            modality: of the queries or candidates.
-            coverage: share of what is asked for that the memory holds, None where nobody said: the more, the less must
-                a query look typical; below a half, moves are shorter.
-            candidate: whether candidates are refined.
-        """
-        side = self.sides[modality]
-        if side.gate is None:
-            return None
-        left = 1.0 if coverage is None else min(1.0, coverage / (1.0 - HALF))
-        known = 0.0 if coverage is None or self.one_image else coverage  # with one image, it met simulated queries only
-        typical = None if candidate else side.typical
-        return Applied(
-            side.gate, left, typical, TYPICAL * (1.0 - known), candidate and modality == "text" and self.one_image
-        )
 
     def presence_of(self, modality: Modality, query: Vectors, found: Neighbours) -> Floats | None:
         """Presence (B,), from 0 to 1, of what queries (B, D) ask for; None: see :meth:`why_no_presence`."""
@@ -153,31 +103,41 @@ class Calibration(ToldShort):
             return self.presence.why_not(modality)
         return self.reason or f"its {self.pairs:,} pairs are too few to learn presence"
 
-    def weigh(self, modality: Modality, query: Vectors, found: Neighbours, applied: Applied) -> Evidence:
-        """Weigh the neighbours of queries (B, D), with the record of the factors that shorten their moves."""
-        side, reliability = self.sides[modality], self.reliability_of(modality, found)
-        sharpness, rejected = applied.gate.sharpness, None
-        shares = share(found.similarity, reliability, found.found, sharpness, side.spread)
-        if self.feedback is not None:
-            keep = self.feedback.keep(modality, query, found, side.spread, self.same_caption)
-            if keep is not None:
-                rejected = (shares[0] * keep).sum(axis=1).astype(np.float32)
-                shares = share(found.similarity, reliability * keep, found.found, sharpness, side.spread)[0], shares[1]
-        own, values = own_scores(found.cosine, self.values, self.sides["image"].unit), self.values[other(modality)]
-        mean = mean_own(own, reliability)
-        plain = query / np.float32(side.unit)
-        evidence = weigh(plain, found.vectors, found.similarity, shares, found.found, mean, values)
-        factors = applied.factors(evidence.best)
-        if rejected is not None:
-            factors["rejected"] = rejected
-        if applied.unknown_only:
-            factors["unknown_to_clip"] = (evidence.weights * unknown(own)).sum(axis=1)
-        return replace(evidence, factors=factors)
+    def weigh(
+        self, modality: Modality, query: Vectors, found: Neighbours, coverage: float, *, candidate: bool = False
+    ) -> Evidence | None:
+        """What queries (B, D) found, and how far they move, with the record of the factors that shorten it.
 
-    def reliability_of(self, modality: Modality, found: Neighbours) -> Floats:
-        """Reliability (B, K) of what queries of a modality found; 0 where padded."""
-        values, spread = self.values[other(modality)], self.sides[modality].spread
-        return agreement(found.similarity, found.vectors, found.found, values, spread)
+        None where this memory refines nothing.
+
+        Args:
+            modality: of the queries.
+            query: unit-norm.
+            found: K pairs of each, with both vectors.
+            coverage: share of what queries ask for that the memory holds.
+            candidate: whether candidates are refined: texts of one set compete for each image, and images may be
+                unlike the memory's.
+        """
+        keep, held = None, float(np.clip(coverage, 1 - _SURE, _SURE))
+        if self.feedback is not None:
+            keep = self.feedback.keep(modality, query, found, self.sides[modality].spread, self.same_caption)
+        if modality == "text":
+            if self.text is None:
+                return None
+            mean = self.values["text"].mean
+            known = None if candidate else held
+            evidence = text_evidence(query, found, self.plda, self.text, self.trust, mean, known, keep)
+        else:
+            if self.image is None:
+                return None
+            evidence = image_evidence(query, found, self.plda, self.image, self.trust, self.values["text"], held, keep)
+        if not candidate:
+            rank = np.interp(found.similarity[:, 0], self.sides[modality].typical, LEVELS / LEVELS[-1], left=0.0)
+            evidence = evidence.shortened("typical", np.asarray(rank**TYPICAL, np.float32))
+        if keep is not None:
+            left = (evidence.trust * keep).sum(axis=1) / np.maximum(evidence.trust.sum(axis=1), 1e-6)
+            evidence = evidence.noted("rejected", np.asarray(left, np.float32))
+        return evidence
 
     def to_json(self) -> dict[str, Any]:
         """For the memory's metadata: format, pairs, reason, and all numbers as the base64 of an ``.npz``."""

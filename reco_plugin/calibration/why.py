@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from ..errors import ConfigError
 from ..machine.blas import Floats
 from ..memory import Header
@@ -14,14 +16,12 @@ from .evidence import Evidence
 from .note import unfinished
 from .state import FEWEST, Calibration
 
-FEATURES = ("familiarity", "nearness", "standout")
+_SURE = 1e9  # odds; JSON has no infinity
 _MOST = 0.5  # share of one pair from which the others hardly count
 _HELD: dict[str, str] = {
-    "coverage": "the memory holds too little of what is asked for",
     "typical": "the query is unlike what the memory holds",
     "presence": "the memory hardly holds its answer",
     "rejected": "somebody rejected such answers to such queries",
-    "unknown_to_clip": "the encoder knows the pair by itself",
 }
 
 
@@ -30,10 +30,9 @@ class Why:
     """Why one query moved as far as it did.
 
     Attributes:
-        signals: by name. Features: familiarity: how well the encoder knows the pairs found themselves, in standard
-            deviations; nearness: cosine of the nearest one; standout: its distance to their mean. Then the factors of
-            this move, each as the share that it leaves: coverage, typical, presence, rejected, unknown_to_clip.
-        reliability: how well the pairs found agree with one another, from 0 to 1.
+        signals: by name. odds: that the query means the most likely caption; pictures: of that caption, as far as they
+            are trusted. Then the factors of this move, each as the share that it leaves: typical, presence, rejected.
+        reliability: how far the pairs found are trusted, by their weights, from 0 to 1.
         added: length of what was added to the query, of length 1.
         heaviest: share that one of the pairs found has in it, at most.
         words: of the query, by which captions were found that stand in for it; empty where it asked by itself.
@@ -56,22 +55,38 @@ class Why:
         held = self.held_by
         if held and self.signals[held] < 0.01:
             return f"{found}The query hardly moves: {_HELD[held]}."
+        pictures = counted(max(1, round(self.signals["pictures"])), "picture", "pictures")
         one = f", and one pair has {self.heaviest:.0%} of the weight" if self.heaviest >= _MOST else ""
         because = f". It counts no more because {_HELD[held]}" if held else ""
         return (
-            f"{found}What was found counts {times_added(self.added)} as much as the query itself. The pairs "
-            f"found agree by {self.reliability:.2f} of 1{one}{because}."
+            f"{found}What was found counts {times_added(self.added)} as much as the query itself: {pictures} of the "
+            f"most likely caption, {_odds(self.signals['odds'])}{one}{because}."
         )
+
+
+def _odds(odds: float) -> str:
+    """Odds in words.
+
+    >>> _odds(16.2), _odds(0.25), _odds(1e9)
+    ('16 to 1 that it is meant', '1 to 4 that it is meant', 'which is surely meant')
+    """
+    if odds >= 1000:
+        return "which is surely meant"
+    return (
+        f"{odds:.0f} to 1 that it is meant"
+        if odds >= 1
+        else f"1 to {min(1 / max(odds, 1e-9), 1e6):.0f} that it is meant"
+    )
 
 
 def reasons(evidence: Evidence, added: Floats) -> list[Why]:
     """Explain B moves, by the evidence with its factors and the lengths (B,) of what was added."""
-    features = zip(FEATURES, (evidence.own, evidence.best, evidence.lead), strict=True)
-    signals = {**dict(features), **evidence.factors}
+    signals = {"odds": np.minimum(evidence.odds, _SURE), "pictures": evidence.pictures, **evidence.factors}
+    trusted = (evidence.weights * evidence.trust).sum(axis=1)
     return [
         Why(
             {name: float(values[row]) for name, values in signals.items()},
-            float(evidence.reliability[row]),
+            float(trusted[row]),
             float(added[row]),
             float(evidence.weights[row].max(initial=0.0)),
         )

@@ -19,10 +19,10 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 import numpy.typing as npt
 
-from ..calibration.reliability import chance_of, fit_logistic
 from ..errors import ConfigError, InputError
 from ..types import MODALITIES, Modality, Refinement, ToldShort, check_rankings
 from ..values import show
+from .logistic import chance_of, fit_logistic
 
 PRECISION = 0.9
 """Share of right answers among those that pass, by default."""

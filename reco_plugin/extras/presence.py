@@ -19,12 +19,11 @@ import numpy.typing as npt
 
 from ..calibration.calibrate import Calibrated
 from ..calibration.corpus import Corpus
-from ..calibration.episodes import other_view
 from ..calibration.nearest import nearest_columns
-from ..calibration.reliability import chance_of, fit_logistic
 from ..errors import ConfigError
 from ..machine.blas import Floats
 from ..types import MODALITIES, Modality, Neighbours, Records, Vectors, other
+from .logistic import chance_of, fit_logistic
 
 ASKED = 1_000
 """Pairs that serve as queries, at most."""
@@ -36,6 +35,7 @@ IDENTICAL = 0.9995
 """Cosine from which two captions are the same words."""
 SIGNALS = 5
 _NEAR = 50  # captions, towards one of which a caption is moved
+_VIEW = (-0.5, 0.3)  # a simulated other view of a pair is this share nearer to it than its nearest neighbour is
 _BLOCK = 250  # pairs that are compared with all at a time
 
 
@@ -217,3 +217,11 @@ def moved_towards(x: Vectors, towards: Vectors, cosine: npt.NDArray[np.float64])
     away /= np.linalg.norm(away, axis=1, keepdims=True) + 1e-9
     moved = cosine[:, None] * x + np.sqrt(1.0 - cosine**2)[:, None] * away
     return np.asarray(moved / np.linalg.norm(moved, axis=1, keepdims=True), np.float32)
+
+
+def other_view(x: Vectors, nearest: Floats, all_: Vectors, rng: np.random.Generator) -> Vectors:
+    """Simulate another view of vectors (n, D), about as near as the nearest of ``all_``, at similarity (n,)."""
+    n = len(x)
+    cosine = np.clip(nearest + (1.0 - nearest) * rng.uniform(*_VIEW, n), -1.0, 1.0)
+    first, second = rng.integers(0, len(all_), (2, n))
+    return moved_towards(x, x + all_[first] - all_[second], cosine)

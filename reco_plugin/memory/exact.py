@@ -114,6 +114,8 @@ class ExactMemory(StoredHeader):
                     out.similarity[row, : len(best)] = score[best]
                     out.vectors[row, : len(best)] = self._sides[search.read][best]
                     out.cosine[row, : len(best)] = self._cosine[best]
+                    if search.own:
+                        out.own[row, : len(best)] = self._sides[search.by][best]
                     if out.payloads is not None:
                         out.payloads[row].extend(_copy(self._payloads[place]) for place in best)
             if wanted.conditions and not out.found.any():

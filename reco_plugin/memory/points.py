@@ -141,6 +141,7 @@ def to_neighbours(found: Sequence[Sequence[ScoredPoint]], dimension: int, search
     """
     out = empty_neighbours(len(found), k, dimension, search)
     pack, step, into = struct.Struct(f"{dimension}f").pack_into, 4 * dimension, out.vectors.data  # as in `to_sides`
+    own = out.own.data if search.own else None
     try:
         for row, hits in enumerate(found):  # one loop for all columns: a search is the most frequent call of all
             ids = out.ids[row]
@@ -150,6 +151,8 @@ def to_neighbours(found: Sequence[Sequence[ScoredPoint]], dimension: int, search
                 ids.append(str(hit.id if name is None else name))  # to look at an id of Edge's makes a UUID
                 out.similarity[row, column] = hit.score
                 pack(into, (row * k + column) * step, *hit.vector[search.read])
+                if own is not None:
+                    pack(own, (row * k + column) * step, *hit.vector[search.by])
                 out.cosine[row, column] = payload[COSINE]
                 if out.payloads is not None:
                     out.payloads[row].append({key: value for key, value in payload.items() if key not in RESERVED})
@@ -175,6 +178,7 @@ def empty_neighbours(batch: int, k: int, dimension: int, search: Search) -> Neig
         np.zeros((batch, k), np.bool_),
         np.zeros((batch, k), np.float32),
         list(map(list[Payload], [()] * batch)) if search.payloads else None,
+        own=np.zeros((batch, k if search.own else 0, dimension), np.float32),
     )
 
 
@@ -410,7 +414,7 @@ class PointMemory(ABC):
                     search.by,
                     limit=wanted.k,
                     filter=filters[row],
-                    with_vector=[search.read],
+                    with_vector=[search.read, search.by] if search.own else [search.read],
                     with_payload=payload,
                     params=params,
                 )

@@ -1,17 +1,14 @@
-"""A memory with one image per caption: texts take it only where CLIP does not know it by itself."""
+"""A memory with one image per caption."""
 
 from __future__ import annotations
-
-from dataclasses import replace
 
 import numpy as np
 import pytest
 from refiners import refiner_for_vectors
 from trust_worlds import D, unit
 
-from reco_plugin.refine import Refiner
 from reco_plugin.score import score_both
-from reco_plugin.types import Records, Search, Vectors
+from reco_plugin.types import Records, Vectors
 
 pytestmark = pytest.mark.slow
 
@@ -35,48 +32,25 @@ def pairs() -> tuple[Vectors, Vectors, Vectors, Vectors]:
     return images(), texts(), images(), texts()
 
 
-@pytest.fixture(scope="module")
-def refiner(pairs: tuple[Vectors, ...]) -> Refiner:
-    ids = [f"{row:04d}" for row in range(CLASSES)]
-    return refiner_for_vectors(Records(ids, pairs[0], pairs[1], [{}] * CLASSES))
+def top(scores: np.ndarray) -> float:
+    return float((scores.argmax(axis=1) == np.arange(len(scores))).mean())
 
 
-def test_texts_follow_their_image_only_where_clip_does_not_know_it(
-    refiner: Refiner, pairs: tuple[Vectors, ...]
-) -> None:
-    *_, queries, prompts = pairs
-    refined = refiner.refine(prompts, modality="text", role="candidate", explain=True)
-    assert refined.moves is not None
-    assert refined.why is not None
-    far = np.linalg.norm(refined.moves.added, axis=1)
-    assert np.median(far[NEW]) > 20 * np.median(far[~NEW])
-    known = next(why for why, new in zip(refined.why, NEW, strict=True) if not new and why is not None)
-    assert "the encoder knows the pair by itself" in str(known)
-    scores, right = score_both(refiner, queries, prompts), np.arange(CLASSES)
-    before, after = (table.argmax(axis=1) == right for table in (scores.frozen, scores.scores))
-    assert after[NEW].mean() > before[NEW].mean() + 0.2
-    assert after[~NEW].mean() > before[~NEW].mean() - 0.01
+def test_names_that_clip_does_not_know_are_learned_from_one_image(pairs: tuple[Vectors, ...]) -> None:
+    """Where CLIP knows no name, its scores count little, and the pictures decide."""
+    image, text, queries, prompts = (side[NEW] for side in pairs)
+    refiner = refiner_for_vectors(Records([f"{row:04d}" for row in range(len(image))], image, text, [{}] * len(image)))
+    assert refiner.memory.calibration is not None
+    assert refiner.memory.calibration.reason == ""
+    scores = score_both(refiner, queries, prompts)
+    assert top(scores.scores) > top(scores.frozen) + 0.2
 
 
-def test_known_things_that_are_not_held_lose_nothing(pairs: tuple[Vectors, ...]) -> None:
-    """That a pair has no answer but itself does not say that most queries have none."""
-    held = NEW | (np.arange(CLASSES) % 4 == 0)
-    ids = [f"{row:04d}" for row in np.flatnonzero(held)]
-    refiner = refiner_for_vectors(Records(ids, pairs[0][held], pairs[1][held], [{}] * len(ids)))
-    for chosen, least in ((NEW, 0.2), (~held, -0.01)):
-        queries, prompts, right = pairs[2][chosen], pairs[3][chosen], np.arange(chosen.sum())
-        scores = score_both(refiner, queries, prompts)
-        before, after = (table.argmax(axis=1) == right for table in (scores.frozen, scores.scores))
-        assert after.mean() > before.mean() + least
-
-
-def test_texts_follow_pairs_that_clip_does_not_know(refiner: Refiner, pairs: tuple[Vectors, ...]) -> None:
-    state, prompts = refiner.memory.calibration, pairs[3]
-    assert state is not None
-    applied = state.gate("text", None, candidate=True)
-    assert applied is not None
-    found = refiner.memory.searches.search(Search(prompts, "text", "image", 10))
-    left = state.weigh("text", prompts, found, applied).factors["unknown_to_clip"]
-    assert (left[NEW] > 0.5).mean() > 0.8
-    known = replace(found, cosine=np.ones_like(found.cosine))
-    assert (state.weigh("text", prompts, known, applied).factors["unknown_to_clip"] < 0.01).all()
+def test_known_things_lose_nothing_whether_they_are_held_or_not(pairs: tuple[Vectors, ...]) -> None:
+    """Among these, a name that CLIP does not know is like a wrong caption: one picture does not tell the two apart."""
+    for held in (np.arange(CLASSES) >= 0, NEW | (np.arange(CLASSES) % 4 == 0)):
+        ids = [f"{row:04d}" for row in np.flatnonzero(held)]
+        refiner = refiner_for_vectors(Records(ids, pairs[0][held], pairs[1][held], [{}] * len(ids)))
+        chosen = ~NEW if held.all() else ~held
+        scores = score_both(refiner, pairs[2][chosen], pairs[3][chosen])
+        assert top(scores.scores) > top(scores.frozen) - 0.01

@@ -12,9 +12,9 @@ import pytest
 from trust_worlds import world
 
 from reco_plugin import Reco
-from reco_plugin.calibration.reliability import chance_of
 from reco_plugin.errors import ConfigError, InputError
 from reco_plugin.extras.confidence import RISK, Confidence, Questions, cutoff_notes, match_rankings, read_confidence
+from reco_plugin.extras.logistic import chance_of
 from reco_plugin.extras.questions import ask_own
 from reco_plugin.types import Coverage, Records, Refinement
 

@@ -86,7 +86,7 @@ def test_one_false_opinion_does_little_to_other_pictures_of_its_thing(made: Any)
     pairs = Records.join(list(refiner.memory.store.scroll()), asks.image.shape[1])
     first = pairs.take(np.arange(0, len(pairs), EACH - 1))  # a pair of each class is called wrong, by its own picture
     after = refined(refiner, asks, "image", opinions("image", first.image, first.text))
-    assert after.moved.mean() > 0.6 * plain.moved.mean()
+    assert after.moved.mean() > 0.55 * plain.moved.mean()
     several = refined(refiner, asks, "image", opinions("image", pairs.image, pairs.text))
     assert several.moved.mean() < 0.65 * after.moved.mean()
 

@@ -167,9 +167,8 @@ def gainless(filled: Reco) -> Reco:
     """A memory whose captions fit no better than others do, so that nothing is refined."""
     state = filled.memory.calibration
     assert state is not None
-    sides = {name: replace(side, gate=None) for name, side in state.sides.items()}
     why = "its captions fit their images hardly better than those of other images do"
-    filled.memory.store.set_calibration(replace(state, sides=sides, reason=why).to_json())
+    filled.memory.store.set_calibration(replace(state, text=None, image=None, reason=why).to_json())
     return filled
 
 

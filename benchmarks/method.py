@@ -1,0 +1,47 @@
+"""The method on bare vectors: what every benchmark of vectors learns and refines with."""
+
+from __future__ import annotations
+
+from typing import Unpack
+
+import numpy as np
+
+from reco_plugin.calibration.learn import learn
+from reco_plugin.defaults import DEFAULT_K
+from reco_plugin.memory import open_memory
+from reco_plugin.options import RefineDefaults, RefineOptions
+from reco_plugin.refine import Refiner, VectorMemory
+from reco_plugin.score import ExactScorer
+from reco_plugin.types import Fingerprint, Modality, Records, Role, Vectors
+
+_AT_ONCE = 128
+
+
+def refiner(image: Vectors, text: Vectors, **defaults: Unpack[RefineDefaults]) -> Refiner:
+    """A refiner that has learned from pairs (N, D), unit-norm."""
+    store = open_memory(":memory:", Fingerprint("stored vectors", "0" * 64, image.shape[1]))
+    store.upsert(Records([f"{n:07d}" for n in range(len(image))], image, text, [{}] * len(image)))
+    return Refiner(VectorMemory(store, learn(store, defaults.get("k") or DEFAULT_K)), None, **defaults)
+
+
+class Method:
+    """Learns from pairs, refines vectors and scores them, with options."""
+
+    def __init__(self, **options: Unpack[RefineOptions]) -> None:
+        """The options of every refinement."""
+        self._options = options
+
+    def learn(self, image: Vectors, text: Vectors) -> Refiner:
+        """What refines, from pairs (N, D)."""
+        return refiner(image, text)
+
+    def refine(self, state: Refiner, queries: Vectors, modality: Modality, role: Role) -> Vectors:
+        """Refined vectors (B, D); candidates are one set."""
+        size = len(queries) if role == "candidate" else _AT_ONCE
+        parts = [queries[start : start + size] for start in range(0, len(queries), size)]
+        options = RefineOptions() if role == "candidate" else self._options
+        return np.concatenate([state.refine(x, modality=modality, role=role, **options).vectors for x in parts])
+
+    def exact(self, state: Refiner, images: Vectors, texts: Vectors) -> Vectors:
+        """Scores (B, C) by both sides."""
+        return ExactScorer(state, texts).score(images).scores
