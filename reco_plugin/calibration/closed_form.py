@@ -183,7 +183,7 @@ def _move(
     answered: float | None,
 ) -> Refinement:
     here = np.asarray(found.found.any(axis=1))
-    added = np.where(here[:, None], evidence.added, np.float32(0.0))
+    added = np.asarray(np.where(here[:, None], evidence.added, np.float32(0.0)), np.float32)
     moved_to = queries + added
     vectors = moved_to / np.maximum(np.linalg.norm(moved_to, axis=1, keepdims=True), np.float32(1e-12))
     vectors = np.where(here[:, None], vectors, queries).astype(np.float32)
