@@ -2,7 +2,6 @@
 
     make quickstart-model                               # writes triton_models/ and docs/measurements.md
     python -m benchmarks.quickstart_model --shipped     # the same around the shipped encoder, which stays as it is
-    python -m benchmarks.quickstart_model --shipped --untrained   # the closed form alone, which needs no torch
 
 Steps, each kept under .cache/quickstart-model and resumed: generic drawings from npm, mini CLIP (open_clip's own
 pieces), frozen vectors, then the paper's layer with three seeds; ours, the closed form, needs no training. Choices
@@ -19,9 +18,10 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
 
 from reco_plugin.artifact import Artifact, FusionInfo, Policy
 from reco_plugin.config import load_settings
@@ -33,7 +33,12 @@ from reco_plugin.measure.memories import ram_memory
 from reco_plugin.measure.ranks import measure as measured
 from reco_plugin.measure.ranks import refine_task
 from reco_plugin.measure.statistics import bootstrap
+from reco_plugin.models.export import export, refit
 from reco_plugin.models.folder import Card
+from reco_plugin.models.neighbours import FusionData, gather
+from reco_plugin.models.open_clip import FrozenClip, load_frozen
+from reco_plugin.models.parity import Parity
+from reco_plugin.models.train import FusionConfig, Fusions, TorchFuser, TrainConfig, train_fusions
 from reco_plugin.quickstart.dataset import (
     ALL_SPLITS,
     EMOJI_SOURCES,
@@ -51,12 +56,7 @@ from .baselines import grid
 from .page import FIGURES, table, write_blocks
 from .pretrain.generic import SOURCES as GENERIC_SOURCES
 from .pretrain.generic import load_with_generic
-
-if TYPE_CHECKING:
-    from reco_plugin.models.neighbours import FusionData
-    from reco_plugin.models.open_clip import FrozenClip
-    from reco_plugin.models.parity import Parity
-    from reco_plugin.models.train import Fusions
+from .pretrain.towers import pretrain
 
 SEEDS = (0, 1, 2)
 K = DEFAULT_K
@@ -97,8 +97,6 @@ class Study:
 
         The text of a pair is its class prompt. The same entity in the same art family is hidden from its queries.
         """
-        from reco_plugin.models.neighbours import gather
-
         rows = self.training_rows()
         pairs = replace(self.pairs.take(rows), text=self.prompts_of(rows))
         shown = [self.data.items[row].entity for row in rows]
@@ -148,8 +146,6 @@ def with_traded_captions(records: Records, share: float) -> Records:
 
 def train_paper(study: Study, cache: Path, seeds: Sequence[int] = SEEDS) -> list[Fusions]:
     """The paper's layer by its loss, once per seed; a tenth of the neighbours is left out, as of the shipped one."""
-    from reco_plugin.models.train import FusionConfig, TrainConfig, train_fusions
-
     data, layer = study.training_data(), FusionConfig(study.fingerprint.dimension)
     folder = cache / f"fusion-{study.fingerprint.digest[:8]}-k{PAPER_K}-paper"
     return [
@@ -197,7 +193,8 @@ def study_all(study: Study, trained: Sequence[Fusions], kept: dict[str, Any] | N
     }
     lines = {name: measure(study, [study.refine(memory, None, gate=True)]) for name, memory in ours.items()}
     lines["best training-free baseline"] = measure(study, baseline)
-    lines[PAPER] = _layers(study, trained) if trained else (kept or {})["lines"][PAPER]
+    layers = [study.refine(study.full, TorchFuser(one), gate=False, k=PAPER_K) for one in trained]
+    lines[PAPER] = measure(study, layers) if layers else (kept or {})["lines"][PAPER]
     return {
         "lines": lines,
         "intervals": _intervals(study, study.refine(study.full, None, gate=True), baseline[0]),
@@ -208,12 +205,6 @@ def study_all(study: Study, trained: Sequence[Fusions], kept: dict[str, Any] | N
         "k": K,
         "encoder": str(study.fingerprint),
     }
-
-
-def _layers(study: Study, trained: Sequence[Fusions]) -> dict[str, Any]:
-    from reco_plugin.models.train import TorchFuser
-
-    return measure(study, [study.refine(study.full, TorchFuser(one), gate=False, k=PAPER_K) for one in trained])
 
 
 def _intervals(study: Study, ours: Refiner, baseline: Refiner) -> dict[str, Any]:
@@ -286,10 +277,7 @@ def main() -> None:
     if arguments.page:
         write_blocks(blocks(json.loads(kept.read_text())))
         return
-    if not (arguments.shipped and arguments.untrained):
-        import torch
-
-        torch.set_num_threads(os.cpu_count() or 1)
+    torch.set_num_threads(os.cpu_count() or 1)
     work = arguments.cache / "quickstart-model"
     data = load() if arguments.shipped else load_with_generic(arguments.cache / "quickstart")
     clip = None if arguments.shipped else _mini_clip(data, work)
@@ -311,10 +299,6 @@ def main() -> None:
 
 def _mini_clip(data: Quickstart, work: Path) -> FrozenClip:
     """The mini CLIP of this very data: another split or caption is another folder, and another training."""
-    from reco_plugin.models.open_clip import load_frozen
-
-    from .pretrain.towers import pretrain
-
     told = json.dumps([(item.key, item.split, item.caption) for item in data.items])
     folder = work / f"clip-{hashlib.sha256(told.encode()).hexdigest()[:12]}"
     if not (folder / "open_clip_config.json").is_file():
@@ -328,15 +312,11 @@ TRAINED_ON = "reco-plugin quickstart: held style of seen entities, memory styles
 
 def reshape(base: Artifact, paper: Fusions) -> list[Parity]:
     """Put the closed form and the paper's layer around the encoder of a model folder, in its place."""
-    from reco_plugin.models.export import refit
-
     return refit(base, paper, base.folder, policy=POLICY, trained_on=TRAINED_ON, fuser="reco")
 
 
 def _export(clip: FrozenClip, paper: Fusions, out: Path) -> list[Parity]:
     """The model folder."""
-    from reco_plugin.models.export import export
-
     card = Card(POLICY, FusionInfo(fuser="reco", trained_on=TRAINED_ON), templates=("{}",), licenses=licenses())
     return export(clip, paper, out, card=card, precision="fp16")
 

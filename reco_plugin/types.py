@@ -27,7 +27,6 @@ InputType: TypeAlias = Literal["query", "document"]
 """Search engines' names: a query, and a document of an index."""
 ROLE_OF: Mapping[InputType, Role] = {"query": "query", "document": "candidate"}
 """Refined documents are the candidates of one set."""
-"""Which share of queries is assumed to have no answer in the memory; a query alone cannot tell."""
 FuserName: TypeAlias = Literal["reco", "paper"]
 """reco: the closed form. paper: the attention layer of the model folder."""
 Target: TypeAlias = Literal["image", "text", "both"]
@@ -247,8 +246,7 @@ class Used:
     Attributes:
         id: of the pair.
         similarity: cosine with the item, by the modality that was searched; larger is nearer.
-        reliability: how well it agrees with the other pairs that were found, in [0, 1]: it ranks pairs, and is no
-            chance of being right; 1 without a gate.
+        reliability: how far its caption is trusted, in [0, 1]; 1 without a gate.
         weight: its share in the fusion, in [0, 1]; all shares sum to at most 1.
         payload: as stored.
     """
@@ -354,7 +352,7 @@ class Refinement(ToldShort):
         vectors: (B, D) float32, unit-norm, in the space of the frozen encoder.
         frozen: (B, D) the vectors before refinement.
         neighbours: what was retrieved; None unless ``explain``.
-        reliability: (B, K) in [0, 1]: how well each neighbour agrees with the others, see :class:`Used`; None unless
+        reliability: (B, K) in [0, 1]: how far each neighbour is trusted, see :class:`Used`; None unless
         ``explain``. weights: (B, K) share of each neighbour in the fusion, 0 where padded; None unless ``explain``.
         degraded: why the vectors are frozen although refinement was on; None if nothing failed.
         coverage: how many vectors the memory answered; None if it was not searched.

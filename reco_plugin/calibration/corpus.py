@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..types import Modality, Vectors, other
-from .evidence import IDENTICAL, LIKENESS
+from .evidence import IDENTICAL, likeness
 from .moments import Values, measure_values
 from .nearest import NearestRows, RowNumbers, nearest_rows
 
@@ -62,7 +62,7 @@ class Corpus:
         """The pairs (n, K + 1) with the captions nearest to those of some, which come first, and how alike they are."""
         near = np.concatenate([rows[:, None], self.near_text[0][rows]], axis=1)
         similarity = np.concatenate([np.ones((len(rows), 1), np.float32), self.near_text[1][rows]], axis=1)
-        return near, np.asarray(np.exp(LIKENESS / self.apart * np.minimum(similarity - 1, 0.0)), np.float32)
+        return near, likeness(1 - similarity, self.apart)
 
 
 def measure_corpus(

@@ -58,10 +58,11 @@ class Trust:
             plda: the model.
             x: (B, K, R) images along its axes.
             clip: (B, K) cosine of each image with its caption, less that with the mean caption.
-            company: (B, K, K) how alike the captions of two pairs are, 0 to 1; 0 where padded.
+            company: (B, K, K) how alike the captions of two pairs are, 0 to 1, or (B, 1, K) how alike each is to one
+                caption; 0 where padded.
         """
         own = np.clip(self.clip * clip - self.level, np.log(UNKNOWN), _MOST) + logit(1 - self.wrong)
-        trust, others = sigmoid(own), company * (1 - np.eye(company.shape[1], dtype=np.float32))
+        trust, others = sigmoid(own), company * (1 - np.eye(company.shape[2], dtype=np.float32))
         for _ in range(_TURNS):
             weight = (others * trust[:, None]).astype(np.float32)
             n = np.maximum(weight.sum(axis=2, keepdims=True), np.float32(_TINY))
@@ -76,8 +77,7 @@ class TextGate:
 
     Attributes:
         kappa: nats per unit of cosine that CLIP's scores count where texts compete for an image.
-        temper: of the log-likelihood ratio.
-        share: of its constant, between texts that compete.
+        share: of the ratio's constant, between texts that compete.
         known: how much less it counts for captions that CLIP knows, see :func:`familiarity`.
         apart: median distance of a caption to the next one.
         away: a low quantile of the logit of Lowe's ratio of captions that the memory does not hold.
@@ -86,7 +86,6 @@ class TextGate:
     """
 
     kappa: float
-    temper: float
     share: float
     known: float
     apart: float
@@ -168,9 +167,9 @@ def text_evidence(
             for each image, and all are known.
         keep: (B, K) how much of each neighbour stays; None: all.
     """
-    x, alike = plda.of(found.vectors), found.found * _alike(found.similarity, gate.apart)
-    company = np.broadcast_to(alike[:, None], (*alike.shape, alike.shape[1]))
-    right = trust.of(plda, x, found.cosine - found.vectors @ caption, company)
+    x, clip = plda.of(found.vectors), found.cosine - found.vectors @ caption
+    alike = found.found * likeness(found.similarity[:, :1] - found.similarity, gate.apart)
+    right = trust.of(plda, x, clip, alike[:, None])
     weight = alike * right if keep is None else alike * right * keep
     total = np.maximum(weight.sum(axis=1, keepdims=True), np.float32(_TINY))
     pictures = total if coverage is None else np.maximum(alike.sum(axis=1, keepdims=True), np.float32(1.0))
@@ -178,22 +177,18 @@ def text_evidence(
     direction, constant, _ = plda.caption(mean, pictures)
     kappa = np.full(len(query), gate.kappa, np.float32)
     if coverage is None:
-        known = familiarity(trust, found.cosine - found.vectors @ caption, weight)
-        size = np.asarray(gate.temper * np.exp(-gate.known * known), np.float32)
+        known = familiarity(trust, clip, weight)
+        size = np.asarray(trust.temper * np.exp(-gate.known * known), np.float32)
         odds = np.full(len(query), np.inf, np.float32)
         constant = np.asarray(size * gate.share / gate.kappa * constant, np.float32)
     else:
         believed = weight.sum(axis=1) / np.maximum(alike.sum(axis=1), np.float32(_TINY))
-        held = (
-            chance_held(lowe_ratio(found.own, found.similarity, gate.apart, found.found), gate.away, coverage)
-            * believed
-        )
+        ratio = lowe_ratio(found.own, found.similarity, gate.apart, found.found)
+        held = chance_held(ratio, gate.away, coverage) * believed
         odds = np.asarray(held / (1 - np.minimum(held, 0.999)), np.float32)
         middle = pictures * plda.psi / (pictures * plda.psi + 1) * mean
         nats = np.log1p(odds * np.sqrt(gate.captions / max(coverage, _TINY)))  # the caption's own pictures gain these
-        kappa = np.asarray(
-            gate.kappa**held * gate.sharpest ** (1 - held), np.float32
-        )  # CLIP knows what it does not hold
+        kappa = np.asarray(gate.kappa**held * gate.sharpest ** (1 - held), np.float32)
         size = nats / np.maximum((direction * middle).sum(axis=1), np.float32(_TINY))
         constant = np.zeros(len(query), np.float32)
     added = np.asarray((size / kappa)[:, None] * direction @ plda.wide.T, np.float32)
@@ -224,9 +219,8 @@ def image_evidence(
     same = (np.matmul(found.vectors, found.vectors.transpose(0, 2, 1)) >= gate.same) & found.found[:, None]
     right = trust.of(plda, x, found.cosine - found.own @ values.mean, same.astype(np.float32)) * found.found
     kept = right if keep is None else right * keep
-    ratio, first, none_right = caption_ratios(plda, plda.of(query), x, kept, same)
-    log_odds = gate.temper * ratio + gate.offset + logit(coverage)
-    nats, odds = image_nats(log_odds, none_right, first & found.found, gate.captions)
+    ratio, first, end = caption_ratios(plda, plda.of(query), x, kept, same, gate.captions)
+    nats, odds = image_nats(gate.temper * ratio + gate.offset + logit(coverage), end, first & found.found)
     towards = values.precision.apply(captions.reshape(-1, captions.shape[-1])).reshape(captions.shape)
     unit = np.maximum(np.einsum("bkd,bkd->bk", captions, towards), np.float32(_TINY))
     added = np.matmul((nats / unit)[:, None], towards)[:, 0] / np.float32(gate.kappa)
@@ -239,12 +233,13 @@ def image_evidence(
 
 
 def caption_ratios(
-    plda: Plda, query: Floats, x: Floats, trust: Floats, same: Booleans
+    plda: Plda, query: Floats, x: Floats, trust: Floats, same: Booleans, captions: int
 ) -> tuple[Floats, Booleans, Floats]:
     """Log-likelihood ratio (B, K) of the caption of each neighbour for images (B, R).
 
-    With the mask of the first neighbour of each caption, and the logarithm of the chance that none of its pairs is
-    right.
+    With the mask of the first neighbour of each caption, and where its nats end: that an image belongs with another one
+    does not make the caption right. It is the logarithm of the chance that none of its pairs is right, less half of
+    that of the captions, any of which CLIP may score as high.
 
     Args:
         plda: the model.
@@ -252,21 +247,19 @@ def caption_ratios(
         x: (B, K, R) neighbours along its axes.
         trust: (B, K) in them.
         same: (B, K, K) whether two have the same caption.
+        captions: how many the memory has.
     """
     weight = same * trust[:, None].astype(np.float32)
     n = np.maximum(weight.sum(axis=2, keepdims=True), np.float32(1e-3))
     ratio = plda.ratio(query[:, None], np.matmul(weight, x) / n, n)
     first = same.argmax(axis=2) == np.arange(same.shape[1])
-    return ratio, first, np.log1p(-np.minimum(weight, np.float32(0.999))).sum(axis=2)
+    none_right = np.log1p(-np.minimum(weight, np.float32(0.999))).sum(axis=2)
+    return ratio, first, np.asarray(none_right - 0.5 * np.log(captions), np.float32)
 
 
-def image_nats(log_odds: Floats, none_right: Floats, first: Booleans, captions: int) -> tuple[Floats, Floats]:
-    """Nats (B, K) of the captions that images may belong to, and the odds.
-
-    That an image belongs with another one does not make the caption right: the nats end at the odds of that, beside a
-    score that CLIP may give any of so many captions.
-    """
-    log_odds, end = np.clip(log_odds, -30.0, 30.0), none_right - 0.5 * np.log(captions)
+def image_nats(log_odds: Floats, end: Floats, first: Booleans) -> tuple[Floats, Floats]:
+    """Nats (B, K) of the captions that images may belong to, and the odds; see :func:`caption_ratios`."""
+    log_odds = np.clip(log_odds, -30.0, 30.0)
     nats = np.logaddexp(0.0, log_odds) - np.logaddexp(0.0, log_odds + end)
     return np.asarray(nats * first, np.float32), np.asarray(np.exp(log_odds), np.float32)
 
@@ -312,6 +305,6 @@ def logit(p: npt.ArrayLike) -> Floats:
     return np.asarray(np.log(held / (1 - held)), np.float32)
 
 
-def _alike(similarity: Floats, apart: float) -> Floats:
-    """How alike captions (B, K) are to the nearest one."""
-    return np.asarray(np.exp(LIKENESS / apart * np.minimum(similarity - similarity[:, :1], 0.0)), np.float32)
+def likeness(distance: Floats, apart: float) -> Floats:
+    """How alike captions are, 1 at no distance; of any shape."""
+    return np.asarray(np.exp(-LIKENESS / apart * np.maximum(distance, 0.0)), np.float32)

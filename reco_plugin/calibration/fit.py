@@ -40,6 +40,7 @@ IMAGE_STARTS = ((0.03, -2.0), (0.3, -4.0))
 _MARGIN = 0.3  # of what a logit of wrong captions costs, beside one of the other parameters
 _PULL = 1.0  # towards the start, divided by the number of pairs
 _KAPPAS = np.exp(np.linspace(0.0, np.log(250.0), 24))
+_TEMPER = 0.05  # of trust, before texts are fitted
 _ITERATIONS = 40
 _SETTLED = 2e-5  # loss that one of two iterations must save, else they were the last
 _BLOCK = 256
@@ -96,8 +97,8 @@ class Fit:
         """The better of two fits: few captions are wrong, or as many as CLIP says."""
         flat = np.ones(len(self._corpus), np.float32)
         models = {fold: self._model(flat, fold) for fold in sorted({draw.fold for draw in self._draws})}
-        few = self._fit_texts(models, *self._clip(free=False))
-        many = self._fit_texts(models, *self._clip(free=True))
+        few = self._fit_texts(models, self._clip(free=False))
+        many = self._fit_texts(models, self._clip(free=True))
         total, gate, trust, models, each = min(few, many, key=lambda one: one[0])
         alone = float(np.mean(np.concatenate([draw.alone for draw in self._draws])))
         gain = np.log(self._competing) - total / sum(len(draw.rows) for draw in self._draws)
@@ -112,7 +113,7 @@ class Fit:
         rows = self._measured[self._fold[self._measured] != fold]
         return measure_plda(self._corpus.image, rows, self._siblings, trust)
 
-    def _clip(self, *, free: bool) -> tuple[Trust, float]:
+    def _clip(self, *, free: bool) -> Trust:
         """How sharply CLIP's own scores tell the captions, and what they say of wrong ones."""
         corpus, best = self._corpus, (np.inf, 1.0, WRONG)
         asked = [(self._plain(draw, corpus.image[draw.rows]), draw.right) for draw in self._draws]
@@ -130,7 +131,7 @@ class Fit:
         scores = kappa * (some @ (corpus.text[corpus.first[: self._competing]] - mean).T)
         most = scores.max(axis=1)
         level = float((most + np.log(np.exp(scores - most[:, None]).mean(axis=1))).mean())
-        return Trust(wrong, kappa, level, 0.05), wrong
+        return Trust(wrong, kappa, level, _TEMPER)
 
     def _plain(self, draw: Draw, image: Vectors) -> Floats:
         """CLIP's scores (n, C) of images for the captions of a draw."""
@@ -142,10 +143,10 @@ class Fit:
         return np.asarray(np.einsum("...d,...d->...", image, text), np.float32)
 
     def _fit_texts(
-        self, models: dict[int, Plda], trust: Trust, wrong: float
+        self, models: dict[int, Plda], trust: Trust
     ) -> tuple[float, TextGate, Trust, dict[int, Plda], Floats]:
         """Total loss, gate, trust, models by fold, and the trust in each pair that is measured."""
-        each = np.ones(len(self._corpus), np.float32)
+        each, wrong = np.ones(len(self._corpus), np.float32), trust.wrong
         for again in (False, True):
             if again:
                 models = {fold: self._model(each, fold) for fold in models}
@@ -154,13 +155,13 @@ class Fit:
             at, loss = self._minimise(self._text_loss(asked, start), start)
             kappa, temper = np.exp(at[:2]).tolist()
             trust = replace(trust, wrong=float(np.clip(sigmoid(at[3]), 0.005, 0.98)), temper=temper)
-            each = self._trusted(models[self._draws[0].fold], trust)
+            each[self._measured] = self._trusted(models[self._draws[0].fold], trust, self._measured)
         pairs = sum(len(one[-1]) for one in asked)
         pull = _PULL * _MARGIN**2
         total = loss * pairs - pull * float(at[3] - start[3]) ** 2 + pull * float(at[3] - logit(WRONG)) ** 2
         corpus, count = self._corpus, len(self._corpus.first)
         sharpest = max(trust.clip, SHARPNESS / corpus.units["text"])
-        gate = TextGate(kappa, temper, float(sigmoid(at[2])), float(at[4]), corpus.apart, self._away(), sharpest, count)
+        gate = TextGate(kappa, float(sigmoid(at[2])), float(at[4]), corpus.apart, self._away(), sharpest, count)
         return total, gate, trust, models, each
 
     def _compete(self, draw: Draw, plda: Plda, trust: Trust) -> tuple[Floats, Floats, Floats, Floats, RowNumbers]:
@@ -170,14 +171,13 @@ class Fit:
         directions, constants, known = list[Floats](), list[Floats](), list[Floats]()
         for start in range(0, len(rows), _BLOCK):
             there, near = rows[start : start + _BLOCK], alike[start : start + _BLOCK]
-            x = plda.of(self._corpus.image[there])
-            company = np.broadcast_to(near[:, None], (*near.shape, near.shape[1]))
-            weight = near * trust.of(plda, x, self._clip_of(there), company)
+            x, clip = plda.of(self._corpus.image[there]), self._clip_of(there)
+            weight = near * trust.of(plda, x, clip, near[:, None])
             n = np.maximum(weight.sum(axis=1, keepdims=True), np.float32(1e-6))
             direction, constant, _ = plda.caption(np.matmul((weight / n)[:, None], x)[:, 0], n)
             directions.append(direction)
             constants.append(constant)
-            known.append(familiarity(trust, self._clip_of(there), weight))
+            known.append(familiarity(trust, clip, weight))
         image = self._corpus.image[draw.rows]
         memory = plda.of(image) @ np.concatenate(directions).T
         constant = np.concatenate(constants).astype(np.float32)
@@ -215,16 +215,14 @@ class Fit:
         p[rows, right] -= pull
         return -np.log(likely), p, -(1 / self._competing - own) / likely * wrong * (1 - wrong)
 
-    def _trusted(self, plda: Plda, trust: Trust) -> Floats:
-        """Trust (N,) in each pair that is measured, by those with the same caption; 0 in others, which do not count."""
-        out = np.zeros(len(self._corpus), np.float32)
-        for start in range(0, len(self._measured), _BLOCK):
-            some = self._measured[start : start + _BLOCK]
-            rows, alike = self._corpus.company(some)
-            company = np.broadcast_to(alike[:, None], (*alike.shape, alike.shape[1]))
-            x = plda.of(self._corpus.image[rows])
-            out[some] = trust.of(plda, x, self._clip_of(rows), company)[:, 0]
-        return out
+    def _trusted(self, plda: Plda, trust: Trust, rows: RowNumbers) -> Floats:
+        """Trust (n,) in some pairs, by those with the same caption."""
+        parts = list[Floats]()
+        for start in range(0, len(rows), _BLOCK):
+            there, alike = self._corpus.company(rows[start : start + _BLOCK])
+            x, clip = plda.of(self._corpus.image[there]), self._clip_of(there)
+            parts.append(trust.of(plda, x, clip, alike[:, None])[:, 0])
+        return np.concatenate(parts)
 
     def _away(self) -> float:
         """A low quantile of the logit of Lowe's ratio of captions that are hidden from themselves."""
@@ -256,7 +254,7 @@ class Fit:
         """What images find, with the other pairs of their captions and without.
 
         CLIP's scores (n, C), and of each neighbour: log-likelihood ratio, whether it is the first of its caption, and
-        the chance that it is wrong, all (n, K), and the scores (n, K, C) of a move by one nat; what is right (n,), and
+        where its nats end, all (n, K), and the scores (n, K, C) of a move by one nat; what is right (n,), and
         how far a pair that asks is trusted (n,).
         """
         corpus, values = self._corpus, self._corpus.values["text"]
@@ -264,24 +262,19 @@ class Fit:
         seen = own.copy()
         if draw.alone.any():
             seen[draw.alone] = plda.another(own[draw.alone], np.random.default_rng(6))
-            weight[draw.alone] = self._trusted_alone(draw, plda, trust)
+            weight[draw.alone] = self._trusted(plda, trust, draw.rows[draw.alone])
         captions = corpus.text[corpus.first[draw.captions]] - values.mean
         for query, siblings, counts in ((seen, True, weight), (own, False, np.ones_like(weight))):
             rows = self._nearest(draw, query, siblings=siblings)
             x, caption = plda.of(corpus.image[rows]), corpus.caption[rows]
             same = caption[:, :, None] == caption[:, None]
             right = trust.of(plda, x, self._clip_of(rows), same.astype(np.float32))
-            ratio, first, none_right = caption_ratios(plda, plda.of(query), x, right, same)
+            ratio, first, end = caption_ratios(plda, plda.of(query), x, right, same, len(corpus.first))
             centred = (corpus.text[rows] - values.mean).reshape(-1, query.shape[1])
             towards = values.precision.apply(centred)
             towards /= np.maximum(np.einsum("nd,nd->n", centred, towards), 1e-6)[:, None]
             scores = (towards @ captions.T).reshape(*rows.shape, len(captions))
-            yield self._plain(draw, query), ratio, first.astype(np.float32), none_right, scores, draw.right, counts
-
-    def _trusted_alone(self, draw: Draw, plda: Plda, trust: Trust) -> Floats:
-        rows, alike = self._corpus.company(draw.rows[draw.alone])
-        x, company = plda.of(self._corpus.image[rows]), np.broadcast_to(alike[:, None], (*alike.shape, alike.shape[1]))
-        return trust.of(plda, x, self._clip_of(rows), company)[:, 0]
+            yield self._plain(draw, query), ratio, first, end, scores, draw.right, counts
 
     def _nearest(self, draw: Draw, query: Vectors, *, siblings: bool) -> RowNumbers:
         """Rows (n, K) of the nearest images that are not hidden; K is that of the captions around."""
@@ -297,16 +290,15 @@ class Fit:
 
     def _image_loss(self, asked: list[tuple[Any, ...]], start: Doubles, wrong: float) -> Fun:
         """Of log kappa, log temper and the offset."""
-        pairs, count = float(sum(one[-1].sum() for one in asked)), len(self._corpus.first)
+        pairs = float(sum(one[-1].sum() for one in asked))
 
         def loss(at: Doubles) -> tuple[float, Doubles]:
             kappa, temper = np.exp(at[0]), np.exp(at[1])
             off = at - start
             value, gradient = _PULL * float(off @ off) / pairs, 2 * _PULL * off / pairs
-            for plain, ratio, first, none_right, scores, right, counts in asked:
+            for plain, ratio, first, end, scores, right, counts in asked:
                 log_odds = np.asarray(temper * ratio + at[2], np.float32)
-                nats, _ = image_nats(log_odds, none_right, first > 0, count)
-                end = none_right - np.float32(0.5 * np.log(count))
+                nats, _ = image_nats(log_odds, end, first)
                 by_odds = (sigmoid(log_odds) - sigmoid(log_odds + end)) * first
                 moved = np.float32(kappa) * plain + np.matmul(nats[:, None], scores)[:, 0]
                 lost, slope, _ = self._cross_entropy(moved, right, wrong)

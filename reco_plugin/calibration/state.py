@@ -32,7 +32,7 @@ LEVELS = np.linspace(0.0, 0.25, 11)
 NEEDED = 0.9
 """Share of a set of texts that the memory must know for their vectors to move: else they take queries from others."""
 TYPICAL = 3.0
-"""Power by which an image moves less that is less like the memory than its own pairs are."""
+"""Power by which a query moves less that is less like the memory than its own pairs are."""
 _SURE = 0.98  # coverage, and 1 less it, at most: an unknown thing is never impossible
 _READING = threading.Lock()  # in Python 3.11, two threads that parse arrays' headers can fail (CPython gh-106905)
 
@@ -115,8 +115,8 @@ class Calibration(ToldShort):
             query: unit-norm.
             found: K pairs of each, with both vectors.
             coverage: share of what queries ask for that the memory holds.
-            candidate: whether candidates are refined: texts of one set compete for each image, and images may be
-                unlike the memory's.
+            candidate: whether candidates are refined: texts of one set compete for each image, and all may be unlike
+                the memory's pairs.
         """
         keep, held = None, float(np.clip(coverage, 1 - _SURE, _SURE))
         if self.feedback is not None:

@@ -72,11 +72,8 @@ def _odds(odds: float) -> str:
     """
     if odds >= 1000:
         return "which is surely meant"
-    return (
-        f"{odds:.0f} to 1 that it is meant"
-        if odds >= 1
-        else f"1 to {min(1 / max(odds, 1e-9), 1e6):.0f} that it is meant"
-    )
+    told = f"{odds:.0f} to 1" if odds >= 1 else f"1 to {1 / max(odds, 1e-6):.0f}"
+    return f"{told} that it is meant"
 
 
 def reasons(evidence: Evidence, added: Floats) -> list[Why]:

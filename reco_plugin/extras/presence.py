@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from ..calibration.calibrate import Calibrated
 from ..calibration.corpus import Corpus
+from ..calibration.evidence import IDENTICAL
 from ..calibration.nearest import nearest_columns
 from ..errors import ConfigError
 from ..machine.blas import Floats
@@ -31,8 +32,6 @@ COSINES = (1.0, 0.98, 0.95, 0.92, 0.88)
 """Of a moved caption with itself."""
 ALONE = 0.4
 """Share of captions that no other is like, from which only identical ones are taken for the same thing."""
-IDENTICAL = 0.9995
-"""Cosine from which two captions are the same words."""
 SIGNALS = 5
 _NEAR = 50  # captions, towards one of which a caption is moved
 _VIEW = (-0.5, 0.3)  # a simulated other view of a pair is this share nearer to it than its nearest neighbour is

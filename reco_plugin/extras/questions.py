@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from ..calibration.calibrate import Calibrated
 from ..calibration.closed_form import ClosedForm
+from ..calibration.evidence import IDENTICAL
 from ..calibration.nearest import nearest_columns
 from ..calibration.state import Calibration
 from ..fuse import Refining
@@ -35,7 +36,6 @@ WAY_OF: Mapping[QuestionKind, QueryWay] = {"plain": "plain", "known": "refined",
 RefineHidden = Callable[[Vectors, Modality, Sequence[Collection[str]]], Refinement]
 """Refines queries (B, D) of a modality, each with ids that it must not find."""
 _FITTED = 0.3  # of the things; the others test
-_SAME = 0.9995  # cosine from which two texts are one caption, encoded in two batches
 _BLOCK = 128
 _Looked = tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]  # signals (B, 4), and what is right (B,)
 _TIE = np.float32(1e-6)  # of scores: products of the same vectors in two places may differ by rounding
@@ -102,12 +102,12 @@ def ask_own(pairs: Records, refine: RefineHidden, *, seed: int = 0) -> dict[Moda
     if len(index) < FEWEST_THINGS:
         return {}
     some = rng.permutation(index[np.bincount(thing)[thing[index]] <= HIDDEN])[:ASKED]
-    some = some[~np.tril(pairs.text[some] @ pairs.text[some].T >= _SAME, -1).any(axis=1)]  # each caption asks once
+    some = some[~np.tril(pairs.text[some] @ pairs.text[some].T >= IDENTICAL, -1).any(axis=1)]  # each caption asks once
     gone, fits = rng.random(len(some)) < ABSENT, rng.random(len(some)) < _FITTED
     parts: dict[Modality, dict[QuestionKind, list[Questions]]] = {m: {} for m in MODALITIES}
     for start in range(0, len(some), _BLOCK):
         rows = slice(start, start + _BLOCK)
-        same = (thing[some[rows]][:, None] == thing) | (pairs.text[some[rows]] @ pairs.text.T >= _SAME)
+        same = (thing[some[rows]][:, None] == thing) | (pairs.text[some[rows]] @ pairs.text.T >= IDENTICAL)
         few = same.sum(axis=1) <= HIDDEN
         for m in MODALITIES:
             for kind, here, found in _ask(pairs, refine, m, index, some[rows][few], same[few], gone[rows][few]):

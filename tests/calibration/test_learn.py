@@ -73,9 +73,8 @@ def test_large_arrays_are_made_in_parts_and_say_the_same(monkeypatch: pytest.Mon
         learned = calibrate(x, y)
         assert learned is not None
         states.append(learned.state)
-    for part in ("text", "image"):
-        one, other = (getattr(state, part) for state in states)
-        np.testing.assert_allclose([one.kappa, one.temper], [other.kappa, other.temper], rtol=1e-3)
+    one, other = ([state.text.kappa, state.trust.temper, state.image.kappa, state.image.temper] for state in states)
+    np.testing.assert_allclose(one, other, rtol=1e-3)
 
 
 def test_a_note_stands_while_it_is_learned_and_goes_also_where_that_fails(memory: Memory) -> None:

@@ -82,12 +82,17 @@ def test_a_pair_is_trusted_as_far_as_the_others_of_its_caption_agree() -> None:
     trust = Trust(wrong=0.2, clip=0.0, level=0.0, temper=0.5).of(model, x.astype(np.float32), np.zeros((1, 6)), company)
     assert trust[0, :4].min() > 0.9
     assert trust[0, 5] < 0.1
-    ratio, first, none_right = caption_ratios(
-        model, x[:, 0].astype(np.float32), x.astype(np.float32), trust * found, (company > 0) & (found[..., None] > 0)
+    ratio, first, end = caption_ratios(
+        model,
+        x[:, 0].astype(np.float32),
+        x.astype(np.float32),
+        trust * found,
+        (company > 0) & (found[..., None] > 0),
+        2,
     )
     assert first.sum() == 1
     assert ratio[0, 0] > 3
-    assert none_right[0, 0] < np.log(0.01)
+    assert end[0, 0] < np.log(0.01)
 
 
 def test_a_notebook_is_told_in_a_few_words_what_was_learned(state: Calibration) -> None:
