@@ -4,7 +4,7 @@
 
     open_rows       rows of pairs, or why not usable        csv tsv jsonl parquet | folder | tar | npz npy | …
     read_pairs      the same; the first bad row raises
-    read_labelled   images with classes, for zero-shot      folder | table | torchvision:
+    read_labelled   images with classes, for zero-shot      folder | table
     read_records, write_pairs                               pairs as vectors, in batches: npz parquet
 
 Sources of pairs are described in ``docs/sources.md``, evaluation sets in ``docs/evaluation.md``.
@@ -28,12 +28,11 @@ from ..values import strip_marks
 from .cells import CellError, Vector, text_of
 from .columns import is_vectors, open_npz, open_parquet, read_feedback, write_pairs
 from .images import RemoteImage
-from .labelled import Labelled, open_labelled, read_labelled
+from .labelled import Labelled, read_labelled
 from .rows import FilePart, Rejected, Rows, SourcePart
 from .shards import open_shards
 from .source import (
     CAPTIONS,
-    PREFIX,
     Location,
     caption_table,
     column_names,
@@ -68,7 +67,7 @@ def open_rows(source: str | Path) -> Rows:
     """Open a source of image-text pairs; reads only names, headers and tables.
 
     Args:
-        source: a file, folder, pattern or ``torchvision:NAME``, with options as in
+        source: a file, folder or pattern, with options as in
             ``catalogue.csv?id=sku&image=photo&text=title&images=DIR``; ``check=0`` with any.
 
     Raises:
@@ -150,8 +149,6 @@ def _vector(source: str | Path, pair: Pair, side: object) -> Vector:
 
 def _open(where: Location) -> Rows:
     path, suffix = where.path, where.path.suffix.lower()
-    if where.name.startswith(PREFIX):
-        return open_labelled(where)
     if path.is_dir():
         table = caption_table(path)
         return _open_folder(where) if table is None else _open(replace(where, name=str(table)))

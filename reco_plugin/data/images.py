@@ -1,4 +1,4 @@
-"""Images that are opened or fetched on access, and an even choice among many."""
+"""Images that are fetched on access, and the pictures of pairs in folders."""
 
 from __future__ import annotations
 
@@ -8,56 +8,18 @@ import re
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from ipaddress import IPv6Address, ip_address
 from pathlib import Path
-from typing import Any, BinaryIO, overload
+from typing import Any, BinaryIO
 from urllib.parse import quote
-
-import numpy as np
-import numpy.typing as npt
 
 from .. import __version__
 from ..errors import DataError, MemoryStoreError
 from ..files import write_whole
-from ..types import ImageInput, Payload
-
-
-class LazyImages(Sequence[ImageInput]):
-    """N images behind a function that opens the one at a position from 0 to N-1, at each access."""
-
-    def __init__(self, count: int, load: Callable[[int], ImageInput]) -> None:
-        self._count, self._load = count, load
-
-    def __len__(self) -> int:
-        return self._count
-
-    @overload
-    def __getitem__(self, index: int) -> ImageInput: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[ImageInput]: ...
-    def __getitem__(self, index: int | slice) -> ImageInput | list[ImageInput]:
-        positions = range(self._count)[index]
-        return self._load(positions) if isinstance(positions, int) else [self._load(row) for row in positions]
-
-
-def pick(images: Sequence[ImageInput], rows: npt.NDArray[np.int64]) -> Sequence[ImageInput]:
-    """Select images by row (M,); they stay unopened."""
-    return LazyImages(len(rows), lambda position: images[int(rows[position])])
-
-
-def spread_over_classes(labels: npt.NDArray[np.int64], limit: int) -> npt.NDArray[np.int64]:
-    """At most ``limit`` rows (M,) of (N,) labels, in order, with the same share of each class.
-
-    >>> spread_over_classes(np.array([0, 1, 0, 1, 0, 1]), 2).tolist()  # the first of each class
-    [0, 1]
-    """
-    kept = min(limit, len(labels))
-    by_class = np.argsort(labels, kind="stable")
-    return np.sort(by_class[np.arange(kept) * len(labels) // max(kept, 1)])
-
+from ..types import Payload
 
 _HEADERS = {"User-Agent": f"reco-plugin/{__version__}", "Accept": "image/*,*/*;q=0.5"}
 _AS_IT_IS = "%/:=&?~#+!$,;'@()*[]"

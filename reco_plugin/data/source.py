@@ -20,7 +20,7 @@ _FLAGS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no"
 class Location:
     """A source and its options."""
 
-    name: str  # file, folder, pattern or ``torchvision:NAME``, without the options
+    name: str  # file, folder, pattern or address, without the options
     options: Mapping[str, str] = field(default_factory=dict)  # as written, without decoding
 
     @property
@@ -53,19 +53,6 @@ class Location:
                 near = f" ({did_you_mean(option, known)})" if nearest(option, known) else ""
                 raise ConfigError(f"{self.name} has no option {option!r}{near}: {has}")
 
-    def count(self, option: str) -> int | None:
-        """Parse an option that is a number from 1; None where it is not given.
-
-        Raises:
-            ConfigError: not a number from 1.
-        """
-        value = self.options.get(option)
-        if value is None:
-            return None
-        if not (value.isascii() and value.isdecimal() and int(value) > 0):
-            raise ConfigError(f"{self.name}: option {option}={value!r} must be a whole number from 1")
-        return int(value)
-
     def flag(self, option: str) -> bool | None:
         """Parse an option that is on or off; None where it is not given.
 
@@ -86,8 +73,8 @@ def parse_source(source: str | Path) -> Location:
     Raises:
         ConfigError: an option is given twice.
 
-    >>> parse_source("torchvision:CIFAR10?split=test&limit=100")
-    Location(name='torchvision:CIFAR10', options={'split': 'test', 'limit': '100'})
+    >>> parse_source("catalogue.csv?image=photo&text=title")
+    Location(name='catalogue.csv', options={'image': 'photo', 'text': 'title'})
     >>> parse_source("shards/test-0?.tar")  # a pattern, no options
     Location(name='shards/test-0?.tar', options={})
     """
@@ -95,8 +82,6 @@ def parse_source(source: str | Path) -> Location:
     return Location(str(in_home(name)) if name.startswith("~") else name, options)
 
 
-PREFIX = "torchvision:"
-"""Of the name of one of torchvision's sets."""
 IMAGE_SUFFIXES = (
     "jpg", "jpeg", "png", "webp", "jfif", "avif", "heic", "heif", "gif", "bmp", "tif", "tiff", "jp2", "ppm", "pgm"
 )  # fmt: skip

@@ -90,8 +90,7 @@ def _images(source: str, reco: Reco) -> Iterator[tuple[str, Any]]:
         labelled = read_labelled(source)
     except DataError as error:
         raise unpaired or error from None
-    names = labelled.query_ids or [f"{source}#{row}" for row in range(len(labelled))]
-    yield from ((name, labelled.images[row]) for row, name in enumerate(names))
+    yield from zip(labelled.query_ids, labelled.images, strict=True)
 
 
 def _usable(

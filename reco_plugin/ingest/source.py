@@ -14,7 +14,7 @@ import numpy as np
 from ..data import open_rows
 from ..data.cells import CellError, image_of, text_of, unit_rows
 from ..data.rows import Rejected, Rows
-from ..data.source import PREFIX, Location, parse_source
+from ..data.source import Location, parse_source
 from ..encoder_api import load_model
 from ..engines import Description, Document, IndexAddress, is_index, open_index, parse_address
 from ..engines.address import SCHEMES
@@ -61,7 +61,7 @@ def name_of(rows: Rows) -> str:
     a link may lead to another file each day.
     """
     name = rows.name
-    if "://" in name or name.startswith(PREFIX) or is_index(name):
+    if "://" in name or is_index(name):
         return name
     return os.path.normpath(Path(name).absolute())
 

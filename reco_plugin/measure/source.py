@@ -18,7 +18,7 @@ from ..data import Labelled, is_vectors, read_labelled, read_records, write_pair
 from ..data.images import RemoteImage
 from ..data.rows import FilePart, Rejected, Rows, check_column, group_of, groups_of
 from ..data.same_encoder import SameEncoder
-from ..data.source import PREFIX, Location, caption_table, parse_source
+from ..data.source import Location, caption_table, parse_source
 from ..data.tables import JSON_LINES, SUFFIXES, TableFile, open_lines
 from ..encode import Encoder
 from ..engines import is_index
@@ -136,7 +136,7 @@ def _captioned(name: str, pairs: Records, how: Reading) -> Things:
 def _is_labelled(where: Location) -> bool:
     """Whether a source names the classes of pictures, in place of captions."""
     path = in_home(where.name)
-    if where.name.startswith(PREFIX) or "label" in where.options:
+    if "label" in where.options:
         return True
     if path.is_file() and path.suffix.lower() in SUFFIXES:
         return "text" not in where.options and _has_labels(path)
@@ -167,7 +167,7 @@ def _read_classes(source: str, how: Reading) -> Things:
     total = np.sum([how.encoder.texts([fill(one, name) for name in labelled.classes]) for one in templates], axis=0)
     prompts = np.asarray(total / np.linalg.norm(total, axis=1, keepdims=True), np.float32)
     notes = ["Prompts of the classes: " + ", ".join(map(repr, templates)) + "."]
-    ids = labelled.query_ids or tuple(f"image {row}" for row in range(1, len(labelled) + 1))
+    ids = labelled.query_ids
     rows = Rows(
         labelled.name, (FilePart(source, lambda: _pairs_of(labelled, ids, prompts)),), len(labelled), check=False
     )
