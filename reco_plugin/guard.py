@@ -26,7 +26,6 @@ from typing import Literal, NamedTuple, NewType, TypeAlias, TypeVar
 from .batching import Batcher, Columns
 from .calibration import Calibration
 from .config import Settings
-from .counters import Histogram
 from .errors import (
     FingerprintMismatch,
     MemoryStoreError,
@@ -211,9 +210,11 @@ _ERRORS: dict[Component, _Errors] = {
 class Guard:
     """Guards the calls of one part. Errors of the input are raised as they are and do not count as failures."""
 
-    def __init__(self, part: Component, breaker: Breaker, seconds: Histogram) -> None:
+    def __init__(
+        self, part: Component, breaker: Breaker, timed: Callable[[float], object] = lambda seconds: None
+    ) -> None:
         self.breaker = breaker
-        self._part, self._errors, self._seconds = part, _ERRORS[part], seconds
+        self._part, self._errors, self._timed = part, _ERRORS[part], timed
         self._lock = threading.Lock()
         self._out = False
 
@@ -248,7 +249,7 @@ class Guard:
             self.breaker.succeeded(ticket)
             self._out = False
         finally:
-            self._seconds.observe(time.perf_counter() - started)
+            self._timed(time.perf_counter() - started)
 
     def kept_waiting(self) -> Outage:
         """What a call gets that other calls kept waiting for too long; the part itself did not fail."""

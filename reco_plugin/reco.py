@@ -81,10 +81,13 @@ class Reco:
         """The frozen CLIP."""
         self.counters = Counters()
         """Seconds, distances, and refined or degraded calls."""
+        if (client := self.encoder.client) is not None:
+            self.counters.registry.register(client.calls)
+            self.counters.registry.register(client.items)
         self._artifact, self._settings, self._closed, self._process = artifact, settings, False, os.getpid()
         self._breaker = Breaker(settings.breaker_failures, settings.breaker_retry_s, clock)
-        guard = Guard("memory", self._breaker, self.counters.retrieve_s)
-        timed = self.counters.fuse_s.timed
+        guard = Guard("memory", self._breaker, self.counters.retrieve_s.observe)
+        timed = self.counters.fuse_s.time
         for fuser in fusers.values():
             fuser.timed = timed
         self._refiner = Refiner(guard_memory(memory, guard, settings), fusers, timed=timed, **self.defaults)
@@ -172,10 +175,8 @@ class Reco:
         return self._breaker.circuit
 
     def metrics(self) -> dict[str, Any]:
-        """Counters and the circuit, JSON-like; see :class:`~reco_plugin.counters.Counters`."""
-        client = self.encoder.client
-        asked = {} if client is None else {"encoder_api": client.counted.to_dict()}
-        return {**self.counters.to_dict(), "circuit": asdict(self.circuit), **asked}
+        """Counters by the names of ``docs/run.md``, and the circuit; JSON-like."""
+        return {**self.counters.to_dict(), "circuit": asdict(self.circuit)}
 
     def embed(
         self,
@@ -213,7 +214,7 @@ class Reco:
         if modality not in MODALITIES:
             check_choice("modality", modality, MODALITIES)
         encode: Callable[..., Vectors] = self.encoder.images if modality == "image" else self.encoder.texts
-        with self.counters.encode_s[modality].timed():
+        with self.counters.encode_s.labels(modality).time():
             return encode(items)
 
     def embed_images(
@@ -314,14 +315,16 @@ class Reco:
             else:
                 outage = Outage("fusion_timeout" if isinstance(error, SessionTimeout) else "fusion_error", error)
             if self._settings.on_memory_failure == "fail":
-                self.counters.failed.add(outage.reason)
+                self.counters.failed.labels(outage.reason).inc()
                 raise outage.error from outage.error.__cause__
-            self.counters.degraded.add(outage.reason)
+            self.counters.degraded.labels(outage.reason).inc()
             outage.tell()
             return Refinement(queries.copy(), queries, degraded=outage.reason)
         moved = result.moved
-        (self.counters.refined if (moved > UNMOVED).any() else self.counters.left_plain).add(modality)
-        self.counters.moved.observe_all(moved)
+        counter = self.counters.refined if (moved > UNMOVED).any() else self.counters.left_plain
+        counter.labels(modality).inc()
+        for distance in moved.tolist():
+            self.counters.moved.observe(distance)
         return result
 
     def scores(

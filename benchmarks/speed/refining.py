@@ -52,7 +52,7 @@ def refining(given: Given) -> str:
 def _in_process(reco: Reco, modality: Modality, size: int, rounds: int) -> list[str]:
     plain, refined = batches(modality, size), batches(modality, size)
     embed: Callable[..., Any] = reco.embed
-    before = reco.counters.retrieve_s.to_dict()
+    before = reco.metrics()
     turns = take_turns(
         {
             "plain": lambda: embed(plain(), modality=modality, refine=False),
@@ -61,8 +61,9 @@ def _in_process(reco: Reco, modality: Modality, size: int, rounds: int) -> list[
         rounds,
         calls=max(5, 60 // size),
     )
-    after = reco.counters.retrieve_s.to_dict()
-    retrieved = (after["sum"] - before["sum"]) / max(1, after["count"] - before["count"])
+    after = reco.metrics()
+    sums, counts = (f"reco_retrieve_seconds_{part}" for part in ("sum", "count"))
+    retrieved = (after[sums] - before[sums]) / max(1, after[counts] - before[counts])
     return _cells(turns, f"{1000 * retrieved:.2f}")
 
 

@@ -16,7 +16,7 @@ def serve_command(*, given: Given) -> None:
     Every flag can also be a line below [serve] in reco.toml, or a variable: RECO_SERVE_PORT=9000. Keys cannot be
     flags, since other users of a machine can see those: RECO_SERVE_API_KEYS=key1,key2 and RECO_SERVE_ADMIN_KEY.
     """
-    for module in ("fastapi", "uvicorn", "prometheus_client"):
+    for module in ("fastapi", "uvicorn"):
         need(module, "reco serve", "serve")
     from ..serve.logs import log_to_stderr
     from ..serve.run import bind, run

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Self, Unpack, cast
 import numpy as np
 import numpy.typing as npt
 
-from ..counters import SECONDS, Histogram
 from ..errors import (
     ConfigError,
     ImageError,
@@ -131,7 +130,7 @@ class Service:
         self.url, self.batch_size = url.rstrip("/"), batch_size
         self._degrades, self._query_s = degrade_after_s is not None, min(degrade_after_s or timeout_s, timeout_s)
         self._breaker = Breaker(_FAILURES, _RETRY_S)
-        self._guard = Guard("service", self._breaker, Histogram(SECONDS))
+        self._guard = Guard("service", self._breaker)
         self._outage = Outage
         self._deadline = Deadline(self._query_s, "degrade_after_s")
         self._dimension: int | None = None  # of the service's vectors, once it has answered

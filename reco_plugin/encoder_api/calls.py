@@ -10,14 +10,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from prometheus_client import Counter
 
 from ..config import Settings
-from ..counters import Tally
 from ..errors import (
     InputError,
     RecoError,
@@ -50,19 +50,6 @@ _PASSING = {429: SessionOverloaded, 408: SessionTimeout, 504: SessionTimeout} | 
 )
 """Answers after which a call is tried again, and the error in the end."""
 _REFUSED = frozenset({400, 413, 415, 422})
-
-
-@dataclass
-class Counted:
-    """What was sent to an API, which has its price.
-
-    Attributes:
-        calls: requests, by their end: answered, refused, failed, or repeated.
-        items: texts and images that were answered, by modality.
-    """
-
-    calls: Tally = field(default_factory=Tally)
-    items: Tally = field(default_factory=Tally)
 
 
 @dataclass(frozen=True)
@@ -98,7 +85,10 @@ class ApiClient:
         with importing(None, "api", "an encoder that is an API"):
             import httpx
             import tenacity
-        self.address, self.counted, self._httpx, self._tenacity = address, Counted(), httpx, tenacity
+        self.address, self._httpx, self._tenacity = address, httpx, tenacity
+        calls, items = "requests to the API that encodes, by their end", "texts and images that the API encoded"
+        self.calls = Counter("reco_encoder_api_calls", calls, ["provider", "outcome"], registry=None)
+        self.items = Counter("reco_encoder_api_items", items, ["provider", "modality"], registry=None)
         self._dialect = DIALECTS[address.dialect]
         self._key = _key_of(settings)
         self._patience_s, self._timeout_s = settings.encoder_patience_s, settings.encoder_timeout_s
@@ -161,7 +151,7 @@ class ApiClient:
     def _embed(self, items: Sequence[bytes], modality: Modality, dimension: int | None) -> Vectors:
         answer = self._send("POST", self._dialect.url(self.address), self._dialect.write(self.address, items, modality))
         vectors = self._read(answer, modality, len(items), dimension)
-        self.counted.items.add(modality, len(items))
+        self.items.labels(self.address.host, modality).inc(len(items))
         return vectors
 
     def _send(self, method: str, url: str, body: Any) -> Any:
@@ -171,17 +161,20 @@ class ApiClient:
             retry=tenacity.retry_if_exception_type(_Again),
             wait=self._pause_s,
             stop=tenacity.stop_before_delay(self._patience_s),
-            before_sleep=lambda _: self.counted.calls.add("repeated"),
+            before_sleep=lambda _: self._ended("repeated"),
             reraise=True,
         )
         try:
             return retrying(self._send_once, method, url, body)
         except _Again as last:
-            self.counted.calls.add("failed")
+            self._ended("failed")
             raise last.error from None
         except (InputError, SessionError) as error:
-            self.counted.calls.add("refused" if isinstance(error, InputError) else "failed")
+            self._ended("refused" if isinstance(error, InputError) else "failed")
             raise
+
+    def _ended(self, outcome: str) -> None:
+        self.calls.labels(self.address.host, outcome).inc()
 
     def _pause_s(self, state: tenacity.RetryCallState) -> float:
         """What the API names, else twice as long each time; never not at all, as Retry-After: 0 would be."""
@@ -210,7 +203,7 @@ class ApiClient:
                 f"the encoder at {url} answered {response.status_code} without JSON: {self._clean(response.text)!r}. "
                 "Is this the address of its API?"
             ) from None
-        self.counted.calls.add("answered")
+        self._ended("answered")
         return answer
 
     def _refusal(self, url: str, response: httpx.Response) -> Exception:

@@ -293,7 +293,7 @@ class Embedder:
         """Encode to (B, D) batch by batch while the caller waits; vectors are returned as they are."""
         arrays = [one.array for one in ready]
         counted = all(array.dtype == np.float32 for array in arrays)
-        with nullcontext() if counted else self.reco.counters.encode_s[modality].timed():
+        with nullcontext() if counted else self.reco.counters.encode_s.labels(modality).time():
             return self.reco.encoder.arrays(arrays, modality, lambda _: still_wanted())
 
     def vector(self, item: Item, name: str) -> npt.NDArray[np.float32]:

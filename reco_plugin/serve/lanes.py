@@ -21,8 +21,9 @@ from itertools import islice
 from typing import TypeVar
 
 from anyio import CapacityLimiter, WouldBlock, to_thread
+from prometheus_client import Histogram
 
-from ..counters import SECONDS, Histogram
+from ..counters import SECONDS
 from .failures import STOPPING, Failure, Refused
 
 T = TypeVar("T")
@@ -180,7 +181,7 @@ class Lanes:
             deadline_s: after which nobody waits for a call, see :meth:`hangs`.
             waiting: queries that may have left their place besides, see :func:`leave_place`.
         """
-        self.queue_s = Histogram(SECONDS)
+        self.queue_s = Histogram("reco_queue_seconds", "seconds that requests waited", buckets=SECONDS, registry=None)
         """Seconds that calls waited."""
         self._threads, self._queue, self._deadline_s = threads, queue, deadline_s
         self._places = Places(threads)

@@ -4,21 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fastapi import APIRouter, Response
-from prometheus_client import CollectorRegistry, Counter, GCCollector, PlatformCollector, ProcessCollector
-from prometheus_client import Histogram as PrometheusHistogram
+from prometheus_client import CollectorRegistry, Counter, GCCollector, Histogram, PlatformCollector, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
-from prometheus_client.metrics_core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-    InfoMetricFamily,
-    Metric,
-)
+from prometheus_client.metrics_core import GaugeMetricFamily, InfoMetricFamily, Metric
 
 from .. import __version__
 from ..counters import SECONDS
@@ -28,18 +21,6 @@ from .routes import answering_in, openai_shape
 
 if TYPE_CHECKING:
     from .health import Health
-
-_HELP = {
-    "encode_s": ("seconds per call of the encoder", "modality"),
-    "retrieve_s": ("seconds per search of the memory, answered or not", "part"),
-    "fuse_s": ("seconds per fusion, answered or not", "part"),
-    "moved": ("cosine distance between frozen and refined vector", "part"),
-    "refined": ("calls of which some vector moved", "modality"),
-    "left_plain": ("calls that were to be refined and of which no vector moved", "modality"),
-    "degraded": ("calls answered with frozen vectors because something failed", "reason"),
-    "failed": ("calls that raised because something failed", "reason"),
-}
-"""Attribute of the counters -> its description, and the label of its parts."""
 
 
 class Metrics:
@@ -55,13 +36,14 @@ class Metrics:
         self._refusals = Counter(
             "reco_http_refusals", "requests that were refused or failed, by code", ["code"], registry=self._registry
         )
-        self._seconds = PrometheusHistogram(
+        self._seconds = Histogram(
             "reco_http_request_duration_seconds", "seconds per request", ["route"], buckets=bounds,
             registry=self._registry,
         )  # fmt: skip
         for process in (ProcessCollector, PlatformCollector, GCCollector):
             process(registry=self._registry)
-        self._registry.register(self)
+        for collector in (edge.embedder.reco.counters.registry, edge.lanes.queue_s, self):
+            self._registry.register(collector)
         self.connections: Callable[[], int] = int
         """How many are open; the server's."""
 
@@ -77,15 +59,9 @@ class Metrics:
         return generate_latest(self._registry)
 
     def collect(self) -> Iterator[Metric]:
-        """Read the counters; a Prometheus collector's method."""
+        """Read the state of the service; a Prometheus collector's method."""
         edge = self._edge
-        for name, value in edge.embedder.reco.counters.to_dict().items():
-            yield _family(name, value)
         yield InfoMetricFamily("reco_build", "the version of this service", {"version": __version__})
-        queue_s = edge.lanes.queue_s.to_dict()
-        yield HistogramMetricFamily(
-            "reco_queue_seconds", "seconds that requests waited", _buckets(queue_s), queue_s["sum"]
-        )
         yield GaugeMetricFamily("reco_queue_inputs", "texts, images and vectors that wait or run", edge.lanes.inputs)
         yield GaugeMetricFamily("reco_queue_limit_inputs", "how many may wait", edge.settings.queue)
         yield GaugeMetricFamily("reco_writes_pending", "changes of the memory that wait or run", edge.writing.pending)
@@ -95,7 +71,6 @@ class Metrics:
         yield GaugeMetricFamily("reco_circuit_open", "1 while the memory is not called", float(not closed))
         yield from self._state()
         yield from self._memory()
-        yield from self._api()
 
     def _state(self) -> Iterator[Metric]:
         """Whether it is ready, and each reason of "degraded"."""
@@ -123,21 +98,6 @@ class Metrics:
                 free = shutil.disk_usage(os.path.realpath(memory.location)).free
                 yield GaugeMetricFamily("reco_memory_disk_free_bytes", "free where the memory's folder is", free)
 
-    def _api(self) -> Iterator[Metric]:
-        """Calls of an encoder that is an API, which has its price."""
-        encoder = self._edge.embedder.reco.encoder
-        if encoder.client is None:
-            return
-        provider, counted = encoder.client.address.host, encoder.client.counted
-        for name, tally, label, text in (
-            ("calls", counted.calls, "outcome", "requests to the API that encodes, by their end"),
-            ("items", counted.items, "modality", "texts and images that the API encoded"),
-        ):
-            family = CounterMetricFamily(f"reco_encoder_api_{name}", text, labels=["provider", label])
-            for word, count in tally.to_dict().items():
-                family.add_metric([provider, word], count)
-            yield family
-
 
 def router(metrics: Metrics) -> APIRouter:
     """``GET /metrics``."""
@@ -149,24 +109,3 @@ def router(metrics: Metrics) -> APIRouter:
         return Response(metrics.shown(), media_type=CONTENT_TYPE_LATEST)
 
     return routes
-
-
-def _family(name: str, value: Mapping[str, Any]) -> Metric:
-    """One attribute of the counters, named as in docs/serve.md."""
-    text, label = _HELP.get(name, (name, "part"))
-    full = "reco_" + (f"{name.removesuffix('_s')}_seconds" if name.endswith("_s") else name)
-    if "buckets" in value:
-        return HistogramMetricFamily(full, text, _buckets(value), value["sum"])
-    if all(isinstance(part, Mapping) for part in value.values()) and value:
-        family = HistogramMetricFamily(full, text, labels=[label])
-        for part, counts in value.items():
-            family.add_metric([part], _buckets(counts), counts["sum"])
-        return family
-    counter = CounterMetricFamily(full, text, labels=[label])
-    for word, count in value.items():
-        counter.add_metric([word], count)
-    return counter
-
-
-def _buckets(counts: Mapping[str, Any]) -> list[Any]:
-    return [*([str(bound), count] for bound, count in counts["buckets"]), ["+Inf", counts["count"]]]

@@ -115,6 +115,11 @@ class Rig:
 
         return trouble
 
+    def reasons(self, name: str) -> dict[str, float]:
+        """Reason -> calls, of the counter ``degraded`` or ``failed``; without those that never happened."""
+        samples = [sample for family in getattr(self.reco.counters, name).collect() for sample in family.samples]
+        return {one.labels["reason"]: one.value for one in samples if one.name.endswith("_total") and one.value}
+
     def is_frozen(self, result: Any) -> bool:
         """Bit for bit the frozen vectors, in an array of their own."""
         same = result.vectors.tobytes() == self.frozen.tobytes() == result.frozen.tobytes()
