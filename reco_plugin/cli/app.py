@@ -8,17 +8,14 @@ from collections.abc import Callable
 from functools import cached_property, wraps
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, ParamSpec, TextIO, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, NamedTuple, ParamSpec, TextIO, TypeVar
 
 import typer
 from typer.core import TyperCommand
-from typer.models import ArgumentInfo, ParameterInfo
 
 from .. import __version__
 from ..errors import RecoError, is_ours
 
-_TAKES = {bool: "", int: "N", float: "N", Path: "PATH"}
-"""Type of a parameter -> word for its value; a flag has none."""
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -50,24 +47,6 @@ class Command(NamedTuple):
         group.command(name, cls=LateCommand, short_help=self.says, epilog=f"Example: {self.example}")(load)
 
 
-class _Command(TyperCommand):
-    """A command that was loaded."""
-
-    def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write the sections of the help; Typer would name the Python type of each argument."""
-        sections: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
-        parameters: list[Any] = self.get_params(ctx)
-        for one in parameters:
-            argument = one.param_type_name == "argument"
-            record = (one.metavar, one.help) if argument else one.get_help_record(ctx)
-            if record is not None:
-                sections["Arguments" if argument else "Options"].append(record)
-        for title, records in sections.items():
-            if records:
-                with formatter.section(title):
-                    formatter.write_dl(records)
-
-
 class LateCommand(TyperCommand):
     """A command that is made when it runs or its parameters are asked for; its callback gives the function."""
 
@@ -76,9 +55,7 @@ class LateCommand(TyperCommand):
         """The command itself."""
         load: Any = self.callback
         alone = typer.Typer(add_completion=False, rich_markup_mode=None)
-        function = load()
-        _name_values(function)
-        alone.command(self.name, cls=_Command, epilog=self.epilog)(reports_errors(function))
+        alone.command(self.name, epilog=self.epilog)(reports_errors(load()))
         return typer.main.get_command(alone)
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
@@ -88,20 +65,6 @@ class LateCommand(TyperCommand):
     def get_params(self, ctx: Any) -> list[Any]:
         """Of the command itself."""
         return list(self.made.get_params(ctx))
-
-
-def _name_values(function: Callable[..., None]) -> None:
-    """Give each parameter without a ``metavar`` one, since Typer would name its Python type in the help."""
-    for name, hint in get_type_hints(function, include_extras=True).items():
-        for info in getattr(hint, "__metadata__", ()):
-            if isinstance(info, ParameterInfo) and info.metavar is None:
-                kinds = [hint.__origin__]
-                for kind in kinds:  # grows: the parts of unions and lists, too
-                    kinds += [part for part in get_args(kind) if get_origin(kind) is not Literal]
-                choices = [word for kind in kinds if get_origin(kind) is Literal for word in get_args(kind)]
-                words = [_TAKES[kind] for kind in kinds if kind in _TAKES]
-                other = name.upper() if isinstance(info, ArgumentInfo) else "TEXT"
-                info.metavar = "|".join(choices) or next(iter(words), other)
 
 
 def reports_errors(command: Callable[P, R]) -> Callable[P, R]:

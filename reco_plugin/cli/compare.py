@@ -69,7 +69,10 @@ class _Compared(OpenOptions):
 def compare_command(
     index: Annotated[
         str | None,
-        typer.Argument(help="The address of the index, as in 'postgresql://host/shop?table=products&text=title'."),
+        typer.Argument(
+            metavar="INDEX",
+            help="The address of the index, as in 'postgresql://host/shop?table=products&text=title'.",
+        ),
     ] = None,
     *,
     queries: Annotated[

@@ -45,6 +45,7 @@ class _Evaluated(OpenOptions):
     template: Annotated[
         list[str] | None,
         typer.Option(
+            metavar="PROMPT",
             help="Classify by this prompt, with {} for the name of a class; repeat the flag for more.",
             show_default="of the source, or of the model",
         ),
@@ -71,6 +72,7 @@ def eval_command(
     source: Annotated[
         str,
         typer.Argument(
+            metavar="SOURCE",
             help="A folder of one folder per class; a table with labels or captions; any source of pairs, as for "
             "`reco memory build`.",
             show_default=False,

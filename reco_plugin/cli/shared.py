@@ -33,7 +33,7 @@ from pydantic import BaseModel, SecretStr
 from pydantic_settings import BaseSettings
 from typer.models import OptionInfo
 
-from ..config import Settings, load_settings, named_model, said_of
+from ..config import Settings, load_settings, said_of
 from ..errors import ConfigError, DataError, MemoryStoreError
 from ..files import in_home
 from ..memory import Memory
@@ -135,7 +135,7 @@ def _flag(name: str, kind: Any, default: Any, said: dict[str, Any]) -> Parameter
         flag = f"{flag}/--no-{flag[2:]}" if bool in _parts(kind) else flag
     shown = said.pop("unset", _show_default(default)) or False
     if repeated := [each for each in (kind, *get_args(kind)) if get_origin(each) in (list, tuple, dict)]:
-        kind = list[get_args(repeated[0])[0]]  # type: ignore[misc]
+        kind, said = list[get_args(repeated[0])[0]], {"metavar": "VALUE"} | said  # type: ignore[misc]
     option = typer.Option(flag, help=said.pop("description"), show_default=shown, **said)
     if default is Parameter.empty:
         return Parameter(name, Parameter.KEYWORD_ONLY, annotation=Annotated[kind, option])
@@ -160,7 +160,6 @@ ModelOption = Annotated[
     str | None,
     typer.Option(
         metavar="FOLDER|URL",
-        callback=lambda model: model and named_model(model),
         help="The model folder, as `reco model export` and `reco model add` write it; the address of an API; or "
         "quickstart.",
         show_default="RECO_MODEL or ./triton_models, else the quickstart model",
