@@ -192,7 +192,7 @@ def test_open_clip_is_loaded_with_what_loads_its_models_only():
     wanted = {name for name, names in loaded.items() if any(one.startswith("open_clip") for one in names)}
     while more := {name for name, names in loaded.items() if names & {f"reco_plugin.{one}" for one in wanted}} - wanted:
         wanted |= more
-    assert wanted == {"models.checkpoint", "models.open_clip"}
+    assert wanted == {"models.open_clip"}
 
 
 def test_onnxruntime_runs_models_in_the_sessions_only():

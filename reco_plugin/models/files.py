@@ -1,11 +1,10 @@
-"""Where an encoder lies: a folder or a hub repository, as optimum, transformers.js or transformers write it.
+"""Where ready towers lie: a folder or a hub repository, as optimum or transformers.js write it.
 
 ::
 
     transformers.js   onnx/vision_model.onnx, onnx/text_model.onnx
     optimum           model.onnx with both towers, at the top or in onnx/
-    transformers      model.safetensors, or pytorch_model.bin
-    all of them       config.json, preprocessor_config.json, tokenizer.json, tokenizer_config.json
+    both of them      config.json, preprocessor_config.json, tokenizer.json, tokenizer_config.json
 """
 
 from __future__ import annotations
@@ -35,12 +34,8 @@ _LAYOUTS = (
     ("transformers.js", "vision_model.onnx", "text_model.onnx"),
     ("optimum", "onnx/model.onnx", "onnx/model.onnx"),
     ("optimum", "model.onnx", "model.onnx"),
-    ("transformers", "model.safetensors", "model.safetensors"),
-    ("transformers", "model.safetensors.index.json", "model.safetensors.index.json"),
-    ("transformers", "pytorch_model.bin", "pytorch_model.bin"),
 )
 """Name, file of the image tower, file of the text tower; the first that is there is taken."""
-_WEIGHTS = ["*.safetensors", "pytorch_model*.bin"]
 
 
 @dataclass(frozen=True)
@@ -56,11 +51,6 @@ class Files:
     preprocessing: dict[str, Any]  # content of the latter
     config: dict[str, Any]  # config.json
     tokenizing: dict[str, Any]  # tokenizer_config.json with special_tokens_map.json
-
-    @property
-    def ready(self) -> bool:
-        """Whether these are ONNX towers, and no checkpoint."""
-        return self.image.suffix == ".onnx"
 
 
 def find_files(source: str, options: AddOptions) -> Files:
@@ -80,17 +70,12 @@ def find_files(source: str, options: AddOptions) -> Files:
         hub: Any = need("huggingface_hub", f"reading {repository} from the hub", "import")
         names = set(_fetched(repository, lambda: hub.HfApi().list_repo_files(repository, revision=options.revision)))
         layout, image, text = _layout(repository, names)
-        wanted = ["*.json", f"{image}*", f"{text}*", *(_WEIGHTS if layout == "transformers" else ())]
-        folder = Path(
-            _fetched(
-                repository,
-                lambda: hub.snapshot_download(repository, revision=options.revision, allow_patterns=wanted),
-            )
-        )
+        how: Any = {"revision": options.revision, "allow_patterns": ["*.json", f"{image}*", f"{text}*"]}
+        folder = Path(_fetched(repository, lambda: hub.snapshot_download(repository, **how)))
     tokenizer = folder / "tokenizer.json"
     kinds = [kind for kind in ("preprocessor_config.json", "processor_config.json") if kind in names]
     preprocess = folder / kinds[0] if kinds else None
-    if preprocess is None or (layout != "transformers" and not tokenizer.is_file()):
+    if preprocess is None or not tokenizer.is_file():
         lacking = "preprocessor_config.json" if preprocess is None else tokenizer.name
         raise ConfigError(f"{source} has no {lacking}: put that of the model that was exported beside its towers")
     return Files(
@@ -110,7 +95,10 @@ def _layout(source: str, names: set[str]) -> tuple[str, str, str]:
     found = next((layout for layout in _LAYOUTS if {layout[1], layout[2]} <= names), None)
     if found is None:
         known = ", ".join(f"{image} ({name})" for name, image, _ in _LAYOUTS)
-        raise ConfigError(f"{source} has none of the known layouts: {known}")
+        raise ConfigError(
+            f"{source} has none of the known layouts: {known}. A checkpoint of transformers becomes one by optimum-cli "
+            f"export onnx --task zero-shot-image-classification --model {source} FOLDER"
+        )
     return found
 
 

@@ -26,7 +26,6 @@ from ..preprocess.text import Clean
 from ..preprocess.text import Tokenizer as ClipTokenizer
 from ..progress import progress_bar
 from ..types import ImageInput, Modality, Vectors
-from .folder import quiet
 from .parity import sample_images, sample_texts, takes_short_texts
 
 _CLEAN: tuple[Clean, ...] = ("lower", "whitespace", "canonicalize")
@@ -150,9 +149,11 @@ def freeze(name: str, clip: nn.Module, image: ImageConfig, text: TextConfig, tok
 def cut_where_exact(clip: nn.Module, text: TextConfig, tokenizer_json: str) -> TextConfig:
     """Let texts be cut to their length where the tower then gives the vectors of the whole context.
 
-    That is tried on texts of several lengths: it holds for causal towers that read the end of a text and for those that
-    mask their padding, and not where padding is read as the text is.
+    That is tried on texts of several lengths, of causal towers: it holds where they read the end of a text, and not
+    where padding is read as the text is.
     """
+    if _causal_tower(clip) is None:
+        return replace(text, buckets=text.lengths)
     shorter = replace(text, dynamic=True, end_id=_end_of(text, tokenizer_json))
     ids = ClipTokenizer(tokenizer_json, text)(sample_texts()).ids
     tower = TextTower(clip, shorter).eval()
@@ -161,15 +162,7 @@ def cut_where_exact(clip: nn.Module, text: TextConfig, tokenizer_json: str) -> T
         with torch.inference_mode():
             return np.asarray(tower(torch.from_numpy(rows)).numpy(), np.float32)
 
-    try:
-        exact = takes_short_texts(run, ids, shorter)
-        if exact and _causal_tower(clip) is None:
-            free = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
-            with quiet(), torch.no_grad():  # a length may be built in, of other libraries
-                torch.export.export(tower, (torch.from_numpy(ids[:2]),), dynamic_shapes=(free,), strict=False)
-    except Exception:  # of torch: the tower takes the whole context only
-        exact = False
-    found = shorter if exact else text
+    found = shorter if takes_short_texts(run, ids, shorter) else text
     return replace(found, buckets=found.lengths)
 
 

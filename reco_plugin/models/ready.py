@@ -21,13 +21,13 @@ from onnx import TensorProto, helper, numpy_helper, utils
 
 from ..artifact import Manifest, clip_graph, whole_model
 from ..config import Settings
-from ..errors import ArtifactError, SessionError, importing
+from ..errors import ArtifactError, SessionError
 from ..preprocess import ImageConfig, Tokenizer, images_to_array
 from ..sessions.base import Arrays
 from ..sessions.ort import OrtSession
 from ..types import MODALITIES, Modality, Vectors
 from ..values import TEMPLATES
-from .files import Files, TextSteps, find_files, read_pixels, read_texts
+from .files import TextSteps, find_files, read_pixels, read_texts
 from .folder import Card, Described, graph_bytes, graph_file, save, to_precision, write_beside
 from .options import AddOptions, Serving, check_feasible
 from .parity import COUNT, Parity, check, compare, sample_images, sample_texts, takes_short_texts
@@ -82,38 +82,22 @@ def load_tower(path: Path, modality: Modality) -> Tower:
 
 
 def add(source: str, options: AddOptions, out: Path, serving: Serving | None = None) -> list[Parity]:
-    """Run ``reco model add``: ready towers, or a checkpoint of transformers, in a folder or on the hub.
-
-    Raises:
-        MissingExtra: torch or transformers is not installed, for a checkpoint.
-        ConfigError, DataError, ArtifactError: see :func:`find_files`, :func:`add_towers` and :func:`.export.export`.
-    """
-    files = find_files(source, options)
-    if files.ready:
-        return add_towers(files, options, out, serving)
-    with importing(None, "train", f"exporting {source}, a checkpoint of transformers"):
-        from .checkpoint import load_checkpoint
-        from .export import export
-    card = Card.of(options)
-    return export(load_checkpoint(files), None, out, card=card, precision=options.precision, serving=serving)
-
-
-def add_towers(files: Files, options: AddOptions, out: Path, serving: Serving | None = None) -> list[Parity]:
     """Import ready ONNX towers as a model folder; returns how far the served graphs are from the maker's.
 
     Args:
-        files: of the model.
+        source: a folder, or a repository of the hub, with the files of the model.
         options: what is not as the files say.
         out: the folder; an older model there is replaced when the new one is complete.
         serving: Triton's batches, queue and accelerator.
 
     Raises:
-        ConfigError: a value of the files that cannot be used; int8 for a GPU.
-        DataError: a file cannot be read.
+        ConfigError: a file is missing or has a value that cannot be used; int8 for a GPU.
+        DataError: a file or the hub cannot be read.
         ArtifactError: a graph is no such tower, or what is served differs from it; nothing is written.
     """
     serving, card = serving or Serving(), Card.of(options)
     check_feasible(options.precision, serving)
+    files = find_files(source, options)
     image, texts = read_pixels(files.preprocessing, files.preprocess), read_texts(files)
     towers = {modality: load_tower(getattr(files, modality), modality) for modality in MODALITIES}
     pixels = images_to_array(sample_images(COUNT), image)

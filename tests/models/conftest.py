@@ -75,7 +75,7 @@ def vit(tmp_path_factory: pytest.TempPathFactory, write_encoder: WriteEncoder, v
 
 @pytest.fixture(scope="session")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Path]:
-    """The folder of a family in a layout: transformers_js, optimum, checkpoint; each written once."""
+    """The folder of a family in a layout: transformers_js or optimum; each written once."""
     from families import FAMILIES
 
     @cache

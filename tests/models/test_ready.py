@@ -155,7 +155,7 @@ def test_what_is_not_there_is_named(js: Path, tmp_path: Path) -> None:
         refused(RecoError, js, tmp_path, name)
         (js / name).write_text(kept)
     (js / "onnx" / "text_model.onnx").unlink()
-    refused(ConfigError, js, tmp_path, "vision_model.onnx", "model.safetensors")
+    refused(ConfigError, js, tmp_path, "vision_model.onnx", "optimum-cli export onnx")
 
 
 def test_a_repository_of_the_hub_is_fetched(js: Path, added: Added, tmp_path: Path, monkeypatch: Any) -> None:

@@ -41,14 +41,6 @@ class Family:
     embeds: str = "embeds"  # end of the outputs' names in published graphs
     masked: bool = False  # whether published text graphs take an attention mask
 
-    def write_checkpoint(self, folder: Path) -> Path:
-        """A checkpoint of transformers."""
-        model, tokenizer = self.build()
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-        self.processor().save_pretrained(folder)
-        return folder
-
     def write_transformers_js(self, folder: Path) -> Path:
         """Two graphs in ``onnx/``, beside the checkpoint's files without weights."""
         model, tokenizer = self.build()
