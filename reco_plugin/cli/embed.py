@@ -15,7 +15,7 @@ from ..errors import InputError
 from ..files import whole_file
 from ..options import RefineOptions
 from .service import explained_lock
-from .shared import Given, JsonOption, OpenOptions, check_place, print_result, take_flags, takes
+from .shared import Given, JsonOption, OpenOptions, print_result, take_flags, takes
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,6 @@ def embed_command(
     images = asked.image or []
     if not texts and not images:
         raise InputError("nothing to embed: give --text, --image or --input")
-    check_place(out)
     settings = load_settings(memory=":memory:", model=asked.model) if asked.refine is False else asked.existing
     with explained_lock(settings), Reco.of(settings) as reco:
         options: dict[str, Any] = {"role": asked.role, "refine": asked.refine, **given}

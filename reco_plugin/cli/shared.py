@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import re
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -13,7 +12,6 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import wraps
 from inspect import Parameter, signature
-from pathlib import Path
 from types import NoneType
 from typing import (
     TYPE_CHECKING,
@@ -34,7 +32,7 @@ from pydantic_settings import BaseSettings
 from typer.models import OptionInfo
 
 from ..config import Settings, load_settings, said_of
-from ..errors import ConfigError, DataError, MemoryStoreError
+from ..errors import DataError, MemoryStoreError
 from ..files import in_home
 from ..memory import Memory
 from ..options import options_of
@@ -258,19 +256,6 @@ class OpenOptions(MemoryFlags):
     @property
     def _loaded(self) -> Settings:
         return load_settings(memory=self.memory, model=self.model)
-
-
-def check_place(path: Path | None) -> None:
-    """Refuse a file to write whose folder is not there or read-only, or that is one, before minutes of work."""
-    if path is None:
-        return
-    folder = path.absolute().parent
-    if not folder.is_dir():
-        raise ConfigError(f"{path}: the folder {folder} does not exist: make it first")
-    if path.is_dir():
-        raise ConfigError(f"{path} is a folder: name a file in it")
-    if not os.access(folder, os.W_OK):
-        raise ConfigError(f"{path}: the folder {folder} is read-only")
 
 
 def reco_of(settings: Settings, **more: Any) -> Reco:

@@ -38,6 +38,7 @@ from .source import (
     column_names,
     find_images,
     find_shards,
+    is_on,
     names_shards,
     not_there,
     parse_source,
@@ -76,10 +77,11 @@ def open_rows(source: str | Path) -> Rows:
         MissingExtra: parquet without pyarrow.
     """
     where = parse_source(source)
+    check = is_on(where.name, "check", where.options.get("check"), True)
     rows = _open(where.without("check"))
     if not rows.parts:
         raise DataError(f"{where.name} holds no pairs: it is empty")
-    return replace(rows, name=where.name, check=where.flag("check") is not False)
+    return replace(rows, name=where.name, check=check)
 
 
 def read_pairs(source: str | Path) -> Iterator[Pair]:

@@ -13,8 +13,6 @@ from ..errors import ConfigError, DataError
 from ..files import in_home
 from ..values import did_you_mean, is_unicode, nearest, split_options
 
-_FLAGS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
-
 
 @dataclass(frozen=True)
 class Location:
@@ -53,18 +51,16 @@ class Location:
                 near = f" ({did_you_mean(option, known)})" if nearest(option, known) else ""
                 raise ConfigError(f"{self.name} has no option {option!r}{near}: {has}")
 
-    def flag(self, option: str) -> bool | None:
-        """Parse an option that is on or off; None where it is not given.
 
-        Raises:
-            ConfigError: neither on nor off.
-        """
-        if option not in self.options:
-            return None
-        value = self.options[option].lower()
-        if value not in _FLAGS:
-            raise ConfigError(f"{self.name}: option {option}={value!r} must be 1 or 0")
-        return _FLAGS[value]
+def is_on(place: str, option: str, value: str | None, default: bool) -> bool:
+    """Parse an option that is 1 or 0; None where it is not given.
+
+    Raises:
+        ConfigError: neither.
+    """
+    if value not in (None, "0", "1"):
+        raise ConfigError(f"{place}: option {option}={value!r} must be 1 or 0")
+    return default if value is None else value == "1"
 
 
 def parse_source(source: str | Path) -> Location:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from ..data.source import is_on
 from ..errors import ConfigError
 from ..values import did_you_mean, split_options
 
@@ -94,7 +95,7 @@ def parse_address(text: str) -> IndexAddress:
                 "RECO_INDEX_USER and RECO_INDEX_PASSWORD"
             )
     common: dict[str, Any] = {name: unquote(options.pop(name)) for name in FIELDS if name in options}
-    common |= {"tls": _flag(place, options.pop("tls", None), "ca_file" in options)}
+    common |= {"tls": is_on(place, "tls", options.pop("tls", None), "ca_file" in options)}
     if "ca_file" in options:
         common["ca_file"] = unquote(options.pop("ca_file"))
     common["timeout_s"] = _seconds(place, options.pop("timeout_s", "10"))
@@ -115,14 +116,6 @@ def parse_address(text: str) -> IndexAddress:
         raise ConfigError(f"{place!r} names no host: {scheme}://HOST:{port}/NAME")
     path = unquote(parts.path.strip("/"))
     return IndexAddress(scheme, place, parts.hostname or "", port, path, parts.username, options=own, **common)
-
-
-def _flag(place: str, value: str | None, default: bool) -> bool:
-    if value is None:
-        return default
-    if value not in ("0", "1"):
-        raise ConfigError(f"{place}: option tls={value!r} must be 1 or 0")
-    return value == "1"
 
 
 def _seconds(place: str, value: str) -> float:

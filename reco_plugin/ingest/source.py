@@ -14,7 +14,7 @@ import numpy as np
 from ..data import open_rows
 from ..data.cells import CellError, image_of, text_of, unit_rows
 from ..data.rows import Rejected, Rows
-from ..data.source import Location, parse_source
+from ..data.source import Location, is_on, parse_source
 from ..encoder_api import load_model
 from ..engines import Description, Document, IndexAddress, is_index, open_index, parse_address
 from ..engines.address import SCHEMES
@@ -166,8 +166,7 @@ def _open_index_rows(source: str, model: str | None) -> Rows:
     of, check = own.pop("of", "image"), own.pop("check", None)
     address = replace(address, options=own)
     check_choice("of", of, get_args(Holds))
-    if check not in (None, "0", "1"):
-        raise ConfigError(f"{address.place}: option check={check!r} must be 1 or 0")
+    checked = is_on(address.place, "check", check, True)
     with closing(open_index(address)) as index:
         said = index.describe()
     if not said.documents:
@@ -181,7 +180,7 @@ def _open_index_rows(source: str, model: str | None) -> Rows:
         )
     folder = in_home(address.images or ".")
     part = IndexPart(address, cast("Holds", of))
-    return Rows(part.name, (part,), said.documents, check != "0", folders=(folder,))
+    return Rows(part.name, (part,), said.documents, checked, folders=(folder,))
 
 
 def _check_fields(address: IndexAddress, said: Description, of: str) -> None:

@@ -85,7 +85,7 @@ def test_input_and_out(memory: Path, work: Path, run: Run, ask: Callable[..., An
     ("arguments", "message"),
     [
         ((), "give --text, --image or --input"),
-        (("--text", "x", "--out", "no/such/folder/x.npy"), "does not exist: make it first"),
+        (("--text", "x", "--out", "no/such/folder/x.npy"), "cannot be written: No such file or directory"),
         (("--text", "x", "--memory", "typo"), "there is no memory at 'typo'"),
     ],
 )
