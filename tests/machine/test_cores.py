@@ -18,7 +18,6 @@ from reco_plugin.sessions.ort import OrtSession
 
 MODEL = Path(__file__).resolve().parents[2] / "triton_models"
 ALL = cores(Path("/nowhere"))
-V1 = {"proc/self/cgroup": "9:cpu,cpuacct:/kubepods/pod\n4:memory:/x\n0::/"}
 V2 = {"proc/self/cgroup": "0::/system.slice/reco.service"}
 
 
@@ -27,10 +26,6 @@ def place(root: Path, files: dict[str, object]) -> Path:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(f"{text}\n")
     return root
-
-
-def old_quota(path: str, quota: int, period: int = 100_000) -> dict[str, object]:
-    return {f"sys/fs/cgroup/cpu{path}/cpu.cfs_{name}_us": n for name, n in (("quota", quota), ("period", period))}
 
 
 @pytest.mark.parametrize(
@@ -46,7 +41,6 @@ def old_quota(path: str, quota: int, period: int = 100_000) -> dict[str, object]
             4,
         ),
         (V2 | {"sys/fs/cgroup/cpu.max": "no number"}, 8),
-        (V1 | old_quota("/kubepods/pod", 50_000, 20_000) | old_quota("/kubepods", 700_000), 3),
     ],
 )
 def test_the_least_of_all_limits_counts(files, found, tmp_path, monkeypatch):
