@@ -25,8 +25,6 @@ from .header import HEADER_NAME, RESTORE, Header, describe_loss, make_folder, op
 from .index import SearchIndex
 from .points import AT_ONCE, PointMemory, StoredHeader, pages, to_sides, translate_errors
 
-_MANY = 300_000
-"""Pairs from which a Qdrant server is the place for them."""
 _FLUSH_EVERY = 5000
 """Points after which the write-ahead log is emptied: reopening after a crash replays it."""
 _AT_ONCE = 8
@@ -69,8 +67,6 @@ class EdgeMemory(StoredHeader, PointMemory):
         self._damaged = header.pairs > self.count()
         if self._damaged:
             warnings.warn(f"{self.location}: {describe_loss(self.missing)}", stacklevel=3)
-        self._warned = False  # of a size
-        self._warn_of_size()
         self._index = SearchIndex(self, enabled=not options.exact)
 
     @classmethod
@@ -196,16 +192,6 @@ class EdgeMemory(StoredHeader, PointMemory):
         self._unflushed += points
         if self._unflushed >= _FLUSH_EVERY:
             self.flush()
-            self._warn_of_size()
-
-    def _warn_of_size(self) -> None:
-        if not self._warned and (pairs := self.count()) >= _MANY:
-            self._warned = True
-            warnings.warn(
-                f"the memory at {self.location!r} holds {pairs:,} pairs, and from {_MANY:,} on a Qdrant server is "
-                f"faster: reco memory copy {self.location} grpc://localhost:6334",
-                stacklevel=2,
-            )
 
     def _find(self, search: Search, wanted: CheckedSearch, filters: Sequence[Any]) -> list[list[Any]]:
         """The hits of each query, by the search index where there is one.

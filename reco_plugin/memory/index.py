@@ -85,9 +85,6 @@ class SearchIndex:
                 self._built.append(points, vectors)
             except Exception as error:  # the store has them
                 self._give_up(error)
-            else:
-                if self._built.outgrown:
-                    self._start()
 
     def close(self) -> None:
         """Stop working on it."""

@@ -25,8 +25,6 @@ _SHARE, _ACROSS = 16, 4
 """Of all lists, a search looks through one in 16, and with a query of the other modality one in 4."""
 _PER_READ = 64
 """Pairs per read of the store, which holds Python's lock for about 3 ms then."""
-_GROWN = 4
-"""It is made anew when it has so many times the rows that it was made for."""
 _UUID_BYTES = 16
 Points = npt.NDArray[np.uint8]
 """UUIDs of N points, (N, 16)."""
@@ -40,13 +38,7 @@ class Built:
 
     lists: dict[Modality, Any]  # of FAISS
     apart: Vectors  # (D,) from the mean of the texts to that of the images
-    points: Points  # UUIDs of the rows (rows, 16); a pair that was replaced has several
-    made_for: int  # number of pairs that the lists were made for
-
-    @property
-    def outgrown(self) -> bool:
-        """Whether it should be made anew; what was replaced or deleted is still in it."""
-        return len(self.points) > _GROWN * self.made_for
+    points: Points  # UUIDs of the rows (rows, 16); a pair that was replaced has several, a deleted one stays
 
     def append(self, points: Sequence[str], vectors: Mapping[Modality, Vectors]) -> None:
         """Add points with vectors (N, D)."""
@@ -104,7 +96,7 @@ def build(store: EdgeMemory, check: StopCheck) -> Built:
         made.train(np.ascontiguousarray(side))
         lists[modality] = made
     apart = (sample["image"].mean(axis=0) - sample["text"].mean(axis=0)).astype(np.float32)
-    built = Built(lists, apart, np.zeros((0, _UUID_BYTES), np.uint8), len(points))
+    built = Built(lists, apart, np.zeros((0, _UUID_BYTES), np.uint8))
     built.append_from(store, points, check)
     return built
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import struct
 import threading
@@ -75,10 +74,7 @@ def point_id(user_id: str) -> str:
             return user_id
     except ValueError:
         pass
-    # as uuid.uuid5 says, in a third of its time: each pair that is read or written is named so
-    digest = hashlib.sha1(_NAMESPACE.bytes + user_id.encode(), usedforsecurity=False).hexdigest()
-    variant = "89ab"[int(digest[16], 16) & 3]
-    return f"{digest[:8]}-{digest[8:12]}-5{digest[13:16]}-{variant}{digest[17:20]}-{digest[20:32]}"
+    return str(uuid.uuid5(_NAMESPACE, user_id))
 
 
 def user_id(point: Point) -> str:

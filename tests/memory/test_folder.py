@@ -333,14 +333,6 @@ def test_an_error_of_the_disk_says_which(number: int, kind: type[Exception]) -> 
     assert type(write_error(Path("memory.json"), OSError(number, os.strerror(number)))) is kind
 
 
-def test_a_large_folder_names_a_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("reco_plugin.memory.edge._MANY", 2)
-    with closing(open_memory(tmp_path / "m", FINGERPRINT)) as memory:
-        memory.upsert(pairs(0, 2))
-    with pytest.warns(UserWarning, match=r"holds 2 pairs.*Qdrant server.*grpc://"):
-        open_memory(tmp_path / "m", FINGERPRINT).close()
-
-
 @pytest.mark.parametrize(("kind", "package"), [("edge", "qdrant_edge"), ("qdrant", "qdrant_client")])
 def test_missing_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, package: str) -> None:
     for name in [*sys.modules]:

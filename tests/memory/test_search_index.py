@@ -184,18 +184,6 @@ def test_a_memory_that_is_closed_while_it_is_made_stops_it(stored: Path) -> None
     assert not any(thread.name == "reco-index" for thread in threading.enumerate())
 
 
-def test_a_memory_that_outgrows_it_has_another_one(tmp_path: Path) -> None:
-    with opened(tmp_path / "memory") as memory:
-        memory.upsert(drawn(0, 1000))
-        first = in_use(memory)._index._built
-        memory.upsert(drawn(1000, 4001))
-        while memory._index._built is first:
-            time.sleep(0.01)
-        built = in_use(memory)._index._built
-        assert built is not None and built.made_for == 4001
-        assert near(memory, drawn(1000, 4001).image[-1:], k=1).ids == [["pair-4000"]]
-
-
 @pytest.mark.parametrize("name", ["build", "nearest"])
 def test_where_it_fails_every_pair_is_compared(
     stored: Path, name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
