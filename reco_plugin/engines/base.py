@@ -167,8 +167,8 @@ class OpenIndex(ABC, Generic[C, K]):
         """The number of documents."""
 
     @abstractmethod
-    def _pages(self, vectors: bool, size: int) -> Iterator[list[Document]]:
-        """All documents, each once."""
+    def scan(self, *, vectors: bool = True, size: int = 1000) -> Iterator[list[Document]]:
+        """See :meth:`Engine.scan`."""
 
     @abstractmethod
     def _nearest(self, question: Question, vector: Vector) -> list[IndexHit]:
@@ -189,10 +189,6 @@ class OpenIndex(ABC, Generic[C, K]):
     def describe(self) -> Description:
         """See :meth:`Engine.describe`."""
         return replace(self._known.said, documents=self._count())
-
-    def scan(self, *, vectors: bool = True, size: int = 1000) -> Iterator[list[Document]]:
-        """See :meth:`Engine.scan`."""
-        yield from self._pages(vectors, size)
 
     def search(self, question: Question) -> Sequence[IndexHit]:
         """See :meth:`Engine.search`.

@@ -121,7 +121,7 @@ class LanceIndex(OpenIndex[Any, _LanceTable]):
     def _count(self) -> int:
         return int(self._ask(lambda table: table.count_rows()))
 
-    def _pages(self, vectors: bool, size: int) -> Iterator[list[Document]]:
+    def scan(self, *, vectors: bool = True, size: int = 1000) -> Iterator[list[Document]]:
         """At the version of the table where it began."""
         found, row = self._known, 0
         version = self._ask(lambda table: table.version)

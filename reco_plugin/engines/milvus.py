@@ -142,7 +142,7 @@ class MilvusIndex(OpenIndex[MilvusClient, _MilvusCollection]):
         counted = self._ask(lambda client: client.query(self._name, "", ["count(*)"], **self._limit))
         return int(counted[0]["count(*)"])
 
-    def _pages(self, vectors: bool, size: int) -> Iterator[list[Document]]:
+    def scan(self, *, vectors: bool = True, size: int = 1000) -> Iterator[list[Document]]:
         """In the order of the primary key."""
         found, after = self._known, ""
         wanted = [name for name, type_ in found.fields.items() if "VECTOR" not in type_.name]

@@ -203,7 +203,7 @@ class PostgresIndex(OpenIndex[_Connection, _PostgresTable]):
             return estimate
         return int(self._run(sql.SQL("SELECT count(*) AS n FROM {}").format(name))[0]["n"])
 
-    def _pages(self, vectors: bool, size: int) -> Iterator[list[Document]]:
+    def scan(self, *, vectors: bool = True, size: int = 1000) -> Iterator[list[Document]]:
         """In the order of the ids, rows of one id together in a page."""
         table = self._known
         key, kind = _column(table.key), _as_it_is(table.columns[table.key])

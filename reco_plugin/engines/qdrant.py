@@ -119,7 +119,7 @@ class QdrantIndex(OpenIndex[QdrantClient, KnownVectors]):
     def _count(self) -> int:
         return int(self._call(lambda client: client.count(self._name, exact=True)).count)
 
-    def _pages(self, vectors: bool, size: int) -> Iterator[list[Document]]:
+    def scan(self, *, vectors: bool = True, size: int = 1000) -> Iterator[list[Document]]:
         """In the order of the points' ids."""
         name, start = self._known.said.vector, None
         asked: dict[str, Any] = {

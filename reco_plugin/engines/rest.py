@@ -160,7 +160,7 @@ class DocumentIndex(OpenIndex[httpx.Client, KnownIndex]):
     def _count(self) -> int:
         return int(self._send("POST", f"/{self._address.path}/_count", {"query": {"match_all": {}}})["count"])
 
-    def _pages(self, vectors: bool, size: int) -> Iterator[list[Document]]:
+    def scan(self, *, vectors: bool = True, size: int = 1000) -> Iterator[list[Document]]:
         """By the number of their last change."""
         known, done = self._known, None
         unread = [field for field, kind in known.fields.items() if kind == self.kind]

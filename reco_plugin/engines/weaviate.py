@@ -137,7 +137,7 @@ class WeaviateIndex(OpenIndex[WeaviateClient, _WeaviateCollection]):
     def _count(self) -> int:
         return int(self._ask(lambda client: self._in(client).aggregate.over_all(total_count=True)).total_count or 0)
 
-    def _pages(self, vectors: bool, size: int) -> Iterator[list[Document]]:
+    def scan(self, *, vectors: bool = True, size: int = 1000) -> Iterator[list[Document]]:
         """By Weaviate's cursor; blobs are read only where they are the picture, nested objects never."""
         known, image = self._known, self._address.image
         shown = [
