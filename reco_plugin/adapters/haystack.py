@@ -16,7 +16,7 @@ from ..config import PREFIX, SECRET
 from ..errors import ConfigError, InputError, importing
 from ..types import InputType, Vectors
 from ..values import check_choice, check_flag
-from . import Embeds, IndexOf, VectorSource, check_place
+from .base import Embeds, IndexOf, VectorSource, check_place
 
 with importing("haystack-ai", "haystack", "this adapter"):
     from haystack import Document, component, default_to_dict

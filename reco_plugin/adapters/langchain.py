@@ -7,7 +7,7 @@ from typing import Unpack
 
 from ..errors import importing
 from ..types import ImageInput
-from . import Embeds, SourceOptions, VectorSource
+from .base import Embeds, SourceOptions, VectorSource
 
 with importing("langchain-core", "langchain", "this adapter"):
     from langchain_core.embeddings import Embeddings

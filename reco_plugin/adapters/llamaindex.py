@@ -12,7 +12,7 @@ from pydantic import Field, PrivateAttr, SecretStr, field_serializer, model_vali
 from ..config import SECRET
 from ..errors import ConfigError, importing
 from ..types import ImageInput, InputType
-from . import Embeds, IndexOf, VectorSource, check_known
+from .base import Embeds, IndexOf, VectorSource, check_known
 
 with importing("llama-index-core", "llamaindex", "this adapter"):
     from llama_index.core.embeddings import MultiModalEmbedding

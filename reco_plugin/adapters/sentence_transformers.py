@@ -12,7 +12,7 @@ from PIL.Image import Image
 
 from ..errors import InputError, importing
 from ..types import MODALITIES, InputType, Modality, Vectors
-from . import Embeds, SourceOptions, VectorSource
+from .base import Embeds, SourceOptions, VectorSource
 
 _TENSOR = "convert_to_tensor"
 _NO_MATTER = {

@@ -14,8 +14,7 @@ from ..data.source import read_lines
 from ..errors import InputError
 from ..files import whole_file
 from ..options import RefineOptions
-from .service import explained_lock
-from .shared import Given, JsonOption, OpenOptions, print_result, take_flags, takes
+from .shared import Given, JsonOption, OpenOptions, explained_lock, print_result, take_flags, takes
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,18 @@ from ..files import in_home
 from ..memory import Header, Memory, memory_of
 from ..memory.header import read_header
 from ..values import counted
-from .service import explained_lock, open_here_or_served
-from .shared import JsonOption, MemoryFlags, ModelOption, OpenOptions, keeps, reco_of, say, with_progress
+from .shared import (
+    JsonOption,
+    MemoryFlags,
+    ModelOption,
+    OpenOptions,
+    explained_lock,
+    keeps,
+    open_here_or_served,
+    reco_of,
+    say,
+    with_progress,
+)
 
 if TYPE_CHECKING:
     from ..types import Records
@@ -82,7 +92,7 @@ def copy_command(
 
 def _to_file(source: str, target: Path, *, yes: bool) -> _Copied:
     from ..data import write_pairs
-    from ..memory.transfer import all_pairs
+    from ..memory.base import all_pairs
 
     if target.exists() and not yes:
         raise ConfigError(f"{target} exists: name another file, or give --yes to replace it")
@@ -120,7 +130,7 @@ def _from_file(source: Path, target: str, model: str | None) -> _Copied:
 
 def _to_memory(source: str, target: str, *, yes: bool) -> _Copied:
     from ..extras.opinions import add_opinions
-    from ..memory.transfer import copy
+    from ..memory.base import copy
     from ..progress import progress_bar
 
     origin, into_settings = MemoryFlags(source).existing, MemoryFlags(target).settings

@@ -25,13 +25,14 @@ from ..memory.versions import FolderVersions, Version, version_name
 from ..values import SOURCE, counted
 from .memory import calibration_lines
 from .memory_versions import describe, is_server, open_versions_of
-from .service import explained_lock, open_here_or_served
 from .shared import (
     Given,
     JsonOption,
     OpenOptions,
+    explained_lock,
     keeps,
     on_one_line,
+    open_here_or_served,
     reco_here_or_served,
     reco_of,
     say,
@@ -184,7 +185,7 @@ def _check_source(store: Memory, source: str) -> None:
     Raises:
         ConfigError: naming the other sources.
     """
-    from ..ingest import describe_sources
+    from ..ingest.fill import describe_sources
 
     others = Counter[str]()
     for _, payload in store.payloads():
@@ -257,7 +258,7 @@ class Fill:
     def run(self, reco: Reco, what: str, *, dry_run: bool, **more: Any) -> Outcome:
         """Fill the memory, with a progress bar, and allow the playground to show its image files."""
         from ..data.images import note_folders
-        from ..ingest import ingest
+        from ..ingest.fill import ingest
         from ..ingest.near import excluded_images
 
         location = reco.memory.store.location
@@ -294,7 +295,7 @@ def progress_of(rows: Rows, what: str) -> Iterator[Callable[[int, int], None]]:
 
 def lines(outcome: Outcome, *, dry_run: bool = False) -> Iterator[str]:
     """An outcome as text: why queries stay plain, counts that are not zero, lists, the most frequent reasons."""
-    from ..ingest import describe_sources
+    from ..ingest.fill import describe_sources
 
     counts = [
         (outcome.replaced, "replaced"),
@@ -341,7 +342,7 @@ def _cluster_of(engine: Literal["local", "ray"], given: Given) -> Cluster | None
 
 
 def _build_version(fill: Fill, asked: _Build) -> None:
-    from ..ingest import VersionBuild
+    from ..ingest.fill import VersionBuild
 
     settings = fill.settings
     fingerprint = load_model(settings.model).manifest.fingerprint

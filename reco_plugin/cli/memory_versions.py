@@ -13,8 +13,7 @@ from ..errors import ConfigError, MemoryTimeout
 from ..memory.opening import server_of
 from ..memory.versions import FolderVersions, Version, Versions
 from ..values import counted
-from .service import served_memory
-from .shared import JsonOption, MemoryFlags, MemoryOption, keeps, say
+from .shared import JsonOption, MemoryFlags, MemoryOption, keeps, say, served_memory
 
 if TYPE_CHECKING:
     from ..client.memory import ServedMemory

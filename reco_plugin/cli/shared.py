@@ -1,9 +1,14 @@
-"""What commands share: flags of dataclasses, errors in a line, settings, progress."""
+"""What commands share: flags of dataclasses, errors in a line, settings, progress.
+
+A running `reco serve` that has the memory open is found by the note that it leaves in the memory's folder: commands
+that change the memory go through it.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -32,14 +37,15 @@ from pydantic_settings import BaseSettings
 from typer.models import OptionInfo
 
 from ..config import Settings, load_settings, said_of
-from ..errors import DataError, MemoryStoreError
+from ..errors import DataError, FingerprintMismatch, MemoryLocked, MemoryStoreError, RecoError
 from ..files import in_home
-from ..memory import Memory
+from ..memory import Memory, memory_of
 from ..options import options_of
-from ..types import Records
-from .service import explained_lock, open_here_or_served, served_memory
+from ..serve.note import read_note
+from ..types import Fingerprint, Records
 
 if TYPE_CHECKING:
+    from ..client.memory import ServedMemory
     from ..reco import Reco
 
 
@@ -256,6 +262,61 @@ class OpenOptions(MemoryFlags):
     @property
     def _loaded(self) -> Settings:
         return load_settings(memory=self.memory, model=self.model)
+
+
+def served_memory(settings: Settings, fingerprint: Fingerprint | None) -> ServedMemory | None:
+    """The memory behind the service that has the folder of the settings open.
+
+    Returns:
+        None if no service answers for that folder: then a command opens it itself.
+    """
+    if settings.memory == ":memory:" or "://" in settings.memory:
+        return None
+    note = read_note(folder := _folder(settings))
+    if note is None:
+        return None
+    from ..client import Client
+    from ..client.memory import PATIENCE, TIMEOUT_S, ServedMemory
+
+    client = Client(note.url, admin_key=note.token, timeout_s=TIMEOUT_S, retries=PATIENCE)
+    try:
+        return ServedMemory(client, fingerprint, folder)
+    except RecoError as error:
+        client.close()
+        if isinstance(error, FingerprintMismatch):
+            raise
+        return None  # it is gone, or another one has its place; if it is there, the folder is locked
+
+
+def open_here_or_served(settings: Settings, fingerprint: Fingerprint | None) -> Memory:
+    """An existing memory of the settings, through the service that has it open, if there is one."""
+    if (served := served_memory(settings, fingerprint)) is not None:
+        return served
+    with explained_lock(settings):
+        return memory_of(settings, fingerprint, create=False)
+
+
+@contextmanager
+def explained_lock(settings: Settings) -> Iterator[None]:
+    """Say which service has a folder open, where one has, and the ways on."""
+    try:
+        yield
+    except MemoryLocked as error:
+        note = None if "://" in settings.memory else read_note(_folder(settings))
+        if note is None:
+            raise
+        process = "" if note.process is None else f", process {note.process}"
+        raise MemoryLocked(
+            f"the memory at {settings.memory!r} is open in the service at {note.url}{process}, and such a folder is "
+            "open once at a time. Commands that change it reach the service if its own user runs them on its machine; "
+            "for others, work with a copy (reco memory copy MEMORY COPY) or stop the service. "
+            "Several services share a Qdrant server: --memory grpc://localhost:6334"
+        ) from error
+
+
+def _folder(settings: Settings) -> str:
+    """The folder that the memory's name stands for now, through a link."""
+    return os.path.realpath(in_home(settings.memory))
 
 
 def reco_of(settings: Settings, **more: Any) -> Reco:

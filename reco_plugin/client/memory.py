@@ -28,8 +28,8 @@ from ..memory.points import empty_neighbours
 from ..pairs import PairMemory
 from ..types import Fingerprint, ImageInput, Neighbours, Payload, Records, Search, Vectors
 from ..values import ROW, SOURCE, pack, strip_marks, unpack
-from . import Client
 from .calls import Call, T, ids_in_parts
+from .service import Client
 
 PATIENCE = 30
 """How often a request is repeated, a second apart, while the service has no room for it."""

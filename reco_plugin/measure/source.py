@@ -24,7 +24,7 @@ from ..encode import Encoder
 from ..engines import is_index
 from ..errors import ConfigError, DataError
 from ..files import in_home
-from ..ingest import encode_source
+from ..ingest.fill import encode_source
 from ..ingest.options import IngestOptions
 from ..ingest.prepare import Encoded, Loaded, Skipped, add_marks, given_vectors, key_of
 from ..ingest.source import is_memory, open_source

@@ -12,7 +12,7 @@ import pytest
 from shapes import COLOURS, SHAPES, draw
 
 from reco_plugin import Pair, Reco
-from reco_plugin.adapters import VectorSource
+from reco_plugin.adapters.base import VectorSource
 from reco_plugin.errors import ConfigError, InputError
 
 TEXTS = ["a small red circle", "a large blue square"]

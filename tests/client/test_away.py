@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 from live_service import wait_until
 
-from reco_plugin import Pair, Reco, client
-from reco_plugin.client import Client
+from reco_plugin import Pair, Reco
+from reco_plugin.client import Client, service
 from reco_plugin.errors import SessionError
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::reco_plugin.guard.DegradedWarning")]
@@ -71,8 +71,8 @@ class Process:
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """The service is asked again after a second."""
-    monkeypatch.setattr(client, "_FAILURES", 3)
-    monkeypatch.setattr(client, "_RETRY_S", 1.0)
+    monkeypatch.setattr(service, "_FAILURES", 3)
+    monkeypatch.setattr(service, "_RETRY_S", 1.0)
 
 
 @pytest.fixture(scope="module")

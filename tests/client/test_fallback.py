@@ -15,8 +15,8 @@ import httpx
 import numpy as np
 import pytest
 
-from reco_plugin import client as client_module
 from reco_plugin.client import Client, Refined
+from reco_plugin.client import service as client_module
 from reco_plugin.errors import ConfigError, InputError, SessionUnavailable, VectorError
 from reco_plugin.guard import DegradedWarning
 

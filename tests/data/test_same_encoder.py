@@ -17,7 +17,9 @@ from reco_plugin import Pair, Reco
 from reco_plugin.data import open_rows, write_pairs
 from reco_plugin.data.same_encoder import COMPARED
 from reco_plugin.errors import FingerprintMismatch
-from reco_plugin.ingest import IngestOptions, Outcome, ingest
+from reco_plugin.ingest.fill import ingest
+from reco_plugin.ingest.options import IngestOptions
+from reco_plugin.ingest.write import Outcome
 from reco_plugin.measure.source import Reading, read_things
 from reco_plugin.types import Records
 

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from reco_plugin import Reco
 from reco_plugin.cli.app import app
 from reco_plugin.errors import ConfigError, DataError, EngineError, FingerprintMismatch, InputError
-from reco_plugin.ingest import ingest
+from reco_plugin.ingest.fill import ingest
 from reco_plugin.ingest.options import IngestOptions
 from reco_plugin.ingest.source import name_of, open_source
 from reco_plugin.types import Pair

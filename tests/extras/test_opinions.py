@@ -17,8 +17,8 @@ from reco_plugin import Pair, Reco
 from reco_plugin.errors import ConfigError, InputError
 from reco_plugin.extras.opinions import Judgment, Opinion, Opinions, add_opinions
 from reco_plugin.memory import Memory, open_memory
+from reco_plugin.memory.base import copy
 from reco_plugin.memory.header import SaidRecord
-from reco_plugin.memory.transfer import copy
 from reco_plugin.refine import used_pairs
 from tests.support.shapes import COLOURS, SHAPES, draw
 

@@ -14,7 +14,9 @@ import pytest
 
 from reco_plugin import Pair, Reco
 from reco_plugin.data import open_rows
-from reco_plugin.ingest import IngestOptions, Outcome, ingest
+from reco_plugin.ingest.fill import ingest
+from reco_plugin.ingest.options import IngestOptions
+from reco_plugin.ingest.write import Outcome
 from reco_plugin.types import Records
 
 MANY = 250  # of `many`

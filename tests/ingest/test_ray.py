@@ -23,7 +23,8 @@ from reco_plugin import Reco
 from reco_plugin.cli.app import app
 from reco_plugin.data.rows import Rows
 from reco_plugin.errors import ArtifactError, ConfigError, DataError, MissingExtra
-from reco_plugin.ingest import IngestOptions, ingest
+from reco_plugin.ingest.fill import ingest
+from reco_plugin.ingest.options import IngestOptions
 from reco_plugin.ingest.prepare import Encoded, Skipped
 
 ray = pytest.importorskip("ray", reason="pip install 'reco-plugin[ray]'")

@@ -28,8 +28,8 @@ from reco_plugin.errors import (
     MissingExtra,
 )
 from reco_plugin.memory import Fingerprint, Memory, open_memory
+from reco_plugin.memory.base import copy
 from reco_plugin.memory.header import write_error
-from reco_plugin.memory.transfer import copy
 from reco_plugin.types import Records, Search
 
 pytestmark = pytest.mark.slow

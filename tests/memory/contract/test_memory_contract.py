@@ -25,7 +25,7 @@ from reco_plugin.errors import (
     VectorError,
 )
 from reco_plugin.memory import Fingerprint, Memory, open_memory
-from reco_plugin.memory.transfer import copy
+from reco_plugin.memory.base import copy
 from reco_plugin.types import MODALITIES, Records, Search
 
 OPENER = Callable[..., Memory]

@@ -31,8 +31,8 @@ from reco_plugin.errors import (
 )
 from reco_plugin.memory import Fingerprint, Memory, open_memory, part_of_a_write
 from reco_plugin.memory import server as memory_server
+from reco_plugin.memory.base import copy
 from reco_plugin.memory.server import Server
-from reco_plugin.memory.transfer import copy
 from reco_plugin.types import Records, Search
 
 pytestmark = pytest.mark.slow
