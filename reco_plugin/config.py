@@ -8,7 +8,6 @@ An unknown name is an error, but in the environment a warning: others set variab
 from __future__ import annotations
 
 import os
-import re
 import warnings
 from collections.abc import Mapping
 from functools import cache
@@ -29,7 +28,7 @@ from pydantic_settings import (
 from .defaults import COLLECTION, MAX_PIXELS
 from .errors import ConfigError
 from .options import RefineDefaults, check_options, option_fields, options_of
-from .values import did_you_mean, in_words, split_options
+from .values import KEY_LIKE, did_you_mean, in_words, split_options
 
 for _name, _value in {"ORT_DISABLE_TELEMETRY": "1", "RAY_USAGE_STATS_ENABLED": "0"}.items():
     # ONNX Runtime would tell its maker what it runs, and Ray, too, unless told otherwise before they are imported or
@@ -42,7 +41,6 @@ MODEL = "triton_models"
 """Name of the usual model folder, and of the quickstart model's."""
 QUICKSTART = "quickstart"
 """The setting ``model`` that means the model which comes with this package."""
-_KEY_LIKE = re.compile("key|token|secret|password", re.IGNORECASE)
 SECTIONS = ("serve",)
 """Tables of ``reco.toml``, and prefixes after ``RECO_``, with their own settings."""
 NESTED = "__"
@@ -165,7 +163,7 @@ def split_address(address: str) -> tuple[str, dict[str, str]]:
     place, options = split_options(address)
     known = ["collection", *(name for name in MemoryOptions.model_fields if name != "create_collection")]
     for name in options:
-        if _KEY_LIKE.search(name):
+        if KEY_LIKE.search(name):
             raise ConfigError(
                 f"no key belongs into the address of a memory, where others can read it ({name!r}): set "
                 "RECO_MEMORY_API_KEY"
@@ -371,7 +369,7 @@ def _environment(kind: type[SettingsSection], prefix: str) -> set[str]:
 @cache
 def _note_unknown(message: str, name: str) -> None:
     """Warn of an unknown variable, once per process; one that looks like a key may be meant to protect something."""
-    if _KEY_LIKE.search(name):
+    if KEY_LIKE.search(name):
         raise ConfigError(message)
     warnings.warn_explicit(message, UserWarning, __name__, 0)  # no line of the caller's is to blame
 

@@ -36,6 +36,8 @@ MAX_K = 10_000
 NUMBERS_READ = 2**28
 """Numbers in the vectors of one search, queries x k x D: 1 GiB."""
 
+KEY_LIKE = re.compile("key|token|secret|passw", re.IGNORECASE)
+"""Names of what no address may hold, because others can read it."""
 CONTEXT_LENGTH = 8_192
 """Context length of a model, to which batches may be padded; no CLIP known to us reads more."""
 IMAGE_SIDE = 2_048
@@ -163,6 +165,20 @@ def check_k(k: Any) -> int:
     if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 1 <= k <= MAX_K:
         raise InputError(f"k must be a whole number from 1 to {MAX_K:,}, got {show(k)}")
     return int(k)
+
+
+def check_key(name: str, key: str | None) -> str | None:
+    """A key without the line break with which files end; None without one.
+
+    Raises:
+        ConfigError: it is no text, or cannot be sent in a header; the key is not repeated.
+    """
+    if key is not None and not isinstance(key, str):
+        raise ConfigError(f"{name} must be a text, got {type(key).__name__}")
+    sent = (key or "").strip()
+    if not (sent.isascii() and sent.isprintable()):
+        raise ConfigError(f"{name} holds a line break, or what is not ASCII: it cannot be sent")
+    return sent or None
 
 
 def check_choice(name: str, value: Any, known: Sequence[str]) -> None:

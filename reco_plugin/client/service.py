@@ -28,7 +28,7 @@ from ..errors import (
 )
 from ..proxies import proxy_of, usable_environment
 from ..types import Away, ImageInput, Modality, Pair, Role, Vectors
-from ..values import check_vectors, show
+from ..values import check_key, check_vectors, show
 from . import calls
 from .calls import Call, Refined, ServedHow, T, to_json
 
@@ -58,22 +58,6 @@ _MEANS_OF_MEMORY: dict[str, type[RecoError]] = {
     "memory_overloaded": MemoryOverloaded,
     "memory_timeout": MemoryTimeout,
 }
-
-
-def _check_key(name: str, key: str | None) -> str | None:
-    """A key without the line break with which files end.
-
-    Raises:
-        ConfigError: it is no text, or cannot be sent in a header; the key is not repeated.
-    """
-    if key is None:
-        return None
-    if not isinstance(key, str):
-        raise ConfigError(f"{name} must be a text, got {type(key).__name__}")
-    sent = key.strip()
-    if not (sent.isascii() and sent.isprintable()):
-        raise ConfigError(f"{name} holds a line break, or what is not ASCII: it cannot be sent")
-    return sent
 
 
 class Service:
@@ -128,7 +112,7 @@ class Service:
         self._deadline = Deadline(self._query_s, "degrade_after_s")
         self._dimension: int | None = None  # of the service's vectors, once it has answered
         self._httpx, self._retries = httpx, retries
-        self._keys = {False: _check_key("api_key", api_key), True: _check_key("admin_key", admin_key)}
+        self._keys = {False: check_key("api_key", api_key), True: check_key("admin_key", admin_key)}
         with usable_environment():
             self._http: httpx.Client = httpx.Client(base_url=self.url, timeout=timeout_s, transport=transport)
 

@@ -30,7 +30,7 @@ from ..errors import (
 )
 from ..proxies import proxy_of, usable_environment
 from ..types import Fingerprint, Modality, Vectors
-from ..values import check_vectors
+from ..values import check_key, check_vectors
 from .dialects import DIALECTS, IMAGES, ApiAddress, to_row
 
 if TYPE_CHECKING:
@@ -90,7 +90,8 @@ class ApiClient:
         self.calls = Counter("reco_encoder_api_calls", calls, ["provider", "outcome"], registry=None)
         self.items = Counter("reco_encoder_api_items", items, ["provider", "modality"], registry=None)
         self._dialect = DIALECTS[address.dialect]
-        self._key = _key_of(settings)
+        given = settings.encoder_key
+        self._key = check_key("RECO_ENCODER_KEY", None if given is None else given.get_secret_value())
         self._patience_s, self._timeout_s = settings.encoder_patience_s, settings.encoder_timeout_s
         with usable_environment():
             self._http = httpx.Client(
@@ -246,19 +247,6 @@ class ApiClient:
             return check_vectors(vectors, dimension or vectors.shape[-1], f"vectors of {who}")
         except VectorError as error:
             raise SessionError(f"{error}; has its model changed?") from None
-
-
-def _key_of(settings: Settings) -> str | None:
-    """The key of an API that encodes; None if empty.
-
-    Raises:
-        ConfigError: it cannot be sent in a header.
-    """
-    given = settings.encoder_key
-    key = "" if given is None else given.get_secret_value().strip()  # a key of a file ends with a line break
-    if not (key.isascii() and key.isprintable()):
-        raise ConfigError("encoder_key holds a line break, or what is not ASCII: set RECO_ENCODER_KEY again")
-    return key or None
 
 
 def _cut(items: Sequence[bytes], most: int) -> Iterator[Sequence[bytes]]:

@@ -17,13 +17,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..errors import ConfigError
 from ..types import Modality
-from ..values import DIMENSIONS, did_you_mean, in_words, show, split_options
+from ..values import DIMENSIONS, KEY_LIKE, did_you_mean, in_words, show, split_options
 
 DialectName: TypeAlias = Literal["openai", "jina", "cohere", "reco"]
 
 _ADDRESS = re.compile(r"(?:(?P<dialect>[a-z0-9-]+)\+)?(?P<scheme>(?i:https?))://(?P<rest>.+)", re.DOTALL)
 _HOSTS: Mapping[str, DialectName] = {"api.openai.com": "openai", "api.jina.ai": "jina", "api.cohere.com": "cohere"}
-_KEY_LIKE = re.compile("key|token|secret|password", re.IGNORECASE)
 
 
 class ApiAddress(BaseModel):
@@ -90,7 +89,7 @@ def parse_address(text: str) -> ApiAddress:
         raise ConfigError(f"encoder must be the address of an API, as in openai+https://host/v1?model=NAME, got {text}")
     place, options = split_options(match["rest"])
     url = f"{match['scheme'].lower()}://{place}".rstrip("/")
-    if "@" in place or any(map(_KEY_LIKE.search, options)):  # not repeated: it may hold a key
+    if "@" in place or any(map(KEY_LIKE.search, options)):  # not repeated: it may hold a key
         raise ConfigError(
             "no key belongs into the address of an encoder, where others can read it: set RECO_ENCODER_KEY"
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..config import Settings, load_settings
-from ..errors import ConfigError, importing, need
+from ..errors import importing, need
 from .address import IndexAddress, is_index, parse_address
 from .base import Description, Document, Engine, IndexHit, Question, similarities
 
@@ -35,7 +35,6 @@ def open_index(address: str | IndexAddress, *, settings: Settings | None = None)
     """
     where = parse_address(address) if isinstance(address, str) else address
     keys = settings or load_settings()
-    _check_key(keys)
     opened: Engine
     match where.scheme:
         case "postgresql":
@@ -72,10 +71,3 @@ def open_index(address: str | IndexAddress, *, settings: Settings | None = None)
         case _:
             raise AssertionError(where.scheme)
     return opened
-
-
-def _check_key(settings: Settings) -> None:
-    """Refuse a key that no header can have, since some clients show it in their error."""
-    key = "" if settings.index_api_key is None else settings.index_api_key.get_secret_value()
-    if not (key.isascii() and key.isprintable()):
-        raise ConfigError("RECO_INDEX_API_KEY has a line break, or another character that no header can have")

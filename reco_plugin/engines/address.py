@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,7 +9,7 @@ from urllib.parse import unquote, urlsplit
 
 from ..data.source import is_on
 from ..errors import ConfigError
-from ..values import did_you_mean, split_options
+from ..values import KEY_LIKE, did_you_mean, split_options
 
 SCHEMES = {
     "opensearch": 9200,
@@ -25,7 +24,6 @@ QDRANT = {"http": 6333, "https": 6333, "grpc": 6334, "grpcs": 6334}
 """The same of a Qdrant server, whose URL names a memory or a collection of pairs unless it says ``vector=``."""
 FIELDS = ("vector", "text", "image", "id", "images")
 CONNECTION = ("tls", "ca_file", "timeout_s")
-_KEY_LIKE = re.compile(r"key|token|passw|secret", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -89,7 +87,7 @@ def parse_address(text: str) -> IndexAddress:
             f"Addresses begin with one of {', '.join(ports)}"
         )
     for name in options:
-        if _KEY_LIKE.search(name):
+        if KEY_LIKE.search(name):
             raise ConfigError(
                 f"no key belongs into an address, where others can read it ({name!r}): set RECO_INDEX_API_KEY, or "
                 "RECO_INDEX_USER and RECO_INDEX_PASSWORD"

@@ -22,6 +22,7 @@ from ..config import Settings
 from ..data.cells import Vector
 from ..errors import ConfigError, EngineTimeout, EngineUnavailable, RecoError, VectorError
 from ..types import Payload
+from ..values import check_key
 from .address import IndexAddress
 
 Similarity: TypeAlias = Literal["cosine", "dot", "euclid"]
@@ -149,7 +150,8 @@ class OpenIndex(ABC, Generic[C, K]):
         self._address = address
         self._user = address.user or settings.index_user
         self._password = settings.index_password.get_secret_value() if settings.index_password else ""
-        self._key = settings.index_api_key.get_secret_value() if settings.index_api_key else None
+        key = settings.index_api_key.get_secret_value() if settings.index_api_key else None
+        self._key = check_key("RECO_INDEX_API_KEY", key)  # some clients show one that cannot be sent
         self._lock = threading.RLock()
         self._client: C | None = None
         self._seen: K | None = None

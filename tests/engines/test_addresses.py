@@ -47,7 +47,7 @@ def test_addresses_that_cannot_be_used(address: str, says: str) -> None:
 
 def test_a_key_that_no_header_can_have_is_refused_without_showing_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RECO_INDEX_API_KEY", f"{SECRET}-ключ")
-    with pytest.raises(ConfigError, match="RECO_INDEX_API_KEY has a line break") as caught:
+    with pytest.raises(ConfigError, match="RECO_INDEX_API_KEY holds a line break") as caught:
         open_index("opensearch://host/products?vector=clip")
     assert SECRET not in str(caught.value)
 
