@@ -42,28 +42,11 @@ ColumnArrays: TypeAlias = dict[str, ColumnValues]
 SUFFIXES = (".npz", ".parquet")
 _FEEDBACK = "reco_feedback"
 _BATCH = 256
-_LEAST_ROWS = 1000  # of a part of parquet
 
 
 def is_vectors(source: str | Path) -> bool:
     """Whether a source is a file of precomputed vectors, by its name without options."""
     return parse_source(source).path.suffix.lower() in SUFFIXES
-
-
-def read_columns(path: Path, needed: Sequence[str]) -> ColumnArrays:
-    """Read a whole ``.npz`` as named arrays."""
-    with open_npz_file(path) as file:
-        columns = {name: file[name] for name in file.files if name != _FEEDBACK}
-    for name in needed:
-        if name not in columns:
-            raise DataError(f"{path} has no array {name!r}; it has {sorted(columns)}. Needed: {', '.join(needed)}")
-    return columns
-
-
-def write_columns(path: Path, columns: Mapping[str, ColumnValues]) -> None:
-    """Write named arrays as ``.npz``; atomically."""
-    with whole_file(path) as part:
-        np.savez(part, allow_pickle=False, **columns)
 
 
 def _write_parquet(path: Path, batches: Iterator[ColumnArrays], beside: Mapping[str, bytes]) -> int:
@@ -79,13 +62,6 @@ def _write_parquet(path: Path, batches: Iterator[ColumnArrays], beside: Mapping[
                 writer.write_table(table)
                 rows += table.num_rows
     return rows
-
-
-def _check_rows(path: Path, columns: Mapping[str, ColumnValues], rows: int) -> None:
-    """Check that columns, (N,) or (N, D), have N = ``rows`` rows."""
-    for name, values in columns.items():
-        if values.ndim == 0 or len(values) != rows:
-            raise DataError(f"{path}: {name} has shape {values.shape}, expected {rows:,} rows as in the others")
 
 
 @contextmanager
@@ -181,7 +157,8 @@ def write_pairs(path: str | Path, records: Iterable[Records], feedback: Sequence
     if target.suffix.lower() == ".npz":
         parts = list(columns)
         arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-        write_columns(target, arrays | ({_FEEDBACK: np.array(said)} if said else {}))
+        with whole_file(target) as part:
+            np.savez(part, allow_pickle=False, **arrays, **({_FEEDBACK: np.array(said)} if said else {}))
         return sum(len(part["id"]) for part in parts)
     return _write_parquet(target, columns, {_FEEDBACK: said} if said else {})
 
@@ -205,18 +182,20 @@ def open_npz(path: Path, names: ColumnNames) -> Rows:
 
 def _read_npz(path: Path, maker: RowMaker) -> Iterator[Pair | Rejected]:
     names = maker.names
-    columns = read_columns(path, (names.id, names.image, names.text))
+    with open_npz_file(path) as file:
+        columns = {name: file[name] for name in file.files if name != _FEEDBACK}
     rows = columns[names.id].size
-    _check_rows(path, columns, rows)
     for name, column in columns.items():
+        if column.ndim == 0 or len(column) != rows:
+            raise DataError(f"{path}: {name} has shape {column.shape}, expected {rows:,} rows as in the others")
         if column.ndim != 1 and name not in (names.image, names.text):
             raise DataError(f"{path}: {name} has shape {column.shape}; a payload column has one value per row")
-    for number, values in enumerate(_rows(columns, 0, rows), 1):
+    for number, values in enumerate(_rows(columns, rows), 1):
         yield maker.make(f"{path}, row {number}", values)
 
 
 def open_parquet(paths: Sequence[Path], names: ColumnNames, where: Location) -> Rows:
-    """Open the rows of files, a part for each row group or several small ones.
+    """Open the rows of files, a part for each row group.
 
     Image paths are relative to the folder that the option ``images`` names, without it to the file's own.
     """
@@ -224,14 +203,14 @@ def open_parquet(paths: Sequence[Path], names: ColumnNames, where: Location) -> 
     stamps, folders = {path: stamp_of(path) for path in paths}, [where.images or path.parent for path in paths]
     for path, base in zip(paths, folders, strict=True):
         with open_parquet_file(path) as file:
-            schema, sizes = file.schema_arrow, _group_sizes(file)
+            schema, sizes = file.schema_arrow, [file.metadata.row_group(n).num_rows for n in range(file.num_row_groups)]
         check_columns(str(path), schema.names, names.needed)
         vectors = all(holds_vectors(schema.field(name).type) for name in (names.image, names.text))
         maker, before = RowMaker(names, base, names.id in schema.names, unfold=vectors), 0
         note = note if parts else note_ids(str(path), schema.names, names)
-        for groups, rows in _gather_groups(sizes):
+        for group, rows in enumerate(sizes):
             name = f"{path}, after row {before}" if before else str(path)
-            parts.append(FilePart(name, partial(_read_parquet, path, groups, before, maker)))
+            parts.append(FilePart(name, partial(_read_parquet, path, group, before, maker)))
             before += rows
         total += before
     return Rows(
@@ -245,21 +224,16 @@ def open_parquet(paths: Sequence[Path], names: ColumnNames, where: Location) -> 
     )
 
 
-def _read_parquet(path: Path, groups: Sequence[int], before: int, maker: RowMaker) -> Iterator[Pair | Rejected]:
-    for number, values in enumerate(_read_groups(path, groups, maker.names), before + 1):
+def _read_parquet(path: Path, group: int, before: int, maker: RowMaker) -> Iterator[Pair | Rejected]:
+    for number, values in enumerate(_read_group(path, group, maker.names), before + 1):
         yield maker.make(f"{path}, row {number}", values, f"{path.name}#{number}")
 
 
-def _group_sizes(file: Any) -> list[int]:
-    """Number of rows of each row group."""
-    return [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
-
-
-def _read_groups(path: Path, groups: Sequence[int], names: ColumnNames) -> Iterator[dict[str, Any]]:
+def _read_group(path: Path, group: int, names: ColumnNames) -> Iterator[dict[str, Any]]:
     """Read rows as values by column; lists of numbers in the columns of images and texts are vectors, each checked."""
     with open_parquet_file(path) as file:
         try:
-            for batch in file.iter_batches(_BATCH, row_groups=list(groups)):
+            for batch in file.iter_batches(_BATCH, row_groups=[group]):
                 lists = {
                     name: _vectors(column)
                     if name in (names.image, names.text) and holds_vectors(column.type)
@@ -270,19 +244,6 @@ def _read_groups(path: Path, groups: Sequence[int], names: ColumnNames) -> Itera
                     yield {name: values[row] for name, values in lists.items()}
         except (OSError, ValueError) as error:
             raise DataError(f"{path} is damaged: {error}") from None
-
-
-def _gather_groups(sizes: Sequence[int]) -> Iterator[tuple[tuple[int, ...], int]]:
-    """Join consecutive row groups to at least a thousand rows."""
-    groups: tuple[int, ...] = ()
-    rows = 0
-    for group, size in enumerate(sizes):
-        groups, rows = (*groups, group), rows + size
-        if rows >= _LEAST_ROWS:
-            yield groups, rows
-            groups, rows = (), 0
-    if rows:
-        yield groups, rows
 
 
 def _vectors(column: Any) -> list[Vector | CellError | None]:
@@ -300,10 +261,10 @@ def _vectors(column: Any) -> list[Vector | CellError | None]:
     return found
 
 
-def _rows(columns: ColumnArrays, start: int, stop: int) -> Iterator[dict[str, Any]]:
+def _rows(columns: ColumnArrays, count: int) -> Iterator[dict[str, Any]]:
     """Rows as values by column, (N,) or vectors (N, D), each checked."""
-    for first in range(start, stop, _BATCH):
-        some = {name: values[first : min(first + _BATCH, stop)] for name, values in columns.items()}
+    for first in range(0, count, _BATCH):
+        some = {name: values[first : first + _BATCH] for name, values in columns.items()}
         cells = {name: unit_rows(part) if part.ndim == 2 else part.tolist() for name, part in some.items()}
         for values in zip(*cells.values(), strict=True):
             yield dict(zip(cells, values, strict=True))
