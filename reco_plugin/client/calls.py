@@ -366,8 +366,8 @@ def _parse_refined(answer: Any) -> Refined:
         moved=moved,
         degraded=answer.get("degraded"),
         frozen=np.array([row["frozen"] for row in rows], np.float32) if explained else None,
-        used=tuple(tuple(map(_parse_used, row["used"])) for row in rows) if explained else None,
-        why=tuple(_why(row.get("why")) for row in rows) if explained else None,
+        used=tuple(tuple(Used(**pair) for pair in row["used"]) for row in rows) if explained else None,
+        why=tuple(Why(**row["why"]) if row.get("why") else None for row in rows) if explained else None,
         coverage=next((_coverage(one) for one in answer.get("coverage", {}).values()), None),
         plain=tuple(row.get("plain") or "" for row in rows),
         scale=join_scales([row.get("scale") for row in rows], moved),
@@ -383,13 +383,3 @@ def _per_row(rows: list[Any], name: str) -> npt.NDArray[np.float32] | None:
 
 def _coverage(said: Any) -> Coverage:
     return Coverage(**said | {"covered": tuple(said["covered"])})
-
-
-def _why(said: Any) -> Why | None:
-    if said is None:
-        return None
-    return Why(**said)
-
-
-def _parse_used(pair: Any) -> Used:
-    return Used(**pair)

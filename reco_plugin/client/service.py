@@ -35,7 +35,7 @@ from .calls import Call, Refined, ServedHow, T, to_json
 if TYPE_CHECKING:
     import httpx
 
-    from ..guard import Circuit, Outage
+    from ..guard import Circuit
 
 _AGAIN = frozenset({429, 503})
 _LONGEST_S = 30.0
@@ -110,7 +110,6 @@ class Service:
         self._guard = Guard("service", self._breaker)
         self._outage = Outage
         self._deadline = Deadline(self._query_s, "degrade_after_s")
-        self._dimension: int | None = None  # of the service's vectors, once it has answered
         self._httpx, self._retries = httpx, retries
         self._keys = {False: check_key("api_key", api_key), True: check_key("admin_key", admin_key)}
         with usable_environment():
@@ -120,21 +119,6 @@ class Service:
     def circuit(self) -> Circuit:
         """Whether the service is asked by queries now, and if not, why and for how long."""
         return self._breaker.circuit
-
-    def _check_given(self, vectors: npt.ArrayLike) -> Vectors:
-        """Vectors (B, D) that were given to be refined, refused for what the service refuses; errors as there."""
-        rows = np.asarray(vectors, np.float32)
-        return check_vectors(rows, self._dimension or rows.shape[-1])
-
-    def _learn(self, found: Refined) -> Refined:
-        """Note what the service's vectors are like."""
-        self._dimension = found.vectors.shape[-1]
-        return found
-
-    @staticmethod
-    def _reason(outage: Outage) -> Away:
-        reason: Any = outage.reason  # of the part "service"
-        return cast(Away, reason)
 
     def close(self) -> None:
         """Close the connections."""
@@ -288,7 +272,7 @@ class Client(Service):
     ) -> Refined:
         """Embed B texts or images to (B, D), and say whether they are refined; otherwise as :meth:`embed_texts`."""
         parts = calls.embed(items, modality, role, refine, self.batch_size, options)
-        return self._learn(Refined.join([self.send(part) for part in parts]))
+        return Refined.join([self.send(part) for part in parts])
 
     def refine(
         self,
@@ -313,12 +297,13 @@ class Client(Service):
         """
         parts = calls.refine(vectors, modality, role, self.batch_size, explain=explain, options=options)
         if not self._degrades or role != "query":
-            return self._learn(Refined.join([self.send(part) for part in parts]))
+            return Refined.join([self.send(part) for part in parts])
         try:
-            return self._learn(Refined.join([self._send_guarded(part) for part in parts]))
+            return Refined.join([self._send_guarded(part) for part in parts])
         except self._outage as outage:
             outage.tell()
-            return Refined.unmoved(self._check_given(vectors), self._reason(outage), explain=explain)
+            rows, reason = np.asarray(vectors, np.float32), cast(Away, outage.reason)
+            return Refined.unmoved(check_vectors(rows, rows.shape[-1]), reason, explain=explain)
 
     def explain(
         self,

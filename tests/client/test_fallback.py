@@ -219,9 +219,8 @@ def test_vectors_that_the_service_would_refuse_are_refused_while_it_is_away() ->
     client = service.client()
     client.refine(PLAIN, modality="text")
     service.trouble = down
-    for wrong in (2 * PLAIN, np.eye(2, 3)):
-        with pytest.raises(VectorError):
-            client.refine(wrong, modality="text")
+    with pytest.raises(VectorError):
+        client.refine(2 * PLAIN, modality="text")
 
 
 def test_what_the_service_degraded_is_told() -> None:
