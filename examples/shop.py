@@ -2,7 +2,7 @@
 
 The shop sells 500 drawings of 250 things that its CLIP has never seen. A seventh of the titles stand at the wrong
 product. The script builds a memory from the index itself, lists doubtful titles, compares plain and refined queries,
-judges 30 of them, searches with refined queries, syncs the memory after the titles were corrected, and takes
+judges 50 of them, searches with refined queries, syncs the memory after the titles were corrected, and takes
 everything out again. It changes nothing in the index but the titles.
 """
 
@@ -31,7 +31,7 @@ from reco_plugin.quickstart.dataset import load
 from reco_plugin.refine import used_pairs
 from reco_plugin.types import Vectors
 
-THINGS, STYLES, WRONG, JUDGED = 250, ("noto", "openmoji"), 1 / 7, 30
+THINGS, STYLES, WRONG, JUDGED = 250, ("noto", "openmoji"), 1 / 7, 50
 
 
 @dataclass(frozen=True)
@@ -66,11 +66,11 @@ def main(folder: Path) -> dict[str, Any]:
         found["doubtful"] = sum(sku in wrong for sku in doubtful) / len(doubtful)
         print(f"{len(wrong)} titles are wrong; of the {len(doubtful)} most doubtful, {found['doubtful']:.0%} are.")
 
-        print("\n3. Compare plain and refined queries; 4. judge 30 of them, and compare again.")
+        print("\n3. Compare plain and refined queries; 4. judge 50 of them, and compare again.")
         things = sorted({one.thing for one in products})
         (folder / "queries.txt").write_text("\n".join(things) + "\n", encoding="utf-8")
         compare = ("compare", index, "--memory", folder / "memory", "--queries", folder / "queries.txt")
-        _reco(*compare, "--out", folder / "titles")
+        _reco(*compare, "--out", folder / "compare")
         asked = set(things[:: THINGS // JUDGED][:JUDGED])
         rows = [f'"{one.thing}",{one.sku},1' for one in products if one.thing in asked]
         (folder / "qrels.csv").write_text("\n".join(["query_id,document_id,grade", *rows]) + "\n", encoding="utf-8")

@@ -35,7 +35,7 @@ from .fuse import NeighbourFuser, open_fusers
 from .guard import Breaker, Circuit, Guard, Outage, guard_memory, open_or_await
 from .options import RefineDefaults, RefineOptions, check_options
 from .pairs import PairMemory
-from .refine import ROLES, Refiner
+from .refine import ROLES, Refiner, check_texts
 from .score import Scores, score_both
 from .sessions import check_settings
 from .types import MODALITIES, UNMOVED, FuserName, ImageInput, Modality, Refinement, Role, Vectors
@@ -259,6 +259,7 @@ class Reco:
         *,
         modality: Modality,
         role: Role = "query",
+        texts: Sequence[str | None] | None = None,
         **options: Unpack[RefineOptions],
     ) -> Refinement:
         """Refine CLIP vectors (B, D) that were made here or elsewhere by the same encoder.
@@ -271,6 +272,8 @@ class Reco:
             modality: what they embed.
             role: a query, or one of the candidates: give all candidates in one call, they are refined as a set
                 (texts all move or none does, by the share that the memory knows).
+            texts: B, what was encoded, None where that is not known: captions are found by its words, too, as
+                :meth:`embed` does.
             options: see :class:`~reco_plugin.options.RefineOptions`, and :meth:`embed` for the ``target``.
 
         Raises:
@@ -283,7 +286,7 @@ class Reco:
         how, queries = check_options(options), check_vectors(vectors, self._refiner.dimension)
         check_choice("modality", modality, MODALITIES)
         check_choice("role", role, ROLES)
-        return self.refine_own(queries, modality, role, how)
+        return self.refine_own(queries, modality, role, how, check_texts(texts, len(queries)))
 
     def refine_own(
         self,

@@ -39,12 +39,11 @@ class VectorMemory:
 
     store: Memory  # the pairs
     calibration: Calibration | None  # what was learned from them
-    before: Searches | None = None  # a wrapper of the store that refinements search; None: the store itself
 
     @property
     def searches(self) -> Searches:
         """What a refinement searches."""
-        return self.before or self.store
+        return self.store
 
 
 class Refiner:
@@ -89,6 +88,7 @@ class Refiner:
         *,
         modality: Modality,
         role: Role = "query",
+        texts: Sequence[str | None] | None = None,
         **options: Unpack[RefineOptions],
     ) -> Refinement:
         """Refine (B, D) unit-norm vectors; everything as in :meth:`reco_plugin.reco.Reco.refine`."""
@@ -96,7 +96,7 @@ class Refiner:
         queries = check_vectors(vectors, self.dimension)
         check_choice("modality", modality, MODALITIES)
         check_choice("role", role, ROLES)
-        fuser, asked = self.ask(queries, modality, role, how)
+        fuser, asked = self.ask(queries, modality, role, how, check_texts(texts, len(queries)))
         return fuser.refine(asked)
 
     def ask(
@@ -146,6 +146,19 @@ def used_pairs(result: Refinement, row: int) -> tuple[Used, ...]:
         )
         for column, (id_, payload) in enumerate(zip(found.ids[row], payloads, strict=True))
     )
+
+
+def check_texts(texts: Sequence[str | None] | None, queries: int) -> Sequence[str | None] | None:
+    """The texts of B vectors, one each; None where none is known.
+
+    Raises:
+        InputError: another number of texts, or something else.
+    """
+    if texts is None:
+        return None
+    if isinstance(texts, str) or len(texts) != queries or not all(one is None or isinstance(one, str) for one in texts):
+        raise InputError(f"texts must be {queries} texts, one for each vector, got {show(texts)}")
+    return texts
 
 
 def _per_query(exclude: Sequence[Collection[str]] | Collection[str], queries: int) -> list[Collection[str]]:

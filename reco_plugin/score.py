@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, Unpack
 
@@ -18,9 +19,15 @@ class Refines(Protocol):
     """Reco or Refiner. To encode raw images and texts it needs an attribute ``encoder`` too."""
 
     def refine(
-        self, vectors: npt.ArrayLike, *, modality: Modality, role: Role = "query", **options: Unpack[RefineOptions]
+        self,
+        vectors: npt.ArrayLike,
+        *,
+        modality: Modality,
+        role: Role = "query",
+        texts: Sequence[str | None] | None = None,
+        **options: Unpack[RefineOptions],
     ) -> Refinement:
-        """Refine (B, D) unit-norm vectors."""
+        """Refine (B, D) unit-norm vectors, of B texts where these are known."""
         ...
 
 

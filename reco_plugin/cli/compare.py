@@ -19,6 +19,7 @@ from ..options import RefineOptions
 from .shared import AllowPrivateUrls, Given, JsonOption, OpenOptions, print_result, reco_of, take_flags, takes
 
 if TYPE_CHECKING:
+    from ..engines import IndexAddress
     from ..measure.compare import CompareOptions
     from ..measure.queries import QueryLog
     from ..measure.record import Record
@@ -65,7 +66,7 @@ class _Compared(OpenOptions):
     allow_private_urls: AllowPrivateUrls = False
 
 
-@takes(_Compared, RefineOptions, but=("gate", "words", "exclude", "explain"))
+@takes(_Compared, RefineOptions, but=("gate", "exclude", "explain"))
 def compare_command(
     index: Annotated[
         str | None,
@@ -90,8 +91,9 @@ def compare_command(
 ) -> None:
     """Search an index by real queries, plain and refined, and say whether to switch. The index is only read.
 
-    With judgments nDCG, recall and MRR of plain, refined, text search and their fusion; without, an estimate that takes
-    titles as true. On the page, a person can mark thirty queries blind. What it means: docs/compare.md
+    Queries are embedded as the service embeds them, words and settings included. With judgments: nDCG of plain,
+    refined, text search and both together, by kind of query. On the page, a person can mark thirty queries blind. What
+    it means: docs/compare.md
     """
     flags = take_flags(_Compared, given)
     if queries is None:
@@ -123,8 +125,7 @@ def _compare(index: str | None, queries: str, flags: _Compared, options: dict[st
     log = read_queries(queries).sample(flags.limit, flags.seed)
     target = options.pop("target", None)
     address = None if index is None else parse_address(index)
-    pictures = Path() if address is None else in_home(address.images or ".")
-    asked = _options(flags, pictures, target, options)
+    asked = _options(flags, address, target, options)
     if flags.run:
         return compare_runs(log, dict(map(_named, flags.run)), asked)
     with reco_of(flags.existing, on_memory_failure="fail") as reco, _bar(log) as progress:
@@ -134,7 +135,7 @@ def _compare(index: str | None, queries: str, flags: _Compared, options: dict[st
             return compare(reco, engine, log, asked, progress)
 
 
-def _options(flags: _Compared, pictures: Path, target: Any, options: dict[str, Any]) -> CompareOptions:
+def _options(flags: _Compared, address: IndexAddress | None, target: Any, options: dict[str, Any]) -> CompareOptions:
     from ..measure.compare import CompareOptions
     from ..measure.judgments import read_judgments
     from ..measure.search import SearchHow
@@ -144,10 +145,11 @@ def _options(flags: _Compared, pictures: Path, target: Any, options: dict[str, A
         target,
         None if flags.qrels is None else read_judgments(flags.qrels),
         flags.marks or (),
-        pictures,
+        Path() if address is None else in_home(address.images or "."),
         options,  # type: ignore[arg-type]  # of the flags of RefineOptions
         shlex.join(["reco", *sys.argv[1:]]),
         flags.allow_private_urls,
+        address,
     )
 
 

@@ -59,7 +59,7 @@ class _Evaluated(OpenOptions):
         typer.Option(
             min=0,
             max=1,
-            help="With --tune, let at most this share of the queries lose where the memory holds no answer.",
+            help="With --tune, let at most this share of the things lose where the memory holds no answer.",
             show_default="0.05",
         ),
     ] = None
@@ -67,7 +67,7 @@ class _Evaluated(OpenOptions):
     allow_private_urls: AllowPrivateUrls = False
 
 
-@takes(_Evaluated, RefineHow, but=("target", "words", "where"))
+@takes(_Evaluated, RefineHow, but=("target", "where"))
 def eval_command(
     source: Annotated[
         str,
@@ -145,8 +145,7 @@ def _measure(source: str, flags: _Evaluated, how: EvalOptions, out: Path) -> Rec
     if not needs_encoder(source) and not named and not flags.tune:
         return evaluate_itself(_read(source, reading, None), how)[1]
     with reco_of(load_settings(memory=":memory:", model=flags.model)) as reco:
-        fingerprint, defaults = reco.manifest.fingerprint, reco.defaults
-        asking, record = evaluate_itself(_read(source, reading, reco), how, fingerprint, defaults)
+        asking, record = evaluate_itself(_read(source, reading, reco), how, reco)
         if not flags.tune:
             return record
         most = MAX_LOSS if flags.max_loss is None else flags.max_loss

@@ -1,10 +1,10 @@
-"""Does it help? Measured on pictures with known answers, and in an index that exists; one record, one sentence.
+"""Does it help? Measured on pictures with known answers, and in an index that exists; one record, one decision a kind.
 
 ::
 
     evaluate  pictures with classes or captions, plain and refined      tune     a policy, chosen and tested
-    compare   real queries in an index: plain, refined, text, hybrids   verdict  the sentence
-    record    all that was measured ──► table, page                     interleave  one list of both, for clicks
+    compare   real queries in an index: plain, refined, text, both      verdict  the decisions
+    record    all that was measured ──► table, page                     hybrid   the engine's own query of both
 """
 
 from .compare import CompareOptions, compare, compare_runs

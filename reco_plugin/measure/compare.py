@@ -1,4 +1,4 @@
-"""The comparison in an index that exists: queries plain and refined, searched in every way, measured, and a record."""
+"""``reco compare``: queries in an index that exists, each as the service would embed it, measured, and a record."""
 
 from __future__ import annotations
 
@@ -14,44 +14,46 @@ import numpy as np
 
 from ..data.cells import CellError, image_of
 from ..data.images import RemoteImage
-from ..engines import Description, Engine
+from ..data.same_encoder import IndexCheck, check_index
+from ..engines import Description, Engine, IndexAddress
 from ..errors import DataError, EngineError, ImageError, InputError
 from ..options import RefineOptions
 from ..reco import Reco
-from ..types import ImageInput, Refinement, Target, Vectors
-from .encoder_check import IndexCheck, check_dimension, check_encoder
-from .judgments import Grades, Judgments, changes, judge, overlaps, read_marks, read_run
+from ..types import ImageInput, Refinement, Target
+from .hybrid import engine_query
+from .judgments import Grades, Judgments, changes, overlaps, read_marks, read_run
+from .kinds import SCANNED, equal_titles, kinds_of, read_titles
 from .page import Thumbnails
 from .queries import QueryLog, SearchQuery
-from .record import MARKED, SHOWN, Example, Line, Record, Shares, ShownHit, pick
-from .search import ArmName, FoundHits, Rankings, SearchHow, measure_exactness, questions, search_all
-from .statistics import Figures, compare_pairs, level
-from .titles import estimate_by_titles
-from .verdict import ARMS, KnownQueries, decide
+from .record import MARKED, SHOWN, Example, Line, Record, ShownHit, pick
+from .search import ARMS, ArmName, FoundHits, Searched, SearchHow, measure_exactness, questions, search_all
+from .statistics import Figures, compare_pairs
+from .verdict import decide
 
 Advance = Callable[[int, str], object]
 """Called with how much was done, and of what."""
 _EXACT = 100  # queries that are also searched exactly
 _FOUND = 0.98  # share of the exact first k from which an index is good enough
-_SCANNED = 200_000  # documents up to which judged ids are looked for
 _SEEN = 2 * SHOWN  # queries that are shown with their sides named, and not marked blind where there are enough others
 _RESULTS = 6  # of each side of an example
 _UNMOVED = "its plain and refined results are the same"
+_LACKS = 0.1  # share of the memory's ids that may be missing in the index
 
 
 @dataclass(frozen=True)
 class CompareOptions:
-    """What a comparison is asked.
+    """How a comparison is made.
 
     Attributes:
         how: each query is searched.
-        target: what the index's vectors are of; None: found out, else the default of the Reco.
+        target: what the index's vectors are of; None: detected, else the default of the Reco.
         judgments: what is right.
         marks: files that people saved on the page.
         pictures: folder of relative paths of pictures.
         refine: other options of the refinement.
         command: that makes the record again.
         allow_private_urls: whether pictures may be fetched from private addresses.
+        address: of the index, for the engine's own query; None: its engine is not known.
     """
 
     how: SearchHow = field(default_factory=SearchHow)
@@ -62,31 +64,28 @@ class CompareOptions:
     refine: RefineOptions = field(default_factory=RefineOptions)
     command: str = ""
     allow_private_urls: bool = False
+    address: IndexAddress | None = None
 
 
 @dataclass(frozen=True)
-class _FoundQueries:
-    """B queries that were searched.
+class _Known:
+    """What is known beside the results.
 
     Attributes:
         log: the queries.
-        rankings: what was found.
-        moved: (B,) cosine distance of the query's two vectors.
         reasons: B, of a query that stayed or of how far it moved.
         setup: for people.
         notes: what a reader has to know.
         index: identity of what was searched, for the key of the page.
-        grades: of each query; None without judgments.
+        decide: arguments of :func:`decide`.
     """
 
     log: QueryLog
-    rankings: Rankings
-    moved: Figures
     reasons: Sequence[str]
     setup: Mapping[str, Any]
     notes: Sequence[str]
     index: str
-    grades: Sequence[Grades] | None = None
+    decide: Mapping[str, Any] = field(default_factory=dict)
 
 
 def compare(
@@ -99,7 +98,7 @@ def compare(
     """Compare plain with refined queries in an index, which is only read.
 
     Args:
-        reco: the encoder of the index, and a memory.
+        reco: the encoder of the index, and a memory, with the settings of the service.
         index: an engine, or :class:`~reco_plugin.measure.function.FunctionIndex`.
         log: the queries, see :func:`~reco_plugin.measure.queries.read_queries`.
         asked: how, and what is known of the queries; None: ten hits, nothing.
@@ -112,43 +111,39 @@ def compare(
         DataError: no query is left, or judgments or marks do not fit.
     """
     asked = asked or CompareOptions()
-    how, private, described = asked.how, asked.allow_private_urls, index.describe()
-    check_dimension(described, reco.manifest.fingerprint)
-    check = check_encoder(index, reco.encoder, str(reco.manifest.fingerprint), asked.pictures, allow_private=private)
-    log, frozen = _embed(reco, log, lambda count: _advance(progress, count), private)
+    how, described = asked.how, index.describe()
+    check = check_index(
+        index, described, reco.encoder, reco.manifest.fingerprint, asked.pictures, asked.allow_private_urls
+    )
     target = asked.target or check.target or reco.defaults["target"]
-    refined, reasons = _refine(reco, log.queries, frozen, target, asked.refine)
-    vectors = {"plain": frozen, "refined": refined.vectors}
+    log, embedded, reasons = _embed(reco, log, asked, target, lambda count: progress(count, "embed"))
+    vectors = {"plain": embedded.frozen, "refined": embedded.vectors}
     progress(questions(log.queries, vectors, how, described), "searches")
-    rankings = search_all(index.search, described, log.queries, vectors, how, lambda n: progress(n, "search"))
-    moved = np.where(refined.refined, refined.moved, 0.0).astype(np.float64)
-    grades, notes = _grade(asked.judgments, log.queries, _held(index, described, asked.judgments))
-    notes = [f"The index: {check.said}.", *_exactness(index, described, vectors, asked, log.queries), *notes]
-    titles = None
-    if grades is None:
-        titles = estimate_by_titles(reco, index, log.queries, frozen, how, target, asked.refine)
-    if (after := _count(index)) not in (None, described.documents):
-        notes.append(
-            f"The index changed meanwhile: it held {described.documents:,} documents, and now {after:,}. Compare again "
-            "when it rests."
-        )
+    hits, failed = search_all(index.search, described, log.queries, vectors, how, lambda n: progress(n, "search"))
+    moved = np.where(embedded.refined, embedded.moved, 0.0).astype(np.float64)
+    titles = read_titles(index, described)
+    grades, notes = _grade(asked.judgments, log.queries, None if titles is None else frozenset(titles))
+    known = dict(reco.memory.store.payloads()) if len(reco.memory) <= SCANNED else {}
+    captions = [str(one.get("caption") or "") for one in known.values()] if titles is None else titles.values()
+    searched = Searched(log.queries, kinds_of(log.queries, [*captions]), moved, hits, how, grades, failed)
+    notes = [
+        f"The index: {check.said}.",
+        *_exactness(index, described, vectors, how, log.queries),
+        *notes,
+        *_doubts(reco, titles, known, target),
+        *_changes(index, described),
+    ]
     setup = {"engine": described.engine, "index": described.name}
     setup |= {"documents": f"{described.documents:,}"} if described.documents else {}  # of a function nobody knows
     setup |= {"search": described.index, "target": f"texts for {target}s, images for {target}s"}
     identity = f"{described.engine.partition(' ')[0]} {described.name} {described.vector} {described.dimension}"
-    compared = _FoundQueries(log, rankings, moved, reasons, setup, notes, identity, grades)
-    calibration = reco.memory.calibration
-    known = KnownQueries(
-        log.queries,
-        moved,
-        how,
-        titles=titles,
-        doubtful=None if calibration is None else calibration.doubt,
-        presence=None if refined.presence is None else refined.presence.astype(np.float64),
-        searches_text="text" in rankings.hits,
-        alarm=_alarm(check, learned=calibration is not None),
-    )
-    return _record(compared, known, asked)
+    more = {
+        "alarm": _alarm(check, learned=reco.memory.calibration is not None),
+        "titles": titles is not None and grades is not None and equal_titles(log.queries, grades, titles),
+        "untried": _untried(described, asked.address),
+        "query": lambda weight: engine_query(asked.address, described, weight, how.k),
+    }
+    return _record(searched, _Known(log, reasons, setup, notes, identity, more), asked)
 
 
 def compare_runs(log: QueryLog, runs: Mapping[ArmName, Path], asked: CompareOptions | None = None) -> Record:
@@ -160,8 +155,8 @@ def compare_runs(log: QueryLog, runs: Mapping[ArmName, Path], asked: CompareOpti
     asked = asked or CompareOptions()
     if missing := [arm for arm in ("plain", "refined") if arm not in runs]:
         raise DataError(f"there is no run {missing[0]!r}: give --run plain=FILE and --run refined=FILE")
-    if unknown := [arm for arm in runs if arm not in ARMS]:
-        raise DataError(f"a run is called {unknown[0]!r}: it can be {', '.join(ARMS)}")
+    if unknown := [arm for arm in runs if arm not in _RUNS]:
+        raise DataError(f"a run is called {unknown[0]!r}: it can be {', '.join(_RUNS)}")
     read = {arm: read_run(path) for arm, path in runs.items()}
     kept = tuple(one for one in log.queries if any(_own(one, read["plain"])) or any(_own(one, read["refined"])))
     if not kept:
@@ -170,154 +165,153 @@ def compare_runs(log: QueryLog, runs: Mapping[ArmName, Path], asked: CompareOpti
             f"{', '.join(one.id for one in log.queries[:3])}"
         )
     log = replace(log, queries=kept, sampled_from=len(log.queries) if len(kept) < len(log.queries) else None)
-    hits = {arm: [_own(query, found)[: asked.how.k] for query in kept] for arm, found in read.items()}
-    rankings = Rankings({arm: hits[arm] for arm in ARMS if arm in hits})
-    moved = (changes(rankings.ids("plain"), rankings.ids("refined")) > 0).astype(np.float64)
+    hits = {arm: [_own(query, read[arm])[: asked.how.k] for query in kept] for arm in _RUNS if arm in read}
     grades, notes = _grade(asked.judgments, kept, None)
-    reasons = ["" if far else _UNMOVED for far in moved]
+    searched = Searched(kept, kinds_of(kept, ()), np.zeros(len(kept)), hits, asked.how, grades)
+    moved = (changes(searched.ids("plain"), searched.ids("refined")) > 0).astype(np.float64)
     setup = {"runs": ", ".join(f"{arm}: {path}" for arm, path in runs.items())}
-    compared = _FoundQueries(log, rankings, moved, reasons, setup, notes, "runs", grades)
-    return _record(compared, KnownQueries(kept, moved, asked.how, searches_text="text" in rankings.hits), asked)
+    reasons = ["" if far else _UNMOVED for far in moved]
+    untried = "" if "text" in hits else "Text search was not tried: there is no run `text`."
+    return _record(
+        replace(searched, moved=moved), _Known(log, reasons, setup, notes, "runs", {"untried": untried}), asked
+    )
 
 
-def _record(found: _FoundQueries, known: KnownQueries, asked: CompareOptions) -> Record:
+_RUNS = ("plain", "refined", "text")
+
+
+def _record(searched: Searched, known: _Known, asked: CompareOptions) -> Record:
     """The record of queries that were searched."""
-    log, rankings, how = found.log, found.rankings, asked.how
-    lines: list[Line] = []
-    if found.grades is not None:
-        rows = np.array([row for row, right in enumerate(found.grades) if right], np.int64)
-        right = [found.grades[row] for row in rows.tolist()]
-        figures = {
-            arm: judge([ranked[row] for row in rows.tolist()], right, how.k)
-            for arm in rankings.hits
-            for ranked in [rankings.ids(arm)]
-        }
-        known = replace(known, rows=rows, values={arm: one["ndcg"] for arm, one in figures.items()})
-        lines = _lines(figures, known)
-    elif known.titles is not None and len(known.titles):
-        figures = {side: {"ndcg": getattr(known.titles, side)} for side in ("plain", "refined")}
-        rows, right = known.titles.rows, [dict.fromkeys(ids, 1.0) for ids in known.titles.right.values()]
-        lines = _lines(figures, replace(known, rows=rows))
-    else:
-        figures, rows, right = {}, np.empty(0, np.int64), []
-    gains = np.zeros(len(log.queries))
-    if figures:
-        gains[rows] = figures["refined"]["ndcg"] - figures["plain"]["ndcg"]
-    changed = changes(rankings.ids("plain"), rankings.ids("refined"))
-    order = np.argsort(-changed * known.weights, kind="stable")
+    queries, how, rows = searched.queries, searched.how, searched.rows
+    changed = changes(searched.ids("plain"), searched.ids("refined"))
+    order = np.argsort(-changed * np.array([query.weight for query in queries]), kind="stable")
     hardest = [row for row in order.tolist() if changed[row] > 0]
-    shown = pick(gains) or hardest[:_SEEN]
+    gains = np.zeros(len(queries))
+    gains[rows] = searched.figures["refined"]["ndcg"] - searched.figures["plain"]["ndcg"]
     marked = hardest[_SEEN : _SEEN + MARKED] if len(hardest) >= _SEEN + MARKED else hardest[:MARKED]
-    made = _ExampleQueries(found, asked, dict(zip(rows.tolist(), right, strict=True)), gains if figures else None)
-    to_mark = [made.of(row, blind=True) for row in marked]
-    key = _key(found, [log.queries[row].id for row in marked], marked)
-    if asked.marks:
-        known = replace(known, marks=read_marks(asked.marks, key))
+    key = _key(known.index, searched, marked)
+    decided = decide(searched, read_marks(asked.marks, key) if asked.marks else None, **known.decide)
+    lines: list[Line] = []
+    if len(rows):
+        if "text" in searched.hits:
+            both = searched.fused(decided.vectors, decided.weight)
+            searched = replace(searched, hits={**searched.hits, "both": both})
+        lines = _lines(searched)
+    made = _Examples(searched, known.reasons, asked, gains)
+    shown = pick(gains) or hardest[:_SEEN]
     return Record(
         title="Plain and refined queries in this index",
         command=asked.command,
         setup={
-            "queries": f"{len(log.queries):,}",
+            "queries": f"{len(queries):,}",
             "k": how.k,
-            **found.setup,
+            **known.setup,
             **({"filter": how.where} if how.where else {}),
         },
-        verdict=decide(known),
+        verdicts=decided.verdicts,
         metric=f"nDCG@{how.k}",
         lines=lines,
-        notes=[*found.notes, *_notes(found, known)],
+        notes=[*known.notes, *_notes(searched, known, decided.weight)],
         examples=[made.of(row) for row in shown],
-        to_mark=to_mark,
+        to_mark=[made.of(row, blind=True) for row in marked],
         key=key,
-        queries=_rows(found),
+        queries=_rows(searched, known.reasons),
     )
 
 
-def _lines(figures: Mapping[ArmName, Mapping[str, Figures]], known: KnownQueries) -> list[Line]:
-    """A line for each way to search; those with refined vectors beside the same with plain ones."""
-    weights, lines = known.weights[known.rows], []
-    tried = sum("refined" in arm for arm in figures)
-    for arm, values in figures.items():
-        more = {name: float(one @ weights / weights.sum()) for name, one in values.items() if name != "ndcg"}
-        line = Line(ARMS[arm], len(weights), level(values["ndcg"], weights=weights), more=more)
-        if (base := arm.replace("refined", "plain")) != arm:
-            difference = values["ndcg"] - figures[base]["ndcg"]
-            change = compare_pairs(difference, weights=weights, tried=tried, seed=known.how.seed)
-            line = replace(line, change=change, shares=Shares.of(difference, weights, known.traffic))
-        lines.append(line)
+def _lines(searched: Searched) -> list[Line]:
+    """A line for each kind of query, and one for all where there are several."""
+    kinds = np.array(searched.kinds)[searched.rows]
+    names = [name for name, _ in Counter(kinds.tolist()).most_common()]
+    parts = [(name, kinds == name) for name in names]
+    if len(parts) > 1:
+        parts.append(("all", np.ones(len(kinds), np.bool_)))
+    texts, lines = searched.of("text"), list[Line]()
+    for name, part in parts:
+        values = {
+            ARMS[arm]: float(one["ndcg"][part].mean())
+            for arm, one in searched.figures.items()
+            if arm in ("plain", "refined") or texts[part].all()
+        }
+        gain = (searched.figures["refined"]["ndcg"] - searched.figures["plain"]["ndcg"])[part]
+        weights = searched.weights[part]
+        traffic = float(gain @ weights / weights.sum()) if len(set(searched.weights.tolist())) > 1 else None
+        change = compare_pairs(gain, seed=searched.how.seed)
+        lines.append(Line(name, len(gain), values, change, float((gain > 0).mean()), float((gain < 0).mean()), traffic))
     return lines
 
 
-def _notes(found: _FoundQueries, known: KnownQueries) -> list[str]:
+def _notes(searched: Searched, known: _Known, weight: float) -> list[str]:
     """What changes, why queries stay, and what was read."""
-    moved = int((found.moved > 0).sum())
-    both = overlaps(found.rankings.ids("plain"), found.rankings.ids("refined"))
+    moved, total = int((searched.moved > 0).sum()), len(searched.moved)
+    both = overlaps(searched.ids("plain"), searched.ids("refined"))
     notes = [
-        f"{moved:,} of {len(found.moved):,} queries move; plain and refined have {both.mean():.0%} of their first "
-        f"{known.how.k} results in common."
+        f"{moved:,} of {total:,} queries move; plain and refined have {both.mean():.0%} of their first "
+        f"{searched.how.k} results in common."
     ]
-    stayed = Counter(reason for reason, far in zip(found.reasons, found.moved, strict=True) if not far)
+    stayed = Counter(reason for reason, far in zip(known.reasons, searched.moved, strict=True) if not far)
     if stayed:
         notes.append(
             "Queries that stay plain: " + "; ".join(f"{many:,} ({why})" for why, many in stayed.most_common(3)) + "."
         )
-    notes += [f"The engine's {words}." for words in found.rankings.failed]
-    weighted = " A query counts as often as it was asked." if found.log.weighted else ""
-    return [*notes, f"{'. '.join(found.log.notes())}.{weighted}"]
+    if "both" in searched.hits:
+        notes.append(f"Both together: fused by rank (RRF, k = 60), text search with a weight of {weight:g} of 1.")
+    notes += [f"The engine's {words}." for words in searched.failed]
+    return [*notes, f"{'. '.join(known.log.notes())}."]
 
 
-def _rows(found: _FoundQueries) -> list[dict[str, Any]]:
+def _rows(searched: Searched, reasons: Sequence[str]) -> list[dict[str, Any]]:
     """What was found for each query."""
-    plain, refined = found.rankings.ids("plain"), found.rankings.ids("refined")
+    plain, refined = searched.ids("plain"), searched.ids("refined")
     return [
         {
             "id": query.id,
             "query": query.text if query.text is not None else str(query.image),
+            "kind": searched.kinds[row],
             **({} if query.where is None else {"where": query.where}),
             "weight": query.weight,
-            "moved": round(float(found.moved[row]), 5),
-            "reason": found.reasons[row],
+            "moved": round(float(searched.moved[row]), 5),
+            "reason": reasons[row],
             "plain": plain[row],
             "refined": refined[row],
         }
-        for row, query in enumerate(found.log.queries)
+        for row, query in enumerate(searched.queries)
     ]
 
 
-def _key(found: _FoundQueries, ids: Sequence[str], rows: Sequence[int]) -> str:
+def _key(index: str, searched: Searched, rows: Sequence[int]) -> str:
     """Of the index, the queries to mark and their results: marks of anything else are refused."""
-    shown = [
-        [id_, *([hit.id for hit in found.rankings.hits[side][row]] for side in ("plain", "refined"))]
-        for id_, row in zip(ids, rows, strict=True)
-    ]
-    return hashlib.sha256(json.dumps([found.index, shown]).encode()).hexdigest()[:16]
+    sides = [searched.ids(side) for side in ("plain", "refined")]
+    shown = [[searched.queries[row].id, *(ids[row] for ids in sides)] for row in rows]
+    return hashlib.sha256(json.dumps([index, shown]).encode()).hexdigest()[:16]
 
 
 @dataclass
-class _ExampleQueries:
-    """Makes examples of rows of the queries."""
+class _Examples:
+    """Makes examples of rows of the queries, whose gains are (B,)."""
 
-    found: _FoundQueries
+    searched: Searched
+    reasons: Sequence[str]
     asked: CompareOptions
-    right: Mapping[int, Grades]
-    gains: Figures | None
+    gains: Figures
     thumbnails: Thumbnails = field(default_factory=Thumbnails)
 
     def of(self, row: int, *, blind: bool = False) -> Example:
         """One query; whether its sides are swapped hangs on its id, and what is right is not shown where blind."""
-        query, right = self.found.log.queries[row], {} if blind else self.right.get(row)
+        query, grades = self.searched.queries[row], self.searched.grades
+        right = None if grades is None or blind or not grades[row] else grades[row]
         plain, refined = (
             [
                 ShownHit(hit.text or hit.id, self._picture(hit.image), None if right is None else hit.id in right)
-                for hit in self.found.rankings.hits[side][row][:_RESULTS]
+                for hit in self.searched.hits[side][row][:_RESULTS]
             ]
             for side in ("plain", "refined")
         )
-        gain = None if self.gains is None or row not in self.right else float(self.gains[row])
+        gain = None if right is None else float(self.gains[row])
         swapped = hashlib.sha256(query.id.encode()).digest()[0] % 2 == 1
         picture = self._picture(query.image) if query.text is None else None
-        reason = "" if blind else self.found.reasons[row]
-        return Example(query.id, query.name, plain, refined, picture, None if blind else gain, reason, swapped)
+        reason = "" if blind else self.reasons[row]
+        return Example(query.id, query.name, plain, refined, picture, gain, reason, swapped)
 
     def _picture(self, value: str | bytes | Path | RemoteImage | None) -> str | None:
         if not value:
@@ -334,7 +328,7 @@ class _ExampleQueries:
 def _grade(
     judgments: Judgments | None, queries: Sequence[SearchQuery], held: frozenset[str] | None
 ) -> tuple[Sequence[Grades] | None, list[str]]:
-    """The grades of each query, and a note; ``held`` are the ids of the index, None where they were not read.
+    """The grades of each query, and notes; ``held`` are the ids of the index, None where they were not read.
 
     Raises:
         DataError: no query is judged with a document of the index.
@@ -352,63 +346,73 @@ def _grade(
             f"{', '.join(theirs)}, ours {', '.join(ours)}; give the queries a column query_id with the judgments' ids"
             + (f"; {missing:,} of its {len(named):,} documents are not in the index" if missing else "")
         )
+    notes = []
+    if judgments.clicks:
+        notes.append(
+            "The grades are clicks: people click what today's search shows first, so what it hides counts as "
+            "wrong, and the figures favour today's search."
+        )
     if held is None:
-        return grades, ["Whether the index holds all judged documents was not checked."]
-    lost = f"{missing:,} of {len(named):,} judged documents are not in the index, and left out."
-    return grades, [lost] if missing else []
+        notes.append("Whether the index holds all judged documents was not checked.")
+    elif missing:
+        notes.append(f"{missing:,} of {len(named):,} judged documents are not in the index, and left out.")
+    return grades, notes
 
 
-def _advance(progress: Advance, count: int) -> None:
-    progress(count, "embed")
+def _untried(described: Description, address: IndexAddress | None) -> str:
+    """Why there is no text search to compare with; empty where there is one."""
+    if described.searches_text:
+        return ""
+    if address is None:
+        return "Text search was not tried: the function does not take texts."
+    why = "the address names no text=" if address.text is None else f"no index of words is over {address.text!r}"
+    return f"Text search was not tried, because {why}: where titles are searched by words, it may find more."
 
 
 def _own(query: SearchQuery, found: Mapping[str, FoundHits]) -> FoundHits:
     return next((found[id_] for id_ in query.ids or (query.id,) if id_ in found), [])
 
 
-def _embed(reco: Reco, log: QueryLog, progress: Callable[[int], None], allow_private: bool) -> tuple[QueryLog, Vectors]:
-    """Plain vectors (B, D); queries whose picture cannot be read are left out of the log."""
-    rows = [row for row, query in enumerate(log.queries) if query.text is not None]
-    vectors: dict[int, Vectors] = {}
-    if rows:
-        made = reco.encoder.texts([log.queries[row].text or "" for row in rows], progress)
-        vectors |= dict(zip(rows, made, strict=True))
-    problems = list(log.unreadable)
-    for row, query in enumerate(log.queries):
-        if query.image is None or query.text is not None:
-            continue
+def _embed(
+    reco: Reco, log: QueryLog, asked: CompareOptions, target: Target | None, progress: Callable[[int], object]
+) -> tuple[QueryLog, Refinement, list[str]]:
+    """Embed B queries as the service does, each by its modality, and say why each moves or stays.
+
+    Queries whose picture cannot be read are left out of the log.
+    """
+    how: Any = {**asked.refine, "target": target, "explain": True, "refine": True}
+    found, problems = dict[int, tuple[Any, Any, str]](), list(log.unreadable)
+    texts = [row for row, query in enumerate(log.queries) if query.text is not None]
+    parts = [texts[start : start + _TEXTS] for start in range(0, len(texts), _TEXTS)]
+    parts += [[row] for row, query in enumerate(log.queries) if query.text is None]
+    for rows in parts:
+        modality = log.queries[rows[0]].modality
         try:
-            picture: ImageInput | RemoteImage = query.image
-            if isinstance(picture, RemoteImage):
-                picture = replace(picture, allow_private=allow_private).read()
-            vectors[row] = reco.encoder.images([picture])[0]
+            items: Any = [_item(log.queries[row], asked.allow_private_urls) for row in rows]
+            one = reco.embed(items, modality=modality, **how)
         except (ImageError, DataError, InputError) as error:
+            if modality == "text":
+                raise
             problems.append(str(error))
-        progress(1)
-    if not vectors:
+        else:
+            found |= dict(zip(rows, zip(one.vectors, one.frozen, _reasons(one), strict=True), strict=True))
+        progress(len(rows))
+    if not found:
         raise DataError(f"no query can be embedded, the first: {problems[0]}")
-    kept = sorted(vectors)
+    kept = sorted(found)
+    vectors, frozen = (np.stack([found[row][side] for row in kept]) for side in (0, 1))
     log = replace(log, queries=tuple(log.queries[row] for row in kept), unreadable=tuple(problems))
-    return log, np.stack([vectors[row] for row in kept])
+    return log, Refinement(vectors, frozen), [found[row][2] for row in kept]
 
 
-def _refine(
-    reco: Reco, queries: Sequence[SearchQuery], frozen: Vectors, target: Target | None, options: RefineOptions
-) -> tuple[Refinement, list[str]]:
-    """Refine B vectors, each by its modality, in their order, and say why each moves or stays."""
-    parts, order = [], list[int]()
-    for modality in ("text", "image"):
-        rows = [row for row, query in enumerate(queries) if query.modality == modality]
-        if rows:
-            how: Any = {**options, "target": target, "explain": True}
-            parts.append(reco.refine(frozen[rows], modality=modality, **how))
-            order += rows
-    reasons = [reason for part in parts for reason in _reasons(part)]
-    if len(parts) == 1:
-        return parts[0], reasons
-    back = np.argsort(order)
-    vectors, plain = (np.concatenate([getattr(part, name) for part in parts])[back] for name in ("vectors", "frozen"))
-    return Refinement(vectors, plain), [reasons[row] for row in back.tolist()]
+_TEXTS = 64  # that are embedded at a time
+
+
+def _item(query: SearchQuery, allow_private: bool) -> ImageInput | str | None:
+    """What the encoder takes of a query."""
+    if isinstance(query.image, RemoteImage) and query.text is None:
+        return replace(query.image, allow_private=allow_private).read()
+    return query.image if query.text is None else query.text  # type: ignore[return-value]  # a path
 
 
 def _reasons(refinement: Refinement) -> list[str]:
@@ -422,42 +426,53 @@ def _reasons(refinement: Refinement) -> list[str]:
     ]
 
 
-def _held(index: Engine, described: Description, judgments: Judgments | None) -> frozenset[str] | None:
-    """Ids of the index; None where nobody asks, or it is too large to read."""
-    if judgments is None or not 0 < described.documents <= _SCANNED:
-        return None
-    return frozenset(one.id for page in index.scan(vectors=False) for one in page)
+def _doubts(reco: Reco, titles: Mapping[str, str] | None, known: Mapping[str, Any], target: Target | None) -> list[str]:
+    """Ids of the memory that are not those of the index, and settings of the service that do not fit it."""
+    notes = []
+    if titles is not None and (gone := sum(id_ not in titles for id_ in known)) > _LACKS * len(known):
+        notes.append(
+            f"{gone:,} of the memory's {len(known):,} ids are not in the index: it was filled from something else, or "
+            "before the index changed."
+        )
+    if target != (served := reco.defaults["target"]):
+        notes.append(
+            f"The index is searched with vectors for {target}s, and the service refines queries for {served}s: set "
+            f"RECO_TARGET={target} there."
+        )
+    return notes
 
 
-def _count(index: Engine) -> int | None:
-    """How many documents it holds now; None where that cannot be told."""
+def _changes(index: Engine, described: Description) -> list[str]:
+    """What changed in the index meanwhile; nothing where that cannot be told."""
     try:
-        return index.describe().documents
+        after = index.describe().documents
     except EngineError:
-        return None
+        return []
+    if after == described.documents:
+        return []
+    return [
+        f"The index changed meanwhile: it held {described.documents:,} documents, and now {after:,}. Compare again "
+        "when it rests."
+    ]
 
 
 def _exactness(
-    index: Engine,
-    described: Description,
-    vectors: Mapping[str, Vectors],
-    asked: CompareOptions,
-    queries: Sequence[SearchQuery],
+    index: Engine, described: Description, vectors: Mapping[str, Any], how: SearchHow, queries: Sequence[SearchQuery]
 ) -> list[str]:
     """What the index misses of exact search, where it misses much."""
     if described.index.startswith("none"):
         return []
-    sample = np.random.default_rng(asked.how.seed).permutation(len(queries))[:_EXACT]
+    rows = np.sort(np.random.default_rng(how.seed).permutation(len(queries))[:_EXACT])
     try:
-        filters = [query.where for query in queries]
-        exact = measure_exactness(index, described, vectors, asked.how, np.sort(sample), filters)
+        some = [vectors["plain"][rows], vectors["refined"][rows]]
+        plain, refined = measure_exactness(index, described, some, [queries[row] for row in rows.tolist()], how)
     except EngineError as error:
         return [f"What the index misses of exact search was not measured: {error}."]
     found = (
-        f"The index finds {exact.plain:.1%} of what exact search finds of plain queries and {exact.refined:.1%} of "
-        f"refined ones ({described.index})"
+        f"The index finds {plain:.1%} of what exact search finds of plain queries and {refined:.1%} of refined ones "
+        f"({described.index})"
     )
-    if min(exact.plain, exact.refined) >= _FOUND:
+    if min(plain, refined) >= _FOUND:
         return [f"{found}."]
     return [f"{found}: set it to look at more candidates, or rescore with full vectors, and compare again."]
 

@@ -12,18 +12,17 @@ import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from ..calibration import Calibration
 from ..data.images import RemoteImage
 from ..defaults import DEFAULT_K
 from ..errors import DataError
-from ..fuse import Learned
 from ..memory import Searches
-from ..options import RefineDefaults, RefineHow
+from ..options import RefineHow
+from ..reco import Reco
 from ..refine import Refiner
 from ..score import Refines
 from ..types import Fingerprint, Records
@@ -31,19 +30,21 @@ from ..values import counted, show
 from .memories import RamMemory, draw_asking, find_copies, ram_memory
 from .page import Thumbnails
 from .ranks import SIDES, Side, Task, TaskItems, measure_sides, nearest, refine_task
-from .record import Example, Line, Record, Shares, ShownHit, Verdict, pick
+from .record import Basis, Example, Line, Record, ShownHit, Verdict, pick
 from .source import Things
-from .statistics import CHANGED, Difference, Figures, bootstrap, compare_pairs, level, points
-from .verdict import DOUBTFUL
+from .statistics import CHANGED, Difference, Figures, bootstrap, compare_pairs, points
 
 Direction: TypeAlias = str
-"""``text->image``, ``image->text``."""
+"""``text->image``, ``image->text``, ``image->image``."""
 MOST = 4000
 """Pairs that ask: more would narrow intervals by little, and take longer."""
 _RIVALS = 10_000  # things that nobody asks for whose texts compete, at most
-MEASURED: Mapping[Direction, Sequence[Side]] = {"text->image": ("text",), "image->text": SIDES}
+MEASURED: Mapping[Direction, Sequence[Side]] = {
+    "text->image": ("text",),
+    "image->text": SIDES,
+    "image->image": ("image",),
+}
 """Sides that are refined: an index of pictures stays as it is, and names of classes may be refined as one set."""
-_TRIED = sum(map(len, MEASURED.values()))
 _RESULTS = 6  # of each side of an example
 _NAMED = 3  # things that lose, in a note
 
@@ -101,8 +102,9 @@ class Askers:
         own: list[set[str]] = [set() for _ in first]
         for ids, text in zip(hidden, text_of.tolist(), strict=True):
             own[text] |= ids
-        images = TaskItems(pairs.image, "image", labels, hidden)
-        texts = TaskItems(pairs.text[first], "text", labels[first], own)
+        images = TaskItems(pairs.image, "image", labels, hidden, ids=pairs.ids)
+        words = [self.things.texts[rows[row]] for row in first]
+        texts = TaskItems(pairs.text[first], "text", labels[first], own, words)
         asked = set(names.tolist())
         rivals = {thing: row for row, thing in enumerate(self.things.things) if thing not in asked}
         far = TaskItems(
@@ -110,14 +112,19 @@ class Askers:
             "text",
             len(names) + np.arange(min(len(rivals), _RIVALS)),
         )
-        return {
+        tasks = {
             "text->image": Task(texts, images, labels[first], tuple(names.tolist())),
             "image->text": Task(images, _join(texts, far), labels, (*names.tolist(), *rivals)),
         }
-
-    def row_of(self, task: Task, place: int) -> int:
-        """The row of the source that a candidate or a query, which is a text, stands for: the first of its thing."""
-        return self.things.things.index(task.classes[place])
+        shown = np.zeros(len(rows), np.bool_)  # the first picture of a thing is searched, its others search
+        shown[np.unique(labels, return_index=True)[1]] = True
+        if not shown.all():
+            asks = np.flatnonzero(~shown)
+            mine, others = pairs.take(asks), pairs.take(shown)
+            queries = TaskItems(mine.image, "image", labels[asks], [hidden[row] for row in asks.tolist()], ids=mine.ids)
+            among = TaskItems(others.image, "image", labels[shown], ids=others.ids)
+            tasks["image->image"] = Task(queries, among, labels[asks], tuple(names.tolist()))
+        return tasks
 
 
 def _texts(pairs: Records, labels: npt.NDArray[np.int64]) -> tuple[list[int], npt.NDArray[np.int64]]:
@@ -171,88 +178,67 @@ def ask_memory(things: Things, memory: Searches) -> Askers:
     return Askers(things, rows, np.zeros(len(rows), np.bool_), None, find_copies(memory, things.pairs.image[rows], own))
 
 
-class RefinesByPairs(Refines, Protocol):
-    """Reco or Refiner, with the memory that it refines by."""
-
-    @property
-    def memory(self) -> Learned:
-        """The pairs, and what was learned from them."""
-        ...
-
-
-def evaluate(asking: Askers, reco: RefinesByPairs, options: EvalOptions | None = None) -> Record:
+def evaluate(asking: Askers, reco: Refines, options: EvalOptions | None = None) -> Record:
     """Measure each direction, plain and with each of its sides refined.
 
     Args:
         asking: who asks whom.
-        reco: refines by the memory that is asked; of :func:`ask_itself` a refiner of its memory, see :func:`refiner`.
+        reco: refines by the memory that is asked, with the settings of the service.
         options: how.
     """
     options = options or EvalOptions()
     how: Any = options.refine
-    lines, sides = list[Line](), list[_SideFound]()
+    sides = list[_SideFound]()
     unknown = asking.tasks(known=False) if asking.same else {}
     for direction, task in asking.tasks().items():
         asked = MEASURED[direction]
         refined = refine_task(reco, task, asked, **how)
         measured = measure_sides(task, refined, asked)
-        found = {side: one.top(1) for side, one in measured.items()}
-        among = {side: float(one.top(10).mean()) for side, one in measured.items()}
         lost: dict[str, Figures] = {}
         if direction in unknown:
             hidden = refine_task(reco, unknown[direction], asked, **how)
             lost = {side: one.top(1) for side, one in measure_sides(unknown[direction], hidden, asked).items()}
-        lines.append(
-            Line(
-                f"{_words(direction)}, plain",
-                len(task),
-                level(found["frozen"], task.groups),
-                more={_TEN: among["frozen"]},
-            )
-        )
+        plain = measured["frozen"]
         for side in asked:
-            gain = found[side] - found["frozen"]
-            change = compare_pairs(gain, task.groups, tried=_TRIED, seed=options.seed)
+            one = measured[side]
+            gain = one.top(1) - plain.top(1)
             without = None if not lost else bootstrap(lost[side] - lost["frozen"], task.groups, seed=options.seed)
+            values = {"plain": plain.top(1), "refined": one.top(1), "plain, of ten": plain.top(10)}
+            values["refined, of ten"] = one.top(10)
             line = Line(
                 f"{_words(direction)}, {_NAMES[side]} refined",
                 len(task),
-                level(found[side], task.groups),
-                change,
-                Shares.of(gain, np.ones(len(gain))),
-                without,
-                {_TEN: among[side]},
+                {name: float(hits.mean()) for name, hits in values.items()},
+                compare_pairs(gain, task.groups, tried=len(asked), seed=options.seed),
+                float((gain > 0).mean()),
+                float((gain < 0).mean()),
+                unknown=without,
             )
-            lines.append(line)
             sides.append(_SideFound(direction, side, line, gain, task, refined))
-    return _record(asking, reco, lines, sides, options)
+    return _record(asking, sides, options)
 
 
-def evaluate_itself(
-    things: Things,
-    options: EvalOptions,
-    fingerprint: Fingerprint | None = None,
-    defaults: RefineDefaults | None = None,
-) -> tuple[Askers, Record]:
+def evaluate_itself(things: Things, options: EvalOptions, reco: Reco | None = None) -> tuple[Askers, Record]:
     """:func:`evaluate` of a source that asks itself, with who asks whom.
 
     Args:
         things: the source.
         options: how.
-        fingerprint: of the encoder; None: the vectors' own, by their content.
-        defaults: of the refinement, where the options say nothing.
+        reco: whose empty memory takes the pairs that do not ask; None: vectors of an encoder that is not known.
     """
-    if fingerprint is None:
+    if reco is None:
         vectors = things.pairs.image
         fingerprint = Fingerprint("vectors", hashlib.sha256(vectors.tobytes()).hexdigest(), vectors.shape[1])
+    else:
+        fingerprint = reco.manifest.fingerprint
     asking = ask_itself(things, fingerprint, options.seed)
-    known: dict[str, Any] = {name: value for name, value in (defaults or {}).items() if name in _REFINER}
-    k = {name: value for name, value in options.refine.items() if name == "k"}
-    return asking, evaluate(asking, refiner(asking, **{"k": DEFAULT_K, **known, **k}), options)
+    assert asking.memory is not None  # noqa: S101 - it asks itself
+    if reco is None:
+        return asking, evaluate(asking, refiner(asking, options.refine.get("k") or DEFAULT_K), options)
+    reco.memory.add_records([asking.memory.pairs])
+    return asking, evaluate(asking, reco, options)
 
 
-_REFINER = ("k", "gate", "coverage")
-_TEN = "right among the first ten"
 _NAMES: Mapping[str, str] = {"image": "pictures", "text": "texts", "both": "both"}
 
 
@@ -275,26 +261,22 @@ class _SideFound:
     @property
     def change(self) -> Difference:
         """Against plain."""
-        assert self.line.change is not None  # noqa: S101 - only plain lines have none
+        assert self.line.change is not None  # noqa: S101 - all lines have one
         return self.line.change
 
     @property
     def moved(self) -> Task:
         """The task with this side refined alone."""
-        queries, candidates = self.refined.queries, self.refined.candidates
         if self.side == "both":
             return self.refined
         if self.side == self.task.queries.modality:
-            return replace(self.task, queries=queries)
-        return replace(self.task, candidates=candidates)
+            return replace(self.task, queries=self.refined.queries)
+        return replace(self.task, candidates=self.refined.candidates)
 
 
-def _record(
-    asking: Askers, reco: RefinesByPairs, lines: Sequence[Line], sides: Sequence[_SideFound], options: EvalOptions
-) -> Record:
+def _record(asking: Askers, sides: Sequence[_SideFound], options: EvalOptions) -> Record:
     things = asking.things
     best = [max(mine, key=lambda one: one.change.interval.mean) for mine in _by_direction(sides)]
-    verdict = _decide(asking, best, reco.memory.calibration)
     shown = max(best, key=lambda one: abs(one.change.interval.mean))
     made = _ExampleTasks(asking, shown)
     hidden = sum(map(len, asking.hidden))
@@ -312,9 +294,9 @@ def _record(
         title=f"What refinement changes on {Path(things.name).name or things.name}",
         command=options.command,
         setup={"pictures": f"{len(things):,}", **{str(name): str(value) for name, value in options.refine.items()}},
-        verdict=verdict,
+        verdicts=[_decide(one, things.kind == "classes") for one in best],
         metric="right first",
-        lines=lines,
+        lines=[one.line for one in sides],
         notes=notes,
         examples=[made.of(row) for row in pick(shown.gain)],
     )
@@ -325,38 +307,28 @@ def _by_direction(sides: Sequence[_SideFound]) -> list[list[_SideFound]]:
     return [[one for one in sides if one.direction == direction] for direction in directions]
 
 
-def _decide(asking: Askers, best: Sequence[_SideFound], calibration: Calibration | None) -> Verdict:
-    """Refine what surely gains; captions taken as true give an estimate alone."""
-    kept = [one for one in best if one.change.effect == "gains"]
-    parts = [f"where {_words(one.direction)}, {_NAMES[one.side]} refined {_gained(one)}" for one in best]
-    most = max(best, key=lambda one: abs(one.change.interval.mean))
-    settings = {"refine": [f"{_NAMES[one.side]} where {_words(one.direction)}" for one in kept]} if kept else {}
-    shares = "" if most.line.shares is None else most.line.shares.of_all("queries")
-    told = f"{'; '.join(parts)} points of queries whose first result is right. Where {_words(most.direction)}, {shares}"
-    labelled = asking.things.kind == "classes"
-    few = all(one.change.effect == "too few" for one in best)
-    more = max((one.change.more or 0 for one in best if one not in kept), default=0)
-    rest = f" About {more:,} more queries would tell a difference of this size." if more and not kept else ""
-    if not labelled:
-        doubt = 0.0 if calibration is None else calibration.doubt
-        head = "A doubtful estimate" if doubt >= DOUBTFUL else "An estimate"
-        sentence = (
-            f"{head} that takes captions as true: {told}. {doubt:.0%} of the memory's captions are doubtful. Before "
-            f"you switch, compare real queries (reco compare), or give labels.{rest}"
-        )
-        return Verdict("not known", "titles", sentence, most.change, most.line.shares, settings)
-    if few:
-        few_of = f"fewer than {CHANGED} results are better or worse, or they are of too few classes"
-        sentence = f"Not known: {few_of}: {told}.{rest}"
-        return Verdict("not known", "labels", sentence, most.change, most.line.shares)
-    head = "Switch" if kept else "Leave it as it is"
-    sentence = f"{head}: {told}.{rest}"
-    return Verdict("switch" if kept else "leave", "labels", sentence, most.change, most.line.shares, settings)
-
-
-def _gained(one: _SideFound) -> str:
-    words = {"gains": "gain", "loses": "lose", "no difference": "change by", "too few": "change too few results:"}
-    return f"{words[one.change.effect]} {points(one.change.interval)}"
+def _decide(one: _SideFound, labelled: bool) -> Verdict:
+    """Whether to refine in a direction, by the side that gains most."""
+    change, values = one.change, one.line.values
+    before, after = (100 * values[name] for name in ("plain", "refined"))
+    figures = (
+        f"{after:.0f} of 100 queries have a right result first, before {before:.0f}; {points(change.interval)} points"
+    )
+    where, what = f"where {_words(one.direction)}", _NAMES[one.side]
+    tail = f" About {change.more:,} more queries would tell a difference of this size." if change.more else ""
+    settings = {"refine": [f"{what} {where}"]}
+    taken = "" if labelled else " The captions are taken as true: a wrong one counts as right, too."
+    basis: Basis = "labels" if labelled else "titles"
+    if change.effect == "gains" and labelled:
+        return Verdict("refine", basis, f"Refine {what} {where}: {figures}.", change, settings)
+    if change.effect == "gains":
+        sentence = f"Refine {what} {where}, if the captions are right: {figures}.{taken}"
+        return Verdict("refine if the titles are right", basis, sentence, change, settings)
+    if change.effect == "too few":
+        few = f"fewer than {CHANGED} results are better or worse, or they are of too few things"
+        return Verdict("not known", basis, f"Not known {where}: {few} ({figures}).{tail}{taken}", change)
+    why = "refined, they lose" if change.effect == "loses" else "nothing changes that is sure"
+    return Verdict("leave", basis, f"Leave {what} plain {where}: {why}: {figures}.{tail}{taken}", change)
 
 
 def _losers(best: Sequence[_SideFound]) -> list[str]:
@@ -395,7 +367,7 @@ class _ExampleTasks:
         """One query, by its row in the task."""
         task, queries = self.found.task, self.found.task.queries
         name = task.classes[queries.labels[row]]
-        picture = self._picture(row) if queries.modality == "image" else None
+        picture = self._picture(queries, row)
         plain, refined = (
             [self._hit(task, place, row) for place in nearest(one, row, _RESULTS)] for one in (task, self.found.moved)
         )
@@ -403,12 +375,12 @@ class _ExampleTasks:
 
     def _hit(self, task: Task, place: int, row: int) -> ShownHit:
         label = task.candidates.labels[place]
-        picture = self._picture(place) if task.candidates.modality == "image" else None
+        picture = self._picture(task.candidates, place)
         return ShownHit(task.classes[label], picture, bool(label == task.queries.labels[row]))
 
-    def _picture(self, place: int) -> str | None:
-        """Of a picture that asks, or is searched: these are the pairs that ask, in their order."""
-        id_ = self.asking.things.pairs.ids[self.asking.rows[place]]
+    def _picture(self, items: TaskItems, place: int) -> str | None:
+        """Of a picture that asks, or is searched."""
+        id_ = items.ids[place] if items.ids else ""
         image: Path | RemoteImage | None = self.asking.things.pictures.get(id_)
         return None if image is None else self.thumbnails.of(id_, image)
 

@@ -34,6 +34,7 @@ class Judgments:
 
     by_query: Mapping[str, Grades]
     name: str
+    clicks: bool = False  # whether the grades are numbers of clicks
 
     def of(self, queries: Sequence[SearchQuery]) -> list[Grades]:
         """The grades for each query; of several ids, all; empty where it has none."""
@@ -64,7 +65,8 @@ def read_judgments(file: str | Path) -> Judgments:
     found: dict[str, dict[str, float]] = defaultdict(dict)
     for query, document, grade in _judged(path):
         found[query][document] = max(grade, found[query].get(document, 0.0))
-    judgments = Judgments(found, str(path))
+    head = _head(path) if path.suffix.lower() in SUFFIXES else None
+    judgments = Judgments(found, str(path), head is not None and head["grade"] in ("clicks", "count"))
     if not judgments.documents:
         raise DataError(f"{path} judges no document as right: all grades are 0 or below")
     return judgments
@@ -149,14 +151,14 @@ def read_run(path: Path) -> dict[str, list[IndexHit]]:
 
 
 def judge(ids: Sequence[Sequence[str]], grades: Sequence[Grades], k: int) -> dict[str, Figures]:
-    """nDCG@k, recall@k of all right documents, and the reciprocal rank of the first within k, (n,) each.
+    """``ndcg``, nDCG@k, and ``first``, whether the first document is right, of n rankings, (n,) each.
 
-    nDCG: Järvelin and Kekäläinen, Cumulated gain-based evaluation of IR techniques, TOIS 2002, with trec_eval's
-    discount of 1 / log2(position + 1).
+    Järvelin and Kekäläinen, Cumulated gain-based evaluation of IR techniques, TOIS 2002, with trec_eval's discount of
+    1 / log2(position + 1).
 
     >>> found = judge([["a", "b"], ["c"]], [{"b": 1.0}, {"c": 2.0, "d": 1.0}], 10)
-    >>> found["recall"].tolist(), found["mrr"].tolist()
-    ([1.0, 0.5], [0.5, 1.0])
+    >>> found["ndcg"].round(3).tolist(), found["first"].tolist()
+    ([0.631, 0.76], [0.0, 1.0])
 
     Args:
         ids: n rankings.
@@ -169,12 +171,10 @@ def judge(ids: Sequence[Sequence[str]], grades: Sequence[Grades], k: int) -> dic
         got[row, : len(top)] = [right.get(id_, 0.0) for id_ in top]
         ideal = sorted(right.values(), reverse=True)[:k]
         best[row, : len(ideal)] = ideal
-    hits, discount = got > 0, 1.0 / np.log2(np.arange(2, k + 2))
-    relevant = np.array([max(len(right), 1) for right in grades], np.float64)
-    ideal_gain = best @ discount
-    ndcg = np.divide(got @ discount, ideal_gain, out=np.zeros(len(ids)), where=ideal_gain > 0)
-    first = np.where(hits.any(axis=1), 1.0 / (hits.argmax(axis=1) + 1), 0.0)
-    return {"ndcg": ndcg, "recall": hits.sum(axis=1) / relevant, "mrr": first}
+    discount = 1.0 / np.log2(np.arange(2, k + 2))
+    gain, ideal_gain = got @ discount, best @ discount
+    ndcg = np.divide(gain, ideal_gain, out=np.zeros(len(ids)), where=ideal_gain > 0)
+    return {"ndcg": ndcg, "first": (got[:, 0] > 0).astype(np.float64)}
 
 
 def overlaps(one: Sequence[Sequence[str]], other: Sequence[Sequence[str]]) -> Figures:

@@ -18,7 +18,6 @@ from ..types import Modality, Moves, Refinement, Vectors, other
 Side: TypeAlias = Literal["image", "text", "both"]
 """The sides of a task to refine, by modality."""
 SIDES: tuple[Side, ...] = get_args(Side)
-Mask: TypeAlias = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -30,6 +29,8 @@ class TaskItems:
         modality: of all.
         labels: (N,); the true candidates of a query are those of its label.
         own: N collections of ids of pairs to hide from the respective vector; None: nothing is hidden.
+        ids: N, of pictures; empty of others.
+        texts: N, what was encoded, by whose words captions are found as for a user's query; None: by vectors alone.
         moves: how they moved, for exact scores; None where frozen, or refined by a fusion without.
         answered: share of them, as candidates, that the memory knows; None where that is not known.
     """
@@ -38,22 +39,28 @@ class TaskItems:
     modality: Modality
     labels: npt.NDArray[np.int64]
     own: Sequence[Collection[str]] | None = None
+    texts: Sequence[str] | None = None
+    ids: Sequence[str] = ()
     moves: Moves | None = None
     answered: float | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def only(self, chosen: Mask) -> TaskItems:
+    def only(self, chosen: npt.NDArray[np.bool_]) -> TaskItems:
         """Select some of them, by mask (N,)."""
-        own = None if self.own is None else [self.own[row] for row in np.flatnonzero(chosen).tolist()]
-        moves = None if self.moves is None else self.moves.take(chosen)
-        return TaskItems(self.vectors[chosen], self.modality, self.labels[chosen], own, moves)
+        rows = np.flatnonzero(chosen).tolist()
+        own, texts = ([of[row] for row in rows] if of is not None else None for of in (self.own, self.texts))
+        moves, ids = (
+            None if self.moves is None else self.moves.take(chosen),
+            [self.ids[row] for row in rows if self.ids],
+        )
+        return TaskItems(self.vectors[chosen], self.modality, self.labels[chosen], own, texts, ids, moves)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
 class Task:
-    """N queries among C candidates, of L labels; parts of a task keep the numbers of the labels.
+    """N queries among C candidates, of L labels.
 
     Attributes:
         queries: N.
@@ -70,12 +77,12 @@ class Task:
     def __len__(self) -> int:
         return len(self.queries)
 
-    def only(self, chosen: Mask) -> Task:
+    def only(self, chosen: npt.NDArray[np.bool_]) -> Task:
         """Select queries, among all candidates; ``chosen`` is (N,)."""
         return replace(self, queries=self.queries.only(chosen), groups=self.groups[chosen])
 
-    def among(self, chosen: Mask) -> Task:
-        """Select the queries and the candidates of some labels; ``chosen`` is (L,)."""
+    def among(self, chosen: npt.NDArray[np.bool_]) -> Task:
+        """Select the queries and the candidates of some labels, as the demo's groups; ``chosen`` is (L,)."""
         part = self.only(chosen[self.queries.labels])
         return replace(part, candidates=self.candidates.only(chosen[self.candidates.labels]))
 
@@ -138,17 +145,23 @@ def _parts(rows: int, columns: int) -> Iterator[slice]:
     return (slice(start, start + step) for start in range(0, rows, step))
 
 
-def refine_queries(reco: Refines, items: TaskItems, **options: Unpack[RefineHow]) -> TaskItems:
+def refine_queries(
+    reco: Refines, items: TaskItems, searched: Modality | None = None, **options: Unpack[RefineHow]
+) -> TaskItems:
     """Refine queries (N, D), some thousand at a time: they do not depend on one another.
+
+    ``searched`` is what they are compared with: the other modality where None.
 
     Raises:
         MemoryStoreError: the memory failed, so that vectors stayed frozen.
     """
-    aimed: RefineHow = {"target": other(items.modality), **options}
+    aimed: RefineHow = {"target": searched or other(items.modality), **options}
 
     def refine_rows(rows: slice) -> Refinement:
         hidden = None if items.own is None else items.own[rows]
-        return _complete(reco.refine(items.vectors[rows], modality=items.modality, exclude=hidden, **aimed))
+        texts = None if items.texts is None else items.texts[rows]
+        found = reco.refine(items.vectors[rows], modality=items.modality, texts=texts, exclude=hidden, **aimed)
+        return _complete(found)
 
     found = [refine_rows(slice(start, start + _QUERIES)) for start in range(0, len(items), _QUERIES)]
     moving = [part.moves for part in found]
@@ -182,10 +195,12 @@ def _complete(result: Refinement) -> Refinement:
 def refine_task(reco: Refines, task: Task, sides: Collection[str] = SIDES, **options: Unpack[RefineHow]) -> Task:
     """Refine the named sides of a task, by modality: queries one by one, candidates as a set.
 
-    For ``both``, queries also move as far as the share of candidates that the memory knows allows, which exact scores
-    use; their vectors stay.
+    Where both are of one modality, the queries alone move. For ``both``, queries also move as far as the share of
+    candidates that the memory knows allows, which exact scores use; their vectors stay.
     """
     wanted, queries, candidates = set(sides), task.queries, task.candidates
+    if queries.modality == candidates.modality:
+        return replace(task, queries=refine_queries(reco, queries, candidates.modality, **options))
     both = "both" in wanted or wanted >= {queries.modality, candidates.modality}
     if both or queries.modality in wanted:
         queries = refine_queries(reco, queries, **options)
@@ -233,8 +248,8 @@ def measure_sides(task: Task, refined: Task, sides: Sequence[str] | None = None)
     """
     queries, candidates = task.queries.modality, task.candidates.modality
     variants = {
-        queries: replace(task, queries=refined.queries),
         candidates: replace(task, candidates=refined.candidates),
+        queries: replace(task, queries=refined.queries),  # last: of pictures among pictures, the queries move
         "both": refined,
     }
     wanted = tuple(variants) if sides is None else sides

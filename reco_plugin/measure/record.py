@@ -8,9 +8,10 @@ from typing import Any, Literal, TypeAlias
 
 from .statistics import Difference, Figures, Interval
 
-Decision: TypeAlias = Literal["switch", "switch for some", "leave", "not known"]
+Decision: TypeAlias = Literal["refine", "refine if the titles are right", "use", "leave", "not known"]
+"""``use``: one way to search rather than another."""
 Basis: TypeAlias = Literal["labels", "judgments", "marks", "titles", "nothing"]
-"""What counts as right. Titles give an estimate only, which never says "switch"."""
+"""What counts as right. Titles: judgments that equal the titles, or captions; a wrong title counts as right, too."""
 MARKED = 30
 """Queries to mark on the page."""
 SHOWN = 5
@@ -18,53 +19,27 @@ SHOWN = 5
 
 
 @dataclass(frozen=True)
-class Shares:
-    """Shares of the searches, by traffic; they sum to 1."""
-
-    gain: float
-    lose: float
-    stay: float
-    unmeasured: float = 0.0
-
-    @classmethod
-    def of(cls, difference: Figures, weights: Figures, traffic: float | None = None) -> Shares:
-        """Shares of n queries with these differences and weights, (n,); ``traffic`` is the weight of all queries."""
-        whole = float(weights.sum()) if traffic is None else traffic
-        gain, lose, stay = (
-            float(weights[where].sum()) / whole for where in (difference > 0, difference < 0, difference == 0)
-        )
-        return cls(gain, lose, stay, max(0.0, 1.0 - gain - lose - stay))
-
-    def of_all(self, what: str = "searches") -> str:
-        """In words."""
-        rest = f", {self.unmeasured:.0%} were not measured" if self.unmeasured >= 0.005 else ""
-        return f"{self.gain:.0%} of the {what} gain, {self.lose:.0%} lose, {self.stay:.0%} stay{rest}"
-
-    def __str__(self) -> str:
-        return self.of_all()
-
-
-@dataclass(frozen=True)
 class Line:
-    """One row of the table: one way to search.
+    """One row of the table: queries of one kind, in each way that they were searched.
 
     Attributes:
-        name: of the way.
+        name: of the kind.
         queries: that were measured.
-        value: mean of the record's metric.
-        change: against the same way with plain vectors; None where it is that.
-        shares: of searches that gain and lose by it; None likewise.
-        unknown: change where the memory holds nothing of what is asked for; None where that was not measured.
-        more: other figures by their names, as shares.
+        values: way to search -> mean of the record's metric, each query once.
+        change: of refined against plain vectors; None where nothing was refined.
+        gain, lose: shares of the queries that gain and lose by it.
+        traffic: the mean change where a query counts as often as it is searched for; None where all count alike.
+        unknown: change where the memory holds nothing of what is searched for; None where that was not measured.
     """
 
     name: str
     queries: int
-    value: Interval
+    values: Mapping[str, float]
     change: Difference | None = None
-    shares: Shares | None = None
+    gain: float = 0.0
+    lose: float = 0.0
+    traffic: float | None = None
     unknown: Interval | None = None
-    more: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -101,23 +76,23 @@ class Example:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The answer.
+    """One decision.
 
     Attributes:
         decision: in a word.
         basis: what counts as right.
-        sentence: for people: what to do, the gain, what it rests on, what share of the searches gains.
+        sentence: for people: what to do, the gain, and what it rests on.
         gain: the difference that decides; None where nothing was measured.
-        shares: of the searches.
         settings: what to set for it, as option -> value; empty where all stays as it is.
+        query: the engine's own query of it; empty where it needs none.
     """
 
     decision: Decision
     basis: Basis
     sentence: str
     gain: Difference | None = None
-    shares: Shares | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+    query: str = ""
 
 
 @dataclass(frozen=True)
@@ -128,7 +103,7 @@ class Record:
         title: of the page.
         command: that makes it again.
         setup: names and counts.
-        verdict: the answer.
+        verdicts: the answer, a decision each.
         metric: of the lines.
         lines: the table.
         notes: what a reader has to know, a sentence each.
@@ -141,7 +116,7 @@ class Record:
     title: str
     command: str
     setup: Mapping[str, Any]
-    verdict: Verdict
+    verdicts: Sequence[Verdict]
     metric: str
     lines: Sequence[Line]
     notes: Sequence[str] = ()

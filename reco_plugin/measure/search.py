@@ -1,9 +1,11 @@
-"""Each query searched in every way: plain, refined, by words, fused by rank, and in a query of the user's own."""
+"""Each query searched in every way: plain, refined, by words, and by words and vectors fused by rank."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TypeAlias
 
 import numpy as np
@@ -12,26 +14,17 @@ import numpy.typing as npt
 from ..engines import Description, Engine, IndexHit, Question, similarities
 from ..errors import ConfigError, EngineError, EngineUnavailable, RecoError
 from ..types import Vectors
+from .judgments import Grades, judge
 from .queries import SearchQuery
+from .statistics import Figures
 
 ArmName: TypeAlias = str
-"""``plain``, ``refined``, ``text``, ``text + plain``, ``text + refined``."""
+"""``plain``, ``refined``, ``text``, ``both``: text search and the better vectors, fused by rank."""
 FoundHits: TypeAlias = Sequence[IndexHit]
 AskIndex: TypeAlias = Callable[[Question], Sequence[IndexHit]]
+ARMS: Mapping[ArmName, str] = {"plain": "plain", "refined": "refined", "text": "text search", "both": "both together"}
 RRF_K = 60
 """Of fusion by rank, as in its paper."""
-
-
-@dataclass(frozen=True)
-class Rankings:
-    """What each arm found for B queries."""
-
-    hits: Mapping[ArmName, Sequence[FoundHits]]  # B rankings each, best first
-    failed: tuple[str, ...] = ()  # arms that the engine refused, with its words
-
-    def ids(self, arm: ArmName) -> list[list[str]]:
-        """Ids of the documents."""
-        return [[hit.id for hit in found] for found in self.hits[arm]]
 
 
 @dataclass(frozen=True)
@@ -43,20 +36,76 @@ class SearchHow:
     seed: int = 0  # of samples and intervals
 
 
-def fuse(*rankings: FoundHits, k: int) -> list[IndexHit]:
-    """Reciprocal rank fusion; a document that several rankings have comes first.
+@dataclass(frozen=True)
+class Searched:
+    """B queries, and what each arm found for them.
+
+    Attributes:
+        queries: B.
+        kinds: B, as people name them.
+        moved: (B,) cosine distance of the query's two vectors.
+        hits: arm -> B rankings, best first.
+        how: k of nDCG@k, and the seed of intervals and halves.
+        grades: B, what is right; None where nobody judged.
+        failed: arms that the engine refused, with its words.
+    """
+
+    queries: Sequence[SearchQuery]
+    kinds: Sequence[str]
+    moved: Figures
+    hits: Mapping[ArmName, Sequence[FoundHits]]
+    how: SearchHow
+    grades: Sequence[Grades] | None = None
+    failed: Sequence[str] = ()
+
+    def ids(self, arm: ArmName) -> list[list[str]]:
+        """Ids of the documents."""
+        return [[hit.id for hit in found] for found in self.hits[arm]]
+
+    @cached_property
+    def rows(self) -> npt.NDArray[np.int64]:
+        """(n,) of the judged queries."""
+        return np.array([row for row, right in enumerate(self.grades or ()) if right], np.int64)
+
+    @cached_property
+    def figures(self) -> dict[ArmName, dict[str, Figures]]:
+        """Arm -> ``ndcg`` and ``first``, whether the first result is right, (n,) each."""
+        return {arm: self.measure(hits) for arm, hits in self.hits.items()}
+
+    @cached_property
+    def weights(self) -> Figures:
+        """(n,) how often each judged query was searched for."""
+        return np.array([self.queries[row].weight for row in self.rows.tolist()])
+
+    def measure(self, hits: Sequence[FoundHits]) -> dict[str, Figures]:
+        """``ndcg`` and ``first`` of B rankings for the judged queries, (n,) each."""
+        rows, grades = self.rows.tolist(), self.grades or ()
+        return judge([[hit.id for hit in hits[row]] for row in rows], [grades[row] for row in rows], self.how.k)
+
+    def of(self, modality: str) -> npt.NDArray[np.bool_]:
+        """(n,) which of the judged queries are texts, or images."""
+        return np.array([self.queries[row].modality == modality for row in self.rows.tolist()], np.bool_)
+
+    def fused(self, vectors: ArmName, weight: float) -> list[list[IndexHit]]:
+        """B rankings of text search, with that weight, and vectors, with the rest of 1; images have vectors alone."""
+        pairs = zip(self.queries, self.hits["text"], self.hits[vectors], strict=True)
+        return [list(b) if query.text is None else fuse(a, b, k=self.how.k, weight=weight) for query, a, b in pairs]
+
+
+def fuse(one: FoundHits, other: FoundHits, *, k: int, weight: float = 0.5) -> list[IndexHit]:
+    """Reciprocal rank fusion of two rankings, the first with a weight from 0 to 1 and the second with the rest.
 
     Source: Cormack, Clarke and Büttcher, Reciprocal rank fusion outperforms Condorcet and individual rank learning
     methods, SIGIR 2009.
 
     >>> a, b = [IndexHit("x", 1.0), IndexHit("y", 0.5)], [IndexHit("y", 9.0)]
-    >>> [hit.id for hit in fuse(a, b, k=10)]
-    ['y', 'x']
+    >>> [hit.id for hit in fuse(a, b, k=10)], [hit.id for hit in fuse(a, b, k=10, weight=1.0)]
+    (['y', 'x'], ['x', 'y'])
     """
-    scores, shown = dict[str, float](), dict[str, IndexHit]()
-    for ranking in rankings:
+    scores, shown = defaultdict[str, float](float), dict[str, IndexHit]()
+    for share, ranking in ((weight, one), (1.0 - weight, other)):
         for place, hit in enumerate(ranking, 1):
-            scores[hit.id] = scores.get(hit.id, 0.0) + 1.0 / (RRF_K + place)
+            scores[hit.id] += share / (RRF_K + place)
             shown.setdefault(hit.id, hit)
     best = sorted(scores, key=lambda id_: -scores[id_])[:k]
     return [replace(shown[id_], score=scores[id_]) for id_ in best]
@@ -77,8 +126,8 @@ def search_all(
     vectors: Mapping[str, Vectors],
     how: SearchHow,
     progress: Callable[[int], object] = lambda count: None,
-) -> Rankings:
-    """Search B queries in every way that the index knows.
+) -> tuple[dict[ArmName, list[FoundHits]], list[str]]:
+    """Search B queries in every way that the index knows: arm -> B rankings, and arms that the engine refused.
 
     Args:
         search: of the engine.
@@ -109,12 +158,7 @@ def search_all(
             failed.append(f"{arm}: {error}")
             continue
         hits[arm] = found
-    pairs: tuple[tuple[ArmName, ArmName], ...] = (("plain", "text + plain"), ("refined", "text + refined"))
-    for arm, fused in pairs:
-        if "text" in hits:
-            hits[fused] = [fuse(a, b, k=how.k) for a, b in zip(hits["text"], hits[arm], strict=True)]
-    order: tuple[ArmName, ...] = ("plain", "refined", "text", "text + plain", "text + refined")
-    return Rankings({arm: hits[arm] for arm in (*order, *hits) if arm in hits}, tuple(failed))
+    return hits, failed
 
 
 def _of_query(error: RecoError, query: SearchQuery) -> RecoError:
@@ -143,76 +187,42 @@ def _arms(
         yield "text", by_words()
 
 
-@dataclass(frozen=True)
-class Exactness:
-    """How much of what comparing with each vector finds the index finds: of n queries, mean shares of the first k."""
-
-    queries: int
-    plain: float
-    refined: float
-
-
 _SCANNED = 1_000_000
 """Documents up to which exact results are found, by one scan for all queries: a minute."""
 
 
 def measure_exactness(
-    index: Engine,
-    described: Description,
-    vectors: Mapping[str, Vectors],
-    how: SearchHow,
-    rows: npt.NDArray[np.int64],
-    filters: Sequence[str | None] = (),
-) -> Exactness:
-    """Compare what the index finds with what exact search does, for some rows of the queries (B, D).
+    index: Engine, described: Description, vectors: Sequence[Vectors], queries: Sequence[SearchQuery], how: SearchHow
+) -> list[float]:
+    """Mean share of the exact first k that the index finds, of each of some arrays of query vectors, (n, D) each.
 
     Args:
         index: that is searched.
         described: the same index.
-        vectors: ``plain`` and ``refined``, (B, D).
-        how: k, and the filter of queries without one of their own.
-        rows: of the queries that are asked.
-        filters: B, of the queries; empty where none has one.
+        vectors: plain, refined.
+        queries: n.
+        how: k, and the filter.
 
     Raises:
         EngineError: its vectors cannot be read, are too many, or are searched within filters.
     """
-    if how.where or any(filters):
+    if how.where or any(query.where for query in queries):
         raise EngineError("the queries have filters, and all vectors are compared")
     if not 0 < described.documents <= _SCANNED:
         raise EngineError(f"its vectors cannot be read, or are more than {_SCANNED:,}")
-    asked = {side: vectors[side][rows] for side in ("plain", "refined")}
-    exact = _by_scan(index, described, asked, rows, how.k)
-
-    def share(side: str, found: Mapping[int, FoundHits]) -> float:
-        shares = []
-        for row, hits in found.items():
-            best = {hit.id for hit in hits}
-            shares += (
-                [len({hit.id for hit in index.search(Question(vectors[side][row], k=how.k))} & best) / len(best)]
-                if best
-                else []
-            )
-        return float(np.mean(shares)) if shares else 1.0
-
-    return Exactness(len(rows), *(share(side, exact[side]) for side in ("plain", "refined")))
-
-
-def _by_scan(
-    index: Engine, described: Description, asked: Mapping[str, Vectors], rows: npt.NDArray[np.int64], k: int
-) -> dict[str, dict[int, FoundHits]]:
-    """Side -> row -> the exact first k, of queries (n, D) of each side; memory is bounded by a page."""
-    queries = np.concatenate(list(asked.values()))
-    best: list[list[IndexHit]] = [[] for _ in queries]
+    asked = np.concatenate(vectors)
+    best: list[list[tuple[float, str]]] = [[] for _ in asked]
     for page in index.scan():
         there = [one for one in page if one.vector is not None]
         if not there:
             continue
         block = np.stack([one.vector for one in there if one.vector is not None])
-        for place, query in enumerate(queries):
+        for row, query in enumerate(asked):
             scores = similarities(block, query, described.metric)
-            nearest = ((there[row], float(scores[row])) for row in np.argsort(-scores, kind="stable")[:k].tolist())
-            found = [IndexHit(one.id, score, one.text, one.image) for one, score in nearest]
-            best[place] = sorted([*best[place], *found], key=lambda hit: -hit.score)[:k]
-    firsts = iter(best)
-    return {side: dict(zip(rows.tolist(), firsts, strict=False)) for side in asked}
+            near = [(-float(scores[place]), there[place].id) for place in np.argsort(-scores, kind="stable")[: how.k]]
+            best[row] = sorted([*best[row], *near], key=lambda hit: hit[0])[: how.k]
+    found = [{hit.id for hit in index.search(Question(query, k=how.k))} for query in asked]
+    shares = [
+        len(ids & {id_ for _, id_ in exact}) / len(exact) for ids, exact in zip(found, best, strict=True) if exact
+    ]
+    return [float(part.mean()) if len(part) else 1.0 for part in np.split(np.array(shares), len(vectors))]

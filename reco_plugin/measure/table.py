@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from .record import Line, Record
-from .statistics import Interval, points
+from .statistics import points
 
 NOTHING = "–"
 _EFFECTS = {"gains": "up", "loses": "down"}
@@ -23,37 +23,33 @@ class Cell(NamedTuple):
 def table_of(record: Record) -> tuple[list[str], list[list[Cell]]]:
     """Titles of the columns, and the rows; a column is left out where no line has it."""
     lines = record.lines
-    titles = ["search", "queries", f"{record.metric}, %"]
-    more = list(dict.fromkeys(name for line in lines for name in line.more))
-    titles += [f"{name}, %" for name in more]
-    changed, unknown = any(line.change for line in lines), any(line.unknown for line in lines)
-    titles += ["change, points", "searches that gain", "lose"] if changed else []
-    titles += ["where the memory holds no answer"] if unknown else []
-    rows = []
-    for line in lines:
-        row = [Cell(line.name), Cell(f"{line.queries:,}"), Cell(_level(line.value))]
-        row += [Cell(percent(line.more[name]) if name in line.more else NOTHING) for name in more]
-        row += _change(line) if changed else []
-        row += [Cell(NOTHING if line.unknown is None else points(line.unknown))] if unknown else []
-        rows.append(row)
-    return titles, rows
+    ways = list(dict.fromkeys(way for line in lines for way in line.values))
+    columns = [(f"{way}, %", [_share(line.values.get(way)) for line in lines]) for way in ways]
+    columns.append(("change, points", [_change(line) for line in lines]))
+    columns.append(("by traffic", [_points(line.traffic) for line in lines]))
+    columns.append(("gain, %", [_share(line.gain if line.change else None) for line in lines]))
+    columns.append(("lose, %", [_share(line.lose if line.change else None) for line in lines]))
+    unknown = [NOTHING if line.unknown is None else points(line.unknown) for line in lines]
+    columns.append(("where the memory holds no answer", [Cell(text) for text in unknown]))
+    kept = [(title, cells) for title, cells in columns if any(cell.text != NOTHING for cell in cells)]
+    rows = [
+        [Cell(line.name), Cell(f"{line.queries:,}"), *(cells[row] for _, cells in kept)]
+        for row, line in enumerate(lines)
+    ]
+    return ["queries", "measured", *(title for title, _ in kept)], rows
 
 
-def _change(line: Line) -> list[Cell]:
-    if line.change is None or line.shares is None:
-        return [Cell(NOTHING)] * 3
-    change = Cell(points(line.change.interval), _EFFECTS.get(line.change.effect, ""))
-    return [change, Cell(f"{line.shares.gain:.1%}"), Cell(f"{line.shares.lose:.1%}")]
+def _share(value: float | None) -> Cell:
+    return Cell(NOTHING if value is None else f"{100 * value:.1f}")
 
 
-def percent(share: float) -> str:
-    """Format a share in per cent, as in ``62.3``."""
-    return f"{100 * share:.1f}"
+def _points(value: float | None) -> Cell:
+    return Cell(NOTHING if value is None else f"{100 * value:+.1f}")
 
 
-def _level(value: Interval) -> str:
-    mean, low, high = map(percent, value)
-    return f"{mean} [{low}, {high}]"
+def _change(line: Line) -> Cell:
+    change = line.change
+    return Cell(NOTHING) if change is None else Cell(points(change.interval), _EFFECTS.get(change.effect, ""))
 
 
 def align(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -74,8 +70,13 @@ def align(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def render(record: Record) -> str:
-    """For a terminal: the table, the notes, and the sentence at the end."""
+    """For a terminal: the table, the notes, and the decisions at the end."""
     titles, rows = table_of(record)
-    shown = [align(titles, [[cell.text for cell in row] for row in rows])] if rows else []
-    notes = [textwrap.fill(note, 100, initial_indent="- ", subsequent_indent="  ") for note in record.notes]
-    return "\n\n".join([*shown, "\n".join(notes), textwrap.fill(record.verdict.sentence, 100)]).strip()
+    shown = [f"{record.metric}:\n{align(titles, [[cell.text for cell in row] for row in rows])}"] if rows else []
+    shown.append(
+        "\n".join(textwrap.fill(one, 100, initial_indent="- ", subsequent_indent="  ") for one in record.notes)
+    )
+    for verdict in record.verdicts:
+        shown.append(textwrap.fill(verdict.sentence, 100))
+        shown += [textwrap.indent(verdict.query, "    ")] if verdict.query else []
+    return "\n\n".join(shown).strip()

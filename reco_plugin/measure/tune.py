@@ -1,4 +1,4 @@
-"""``reco eval --tune``: choose k, coverage and sides on one part of the classes, and test that one policy on another.
+"""``reco eval --tune``: choose k, coverage and sides on one part of the classes, and test each direction on another.
 
 What is written is the policy that was tested. It needs labels: a wrong caption would both teach and count as right, and
 a policy that follows it would pass its test. Torch is needed only where the paper's layer is tried.
@@ -7,7 +7,7 @@ a policy that follows it would pass its test. Torch is needed only where the pap
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,9 +20,9 @@ from ..fuse import Fuser
 from ..refine import Refiner
 from ..types import Modality, Role
 from .evaluate import MEASURED, Askers, Direction
-from .ranks import Side, Task, measure_sides, refine_task
-from .record import Decision, Line, Record, Shares, Verdict
-from .statistics import CHANGED, Difference, Figures, Interval, bootstrap, compare_pairs, level, points
+from .ranks import SIDES, Side, Task, measure_sides, refine_task
+from .record import Line, Record, Verdict
+from .statistics import Figures, Interval, bootstrap, compare_pairs, points
 
 if TYPE_CHECKING:
     from ..models.train import Fusions
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 KS = (5, 10, 20)
 COVERAGES = (0.5, 0.9)
 MAX_LOSS = 0.05
-"""Share of queries whose first result may get worse where the memory holds no answer, at the interval's upper end."""
+"""Share of things of which more results get worse than better where the memory lacks them, at the upper end."""
 Choice = dict[Direction, Side]
 """The side that is refined in each direction; those that are not named stay plain."""
 
@@ -51,10 +51,14 @@ class TunePolicy:
     sides: Choice
     fuser: Fuser | None = None
 
+    @property
+    def how(self) -> str:
+        """What refines, for people."""
+        return "the paper's layer" if self.fuser is not None else f"coverage {self.coverage}"
+
     def __str__(self) -> str:
-        how = "the paper's layer" if self.fuser is not None else f"coverage {self.coverage}"
         sides = " and ".join(f"{side} ({direction})" for direction, side in self.sides.items())
-        return f"k {self.k}, {how}, refined: {sides}"
+        return f"k {self.k}, {self.how}, refined: {sides or 'nothing'}"
 
     def to_policy(self) -> Policy:
         """Defaults of a model."""
@@ -71,147 +75,155 @@ class TunePolicy:
 
 
 @dataclass(frozen=True)
-class _Outcome:
-    """What a policy gives on one part: (n,) for each query of every direction.
+class DirectionTest:
+    """How one direction of the chosen policy was tested, on things that it was not chosen on.
 
     Attributes:
-        plain, gain: whether the first result is right, and the change of that.
-        loss: how much it falls where the memory holds no answer: minus the change.
-        groups: things.
+        line: its figures.
+        loss: share of the things that lose where the memory holds no answer, with its exact interval.
+        ships: whether it surely gains and loses no more than allowed at the interval's upper end.
     """
 
-    plain: Figures
-    gain: Figures
-    loss: Figures
-    groups: Sequence[str]
-
-    def change(self, seed: int) -> Difference:
-        """The gain, tested once."""
-        return compare_pairs(self.gain, np.asarray(self.groups), seed=seed)
-
-    def lost(self, seed: int) -> Interval:
-        """The loss, with its interval.
-
-        Draws of few changes, or of none, hardly differ: then Wilson's bound of the share that loses is the upper end.
-        """
-        groups = np.asarray(self.groups)
-        found = bootstrap(self.loss, groups, seed=seed)
-        if np.count_nonzero(self.loss) >= CHANGED:
-            return found
-        return found._replace(high=max(found.high, level(self.loss > 0, groups).high))
+    line: Line
+    loss: Interval
+    ships: bool
 
 
 @dataclass(frozen=True)
 class Tuned:
-    """The policy that was chosen, how it was tested, and whether it ships."""
+    """The policy that was chosen, the test of each of its directions, and how many were tried."""
 
     policy: TunePolicy
     tried: int
-    change: Difference
-    loss: Interval
+    tests: Mapping[Direction, DirectionTest]
     max_loss: float
-    line: Line
+
+    @property
+    def shipped(self) -> TunePolicy:
+        """The policy with the directions that ship alone."""
+        kept = {direction: side for direction, side in self.policy.sides.items() if self.tests[direction].ships}
+        return replace(self.policy, sides=kept)
 
     @property
     def ships(self) -> bool:
-        """Whether it surely gains on the other part, and loses no more than allowed at the interval's upper end."""
-        return self.change.sure and self.loss.high <= self.max_loss
+        """Whether any direction does."""
+        return bool(self.shipped.sides)
 
-    @property
-    def sentence(self) -> str:
-        """For people."""
+    def verdicts(self, model: Path | None) -> list[Verdict]:
+        """A decision for each direction; ``model`` is the folder that was written."""
+        if not self.tests:
+            return [Verdict("leave", "labels", f"Plain is best of {self.tried} policies, and no model was written.")]
+        settings = {**self.shipped.to_policy().model_dump(mode="json"), "model": str(model)} if model else {}
+        return [self._verdict(direction, one, settings) for direction, one in self.tests.items()]
+
+    def _verdict(self, direction: Direction, one: DirectionTest, settings: Mapping[str, Any]) -> Verdict:
+        change, what = one.line.change, f"{self.policy.sides[direction]} ({direction})"
+        assert change is not None  # noqa: S101 - it was tested
         figures = (
-            f"{self.policy}. It was tested once, on things that it was not chosen on: {points(self.change.interval)} "
-            f"points of queries whose first result is right; {self.line.shares}. Where the memory holds no answer, it "
-            f"loses at most {100 * self.loss.high:.1f} points, and {100 * self.max_loss:.1f} are allowed"
+            f"{points(change.interval)} points of queries whose first result is right, on things that did not choose "
+            f"it. Where the memory holds no answer, at most {100 * one.loss.high:.1f} of 100 things lose, and "
+            f"{100 * self.max_loss:.1f} are allowed"
         )
-        if self.ships:
-            return f"Chosen from {self.tried} policies: {figures}."
-        if self.change.sure:
-            return (
-                f"No model was written, because the best of {self.tried} policies may lose more than is allowed: "
-                f"{figures}. Give pictures of more things, or a larger --max-loss."
-            )
-        return f"Plain is best, and no model was written. The best of {self.tried} policies: {figures}."
+        how = f"k {self.policy.k}, {self.policy.how}"
+        if one.ships:
+            head = f"Refine {what} with the model {settings['model']} ({how}, the best of {self.tried})"
+            return Verdict("refine", "labels", f"{head}: {figures}.", change, settings)
+        if change.sure:
+            more = "Give pictures of more things, or a larger --max-loss"
+            sentence = f"Not known for {what}, because more may be lost than is allowed ({how}): {figures}. {more}."
+            return Verdict("not known", "labels", sentence, change)
+        return Verdict("leave", "labels", f"Leave {what} plain; the best of {self.tried} ({how}): {figures}.", change)
+
+
+@dataclass(frozen=True)
+class _Tried:
+    """A direction on one part of those who ask: side -> (n,) whether the first result is right, and things (n,).
+
+    Attributes:
+        known, unknown: while the memory holds other pairs of their things, and while it does not; ``frozen`` is plain.
+    """
+
+    known: Mapping[str, Figures]
+    unknown: Mapping[str, Figures]
+    things: Sequence[str]
+
+    def gain(self, side: Side) -> Figures:
+        """(n,) the change by a side."""
+        return self.known[side] - self.known["frozen"]
+
+    def best(self, max_loss: float) -> tuple[float, Side | None]:
+        """The side that gains most of those that lose no more than allowed, and its gain; None: plain."""
+        allowed = [
+            (float(self.gain(side).mean()), side)
+            for side in SIDES
+            if side in self.known and (self.unknown["frozen"] - self.unknown[side]).mean() <= max_loss
+        ]
+        gain, chosen = max(allowed, key=lambda one: one[0], default=(0.0, None))
+        return (gain, chosen) if gain > 0 else (0.0, None)
+
+    def test(self, name: str, side: Side, max_loss: float, seed: int) -> DirectionTest:
+        """Test a side, once."""
+        from scipy.stats import binomtest
+
+        groups = np.unique(np.asarray(self.things), return_inverse=True)[1]
+        gain, lost = self.gain(side), self.unknown[side] - self.unknown["frozen"]
+        change = compare_pairs(gain, groups, seed=seed)
+        each = np.bincount(groups, lost)
+        losing = binomtest(int((each < 0).sum()), len(each))
+        loss = Interval(float(losing.statistic), *map(float, losing.proportion_ci()))
+        shares = float((gain > 0).mean()), float((gain < 0).mean())
+        values = {"plain": float(self.known["frozen"].mean()), "refined": float(self.known[side].mean())}
+        without = bootstrap(lost, groups, seed=seed)
+        line = Line(name, len(gain), values, change, *shares, unknown=without)
+        return DirectionTest(line, loss, change.sure and loss.high <= max_loss)
 
 
 def tune(asking: Askers, *, max_loss: float = MAX_LOSS, seed: int = 0, fusers: Sequence[Fuser] = ()) -> Tuned:
-    """Choose on the pairs that ask of one part of the classes, and test on the others.
+    """Choose on the pairs that ask of one part of the classes, and test each direction by itself on the others.
 
     Args:
         asking: a source with labels that asks itself.
-        max_loss: share of queries, from 0 to 1.
+        max_loss: share of things, from 0 to 1.
         seed: of the intervals.
         fusers: of the paper's layer, to try beside the closed form.
     """
-    tried = 0
-    best: tuple[float, TunePolicy] | None = None
-    for policy, outcome in _outcomes(asking, ~asking.test, fusers):
-        tried += 1
-        allowed = outcome.loss.mean() <= max_loss
-        score = float(outcome.gain.mean()) - (0.0 if allowed else 1.0)
-        if best is None or score > best[0]:
-            best = score, policy
-    assert best is not None  # noqa: S101 - there are policies
-    chosen = best[1]
-    outcome = next(found for policy, found in _outcomes(asking, asking.test, fusers, chosen))
-    change, loss = outcome.change(seed), outcome.lost(seed)
-    line = Line(
-        f"tested: {chosen}",
-        len(outcome.gain),
-        level(outcome.plain + outcome.gain, np.asarray(outcome.groups)),
-        change,
-        Shares.of(outcome.gain, np.ones(len(outcome.gain))),
-        Interval(0.0 - loss.mean, 0.0 - loss.high, 0.0 - loss.low),
-    )
-    return Tuned(chosen, tried, change, loss, max_loss, line)
+    ways = [TunePolicy(k, coverage, {}) for k in KS for coverage in COVERAGES]
+    ways += [TunePolicy(KS[1], None, {}, fuser) for fuser in fusers]
+    tried, best, gained = 0, ways[0], -1.0
+    for way in ways:
+        found = {direction: part.best(max_loss) for direction, part in _measure(asking, ~asking.test, way).items()}
+        tried += sum(len(MEASURED[direction]) for direction in found)
+        if (gain := sum(one for one, _ in found.values())) > gained:
+            sides = {direction: side for direction, (_, side) in found.items() if side is not None}
+            best, gained = replace(way, sides=sides), gain
+    parts = _measure(asking, asking.test, best) if best.sides else {}
+    tests = {
+        direction: parts[direction].test(f"tested: {direction}, {side}", side, max_loss, seed)
+        for direction, side in best.sides.items()
+    }
+    return Tuned(best, tried, tests, max_loss)
 
 
-def _outcomes(
-    asking: Askers, part: Any, fusers: Sequence[Fuser], only: TunePolicy | None = None
-) -> Iterator[tuple[TunePolicy, _Outcome]]:
-    """Each policy, or one, with what it gives on a part of those who ask, (Q,)."""
+def _measure(asking: Askers, part: Any, way: TunePolicy) -> dict[Direction, _Tried]:
+    """Each direction that a policy has, on a part of those who ask, (Q,)."""
+    assert asking.memory is not None  # noqa: S101 - it asks itself
+    fuser = way.fuser
+    memory = asking.memory.at(way.k) if fuser is None else asking.memory.plain
+    refiner = Refiner(memory, fuser, k=way.k, gate=fuser is None, coverage=way.coverage)
     known, unknown = asking.tasks(part), asking.tasks(part, known=False)
-    ways: list[tuple[int, float | None, Fuser | None]] = [(k, coverage, None) for k in KS for coverage in COVERAGES]
-    ways += [(KS[1], None, fuser) for fuser in fusers]
-    for k, coverage, fuser in ways if only is None else [(only.k, only.coverage, only.fuser)]:
-        assert asking.memory is not None  # noqa: S101 - it asks itself
-        memory = asking.memory.at(k) if fuser is None else asking.memory.plain
-        refiner = Refiner(memory, fuser, k=k, gate=fuser is None, coverage=coverage)
-        found = {}
-        for direction, task in known.items():
-            hidden = unknown[direction]
-            asked = MEASURED[direction]
-            found[direction] = (
-                _first(task, refine_task(refiner, task, asked), asked),
-                _first(hidden, refine_task(refiner, hidden, asked), asked),
-                [task.classes[label] for label in task.queries.labels.tolist()],
-            )
-        for sides in _choices() if only is None else [only.sides]:
-            plain, after, loss, groups = list[Figures](), list[Figures](), list[Figures](), list[str]()
-            for direction, (with_answer, without, things) in found.items():
-                side = sides.get(direction, "frozen")
-                plain.append(with_answer["frozen"])
-                after.append(with_answer[side])
-                loss.append(without["frozen"] - without[side])
-                groups += things
-            before = np.concatenate(plain)
-            yield (
-                TunePolicy(k, coverage, sides, fuser),
-                _Outcome(before, np.concatenate(after) - before, np.concatenate(loss), groups),
-            )
 
+    def first(task: Task, sides: Sequence[Side]) -> dict[str, Figures]:
+        refined = refine_task(refiner, task, sides)
+        return {side: one.top(1) for side, one in measure_sides(task, refined, sides).items()}
 
-def _first(task: Task, refined: Task, sides: Sequence[str]) -> dict[str, Figures]:
-    """Whether the first result is right, (n,), plain and with each side refined."""
-    return {side: one.top(1) for side, one in measure_sides(task, refined, sides).items()}
-
-
-def _choices() -> list[Choice]:
-    """Sides to try: texts that search pictures, any side where pictures search the names of classes, or both."""
-    text: Choice = {"text->image": "text"}
-    images: list[Choice] = [{"image->text": side} for side in MEASURED["image->text"]]
-    return [text, *images, *(text | one for one in images)]
+    return {
+        direction: _Tried(
+            first(known[direction], MEASURED[direction]),
+            first(unknown[direction], MEASURED[direction]),
+            [known[direction].classes[label] for label in known[direction].queries.labels.tolist()],
+        )
+        for direction in ("text->image", "image->text")
+    }
 
 
 @dataclass(frozen=True)
@@ -219,7 +231,7 @@ class Choosing:
     """How a policy is chosen.
 
     Attributes:
-        max_loss: share of queries that may lose where the memory holds no answer.
+        max_loss: share of things that may lose where the memory holds no answer.
         seed: of training and of intervals.
         paper: also train and try the paper's layer.
     """
@@ -245,7 +257,7 @@ def choose(record: Record, asking: Askers, base: Artifact, out: Path, how: Choos
     found = tune(asking, max_loss=how.max_loss, seed=how.seed, fusers=fusers)
     if not found.ships:
         return add_to(record, found, None)
-    folder, policy, trained_on = out / "model", found.policy.to_policy(), f"reco eval {asking.things.name}"
+    folder, policy, trained_on = out / "model", found.shipped.to_policy(), f"reco eval {asking.things.name}"
     if found.policy.fuser is None:
         write_model(base, policy, folder, trained_on)
     else:
@@ -256,14 +268,9 @@ def choose(record: Record, asking: Askers, base: Artifact, out: Path, how: Choos
 
 
 def add_to(record: Record, tuned: Tuned, model: Path | None) -> Record:
-    """The record with what was chosen; ``model`` is the folder that was written."""
-    settings = {**tuned.policy.to_policy().model_dump(mode="json"), "model": str(model)} if tuned.ships else {}
-    decision: Decision = "switch" if tuned.ships else "not known" if tuned.change.sure else "leave"
-    sentence = f"{tuned.sentence} Use it as the model {model}." if tuned.ships else tuned.sentence
-    verdict = Verdict(decision, "labels", sentence, tuned.change, tuned.line.shares, settings)
-    return replace(
-        record, verdict=verdict, lines=[*record.lines, tuned.line], notes=[record.verdict.sentence, *record.notes]
-    )
+    """The record with what was chosen in place of its decisions; ``model`` is the folder that was written."""
+    lines = [*record.lines, *(one.line for one in tuned.tests.values())]
+    return replace(record, verdicts=tuned.verdicts(model), lines=lines)
 
 
 def write_model(base: Artifact, policy: Policy, out: Path, trained_on: str) -> None:

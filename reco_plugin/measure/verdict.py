@@ -1,269 +1,174 @@
-"""One sentence on an index: switch, switch for some queries, or leave it, and what that rests on.
+"""What to do, one decision a sentence: refine text queries, refine image queries, and which search to use.
 
-Only judgments and marks say "switch". Titles of the index give an estimate: where the memory is the index, a wrong
-title is both what the memory teaches and what counts as right.
+Judgments decide, else marks. Each query counts once, and how often it is searched for stands beside it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from ..types import Modality
 from .judgments import SURE, Marks
-from .queries import SearchQuery
-from .record import MARKED, Shares, Verdict
-from .search import ArmName, SearchHow
-from .statistics import CHANGED, Difference, Figures, Interval, bootstrap, compare_pairs, points
-from .table import percent
-from .titles import TitleEstimate
+from .record import MARKED, Basis, Verdict
+from .search import ArmName, Searched
+from .statistics import CHANGED, Difference, compare_pairs, points
 
-Flags = npt.NDArray[np.bool_]
-ARMS: Mapping[ArmName, str] = {
-    "plain": "plain vectors",
-    "refined": "refined vectors",
-    "text": "text search",
-    "text + plain": "text search with plain vectors",
-    "text + refined": "text search with refined vectors",
-}
-DOUBTFUL = 0.15
-"""Share of doubtful titles of the memory from which an estimate by titles is called doubtful."""
-_NOW, _THEN = ("plain", "text", "text + plain"), ("refined", "text + refined")
-_PRESENCE = (0.25, 0.5, 0.75)  # quantiles that are tried as thresholds
 _JUDGE = f"mark the {MARKED} queries of the page (press m), or give judgments (--qrels)"
+_WEIGHTS = (*(part / 10 for part in range(1, 10)), 0.95)
+"""Weights of text search that are tried, beside vectors alone and text search alone."""
+EngineQuery = Callable[[float], str]
+"""Weight of text search -> the engine's own query."""
 
 
-@dataclass(frozen=True)
-class SwitchRule:
-    """Which queries are refined: of these modalities, and of a presence of at least that."""
+class Decided(NamedTuple):
+    """The decisions; and which vectors, and what weight of text search, are best together."""
 
-    modalities: tuple[Modality, ...] = ("text", "image")
-    presence: float = 0.0
-
-    def __str__(self) -> str:
-        whom = f"{self.modalities[0]}s" if len(self.modalities) == 1 else "queries"
-        return whom + (f" whose presence is at least {self.presence:.2f}" if self.presence else "")
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What to set."""
-        refined = {} if len(self.modalities) == 2 else {"refine": [f"{one} queries" for one in self.modalities]}
-        return {**refined, **({"presence": self.presence} if self.presence else {})}
+    verdicts: list[Verdict]
+    vectors: ArmName = "refined"
+    weight: float = 0.5
 
 
-@dataclass(frozen=True)
-class KnownQueries:
-    """What is known of B queries.
+def decide(
+    searched: Searched,
+    marks: Marks | None = None,
+    *,
+    alarm: str = "",
+    titles: bool = False,
+    untried: str = "",
+    query: EngineQuery = lambda weight: "",
+) -> Decided:
+    """Decide for each kind of query, and for the search.
 
-    Attributes:
-        queries: B.
-        moved: (B,) cosine distance of the query's two vectors.
-        how: k of nDCG@k, and the seed of intervals and halves.
-        rows: (n,) of the judged queries.
-        values: arm -> (n,) nDCG@k.
+    Args:
+        searched: the queries.
         marks: of people, blind.
-        titles: the estimate; None where none was made.
-        doubtful: share of the memory's titles that are doubtful; None where it has learned nothing.
-        presence: (B,) NaN where it is not known; None: of none.
-        searches_text: whether the index has a text search, whose results nobody marks.
-        alarm: why nothing that was measured can be trusted; empty where nothing is wrong.
+        alarm: why nothing can be said without judgments; empty where nothing is wrong.
+        titles: whether the judgments equal the titles.
+        untried: why there is no text search to compare with; empty where there is one.
+        query: the engine's own, by weight.
     """
-
-    queries: Sequence[SearchQuery]
-    moved: Figures
-    how: SearchHow
-    rows: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
-    values: Mapping[ArmName, Figures] = field(default_factory=dict)
-    marks: Marks | None = None
-    titles: TitleEstimate | None = None
-    doubtful: float | None = None
-    presence: Figures | None = None
-    searches_text: bool = False
-    alarm: str = ""
-
-    @property
-    def weights(self) -> Figures:
-        """(B,) how often each was asked."""
-        return np.array([query.weight for query in self.queries])
-
-    @property
-    def traffic(self) -> float:
-        """How often all were asked."""
-        return float(self.weights.sum())
-
-
-def decide(known: KnownQueries) -> Verdict:
-    """Decide by judgments, else by marks; titles give an estimate."""
-    if known.alarm:
-        return Verdict("leave", "nothing", f"Leave it as it is: {known.alarm}.")
-    if not (known.moved > 0).any():
-        return Verdict("leave", "nothing", "Leave it as it is: the memory moves none of these queries.")
-    if len(known.rows):
-        verdict = _Judged.of(known).decide()
-        return (_by_marks(known) or verdict) if verdict.decision == "not known" else verdict
-    return _by_marks(known) or _by_titles(known)
+    if alarm and not len(searched.rows):
+        return Decided([Verdict("leave", "nothing", f"Leave it as it is: {alarm}.")])
+    if not (searched.moved > 0).any():
+        return Decided([Verdict("leave", "nothing", "Leave it as it is: the memory moves none of these queries.")])
+    basis: Basis = "titles" if titles else "judgments"
+    verdicts, modalities = [], {query.modality for query in searched.queries}
+    for modality in ("text", "image"):
+        if modality in modalities:
+            verdict = _judged(searched, modality, basis)
+            if verdict.decision == "not known" and marks is not None:
+                verdict = _by_marks(searched, modality, marks) or verdict
+            verdicts.append(verdict)
+    vectors, weight = "plain" if verdicts[0].decision == "leave" else "refined", 0.5
+    if "text" in searched.hits and verdicts[0].basis == basis:
+        weight, found = _choose_search(searched, vectors, basis, query)
+        verdicts += found
+        if found and found[0].settings.get("text_weight") == 1.0:  # then vectors are the second choice
+            sentence = verdicts[0].sentence.replace("text queries", "text queries that vectors search", 1)
+            verdicts = [*found, replace(verdicts[0], sentence=sentence), *verdicts[1:-1]]
+    elif untried and "text" in modalities:
+        verdicts[0] = replace(verdicts[0], sentence=f"{verdicts[0].sentence} {untried}")
+    return Decided(verdicts, vectors, weight)
 
 
-def _by_marks(known: KnownQueries) -> Verdict | None:
-    """What follows from marks; None where they may be by chance."""
-    marks = known.marks
-    if marks is None or marks.p >= SURE:
-        return None
-    of = [query.weight for query in known.queries if query.id in marks.by_query]
-    said = f"{marks}; these queries, whose results change most, are {sum(of) / known.traffic:.0%} of the searches"
-    if marks.count("refined") > marks.count("plain"):
-        if not known.searches_text:
-            return Verdict("switch", "marks", f"Switch from plain to refined vectors: {said}.")
-        return Verdict(
-            "switch for some",
-            "marks",
-            f"Where you search by plain vectors, switch to refined ones: {said}. The marks do not compare them with "
-            "the index's text search, which may find more: judgments (--qrels) do.",
-        )
-    return Verdict("leave", "marks", f"Leave it as it is: {said}.")
-
-
-def _by_titles(known: KnownQueries) -> Verdict:
-    """An estimate, which never says "switch"."""
-    found = known.titles
-    if found is None or not len(found):
-        why = "" if found is None else f" Titles say nothing, either: {found.problem}."
-        return Verdict("not known", "nothing", f"Not known: nobody judged these queries. To know, {_JUDGE}.{why}")
-    gain = compare_pairs(found.refined - found.plain, weights=known.weights[found.rows], seed=known.how.seed)
-    shares = Shares.of(found.refined - found.plain, known.weights[found.rows], known.traffic)
-    held = "" if found.held is None else f" ({found.held:,} of {found.documents:,} documents are in the memory)"
-    doubt = known.doubtful or 0.0
-    head = "A doubtful estimate" if doubt >= DOUBTFUL or gain.interval.mean < 0 else "An estimate"
-    sentence = (
-        f"Not known: nobody judged these queries. {head} that takes titles as true{held}: {points(gain.interval)} "
-        f"points nDCG@{known.how.k} on {len(found):,} of {len(known.queries):,} queries; {shares}. Where titles are "
-        "right, the estimate is too low, because half of what counts as right is hidden from the memory. "
-        f"{doubt:.0%} of the memory's titles are doubtful. Before you switch, {_JUDGE}."
+def _judged(searched: Searched, modality: Modality, basis: Basis) -> Verdict:
+    """Whether to refine the queries of a modality, by those that are judged."""
+    whose, chosen = f"{modality} queries", searched.of(modality)
+    total = sum(query.modality == modality for query in searched.queries)
+    if not chosen.any():
+        return Verdict("not known", "nothing", f"Not known for {whose}: nobody judged them. To know, {_JUDGE}.")
+    plain, refined = (
+        {name: one[chosen] for name, one in searched.figures[arm].items()} for arm in ("plain", "refined")
     )
-    return Verdict("not known", "titles", sentence, gain, shares)
-
-
-@dataclass(frozen=True)
-class _Judged:
-    """n judged queries: the way to search that is best today, and the best one with refined vectors."""
-
-    known: KnownQueries
-    now: ArmName
-    then: ArmName
-    difference: Figures
-    weights: Figures
-    tried: int  # ways with refined vectors, of which the best is taken
-
-    @classmethod
-    def of(cls, known: KnownQueries) -> _Judged:
-        """Choose both ways by their weighted means."""
-        weights = known.weights[known.rows]
-
-        def best(arms: Sequence[ArmName]) -> ArmName:
-            return max((arm for arm in arms if arm in known.values), key=lambda arm: float(known.values[arm] @ weights))
-
-        now, then = best(_NOW), best(_THEN)
-        tried = sum(arm in known.values for arm in _THEN)
-        return cls(known, now, then, known.values[then] - known.values[now], weights, tried)
-
-    def decide(self) -> Verdict:
-        """The widest rule that surely gains."""
-        whole = self._compare(SwitchRule(), self.tried)
-        if whole.effect == "too few":
-            sentence = (
-                f"Not known: the results of {whole.changed:,} of {len(self.difference):,} judged queries are better or "
-                f"worse, and {CHANGED} are needed. Judge more, or {_JUDGE.partition(',')[0]}.{self._words()}"
-            )
-            return Verdict("not known", "judgments", sentence, whole, self._shares(SwitchRule()))
-        way = f"from {ARMS[self.now]} to {ARMS[self.then]}"
-        for rule, gain, interval in self._rules(whole):
-            everywhere = rule == SwitchRule()
-            head = f"Switch {way}" if everywhere else f"Switch {way} for {rule}, and leave the others as they are"
-            return Verdict(
-                "switch" if everywhere else "switch for some",
-                "judgments",
-                self._sentence(head, interval, rule),
-                gain,
-                self._shares(rule),
-                rule.settings,
-            )
-        why = f"{ARMS[self.then]} {'lose' if whole.effect == 'loses' else 'gain nothing that is sure'}"
-        head = f"Leave it as it is: compared with {ARMS[self.now]}, {why}"
-        more = f" About {whole.more:,} more judged queries would tell a difference of this size." if whole.more else ""
-        sentence = self._sentence(head, whole.interval, SwitchRule()) + more
-        return Verdict("leave", "judgments", sentence, whole, self._shares(SwitchRule()))
-
-    def _sentence(self, head: str, gain: Interval, rule: SwitchRule) -> str:
-        known = self.known
-        return (
-            f"{head}: {points(gain)} points nDCG@{known.how.k} on {len(known.rows):,} judged of "
-            f"{len(known.queries):,} queries; {self._shares(rule)}.{self._words()}"
+    gain = refined["ndcg"] - plain["ndcg"]
+    change = compare_pairs(gain, seed=searched.how.seed)
+    figures = f"{points(change.interval)} points nDCG@{searched.how.k} on {len(gain):,} judged of {total:,} queries"
+    weights = searched.weights[chosen]
+    if len(set(weights.tolist())) > 1:
+        traffic = float(gain @ weights / weights.sum())
+        figures += f", and {100 * traffic:+.1f} where each counts as often as it is searched for"
+    before, after = (100 * float(one["first"].mean()) for one in (plain, refined))
+    shown = f"{after:.0f} of 100 show a right result first, before {before:.0f}"
+    if change.effect == "too few" and change.interval.high >= 0:
+        return Verdict(
+            "not known",
+            basis,
+            f"Not known for {whose}: the results of {change.changed:,} are better or worse, and {CHANGED} are needed "
+            f"({figures}). Judge more, or {_JUDGE.partition(',')[0]}.",
+            change,
         )
-
-    def _words(self) -> str:
-        """What text search alone finds."""
-        if "text" not in self.known.values:
-            return ""
-        found = {
-            arm: percent(float(self.known.values[arm] @ self.weights / self.weights.sum()))
-            for arm in ("text", "plain", "refined")
-        }
-        return (
-            f" Text search alone finds {found['text']}, plain vectors alone {found['plain']}, refined vectors alone "
-            f"{found['refined']}."
+    if change.effect == "gains":
+        more = round(after) - round(before)
+        result = (
+            f"{more} of 100 more show a right result first ({after:.0f}, before {before:.0f})" if more > 0 else shown
         )
+        if basis == "titles":
+            sentence = f"Refine {whose}, if the titles are right: {result}; {figures}."
+            return Verdict("refine if the titles are right", basis, f"{sentence}{_COPIED}", change)
+        return Verdict("refine", basis, f"Refine {whose}: {result}; {figures}.", change)
+    why = "they lose" if change.interval.high < 0 else "nothing changes that is sure"
+    tail = f" About {change.more:,} more judged queries would tell a difference of this size." if change.more else ""
+    copied = _COPIED if basis == "titles" else ""
+    sentence = f"Leave {whose} plain: refined, {why}: {figures}; {shown}.{tail}{copied}"
+    return Verdict("leave", basis, sentence, change)
 
-    def _shares(self, rule: SwitchRule) -> Shares:
-        followed = np.where(self._holds(rule), self.difference, 0.0)
-        return Shares.of(followed, self.weights, self.known.traffic)
 
-    def _holds(self, rule: SwitchRule) -> Flags:
-        """(n,) whether each query is refined by the rule."""
-        some = [self.known.queries[row] for row in self.known.rows.tolist()]
-        held: Flags = np.isin([query.modality for query in some], rule.modalities)
-        if rule.presence and self.known.presence is not None:
-            held &= self.known.presence[self.known.rows] >= rule.presence
-        return held
+_COPIED = " The judgments equal the titles word for word, so a wrong title counts as right."
 
-    def _compare(self, rule: SwitchRule, tried: int, some: Flags | None = None) -> Difference:
-        """The difference of the queries that a rule refines, or of some of them."""
-        held = self._holds(rule) if some is None else self._holds(rule) & some
-        own, weights = (self.difference[held], self.weights[held]) if held.any() else (np.zeros(1), None)
-        return compare_pairs(own, weights=weights, tried=tried, seed=self.known.how.seed)
 
-    def _rules(self, whole: Difference) -> Iterator[tuple[SwitchRule, Difference, Interval]]:
-        """Rules that surely gain, the widest first, and the gain over all queries if the rule is followed."""
-        parts = [SwitchRule(("text",)), SwitchRule(("image",))]
-        parts = parts if min(self._holds(part).sum() for part in parts) >= CHANGED else []
-        if whole.sure and not any(self._compare(part, 1).effect == "loses" for part in parts):
-            yield SwitchRule(), whole, whole.interval
-        tried = self.tried * (len(parts) + 1)
-        for part in parts:
-            if (found := self._compare(part, tried)).sure:
-                yield part, found, self._followed(part, np.ones(len(self.difference), np.bool_))
-        yield from self._above(tried)
+def _by_marks(searched: Searched, modality: Modality, marks: Marks) -> Verdict | None:
+    """What follows from marks of queries of a modality; None where they may be by chance."""
+    ids = {query.id for query in searched.queries if query.modality == modality}
+    own = Marks({id_: better for id_, better in marks.by_query.items() if id_ in ids}, marks.people)
+    if own.p >= SURE:
+        return None
+    if own.count("refined") > own.count("plain"):
+        tail = " They do not compare with text search, which may find more." if "text" in searched.hits else ""
+        return Verdict("refine", "marks", f"Refine {modality} queries: {own}.{tail}")
+    return Verdict("leave", "marks", f"Leave {modality} queries plain: {own}.")
 
-    def _followed(self, rule: SwitchRule, some: Flags) -> Interval:
-        """The gain of some queries if the rule is followed: those that it leaves alone gain nothing."""
-        gain = np.where(self._holds(rule), self.difference, 0.0)[some]
-        return bootstrap(gain, weights=self.weights[some], seed=self.known.how.seed)
 
-    def _above(self, tried: int) -> Iterator[tuple[SwitchRule, Difference, Interval]]:
-        """The presence from which queries gain most, chosen on half of them, if it gains on the other half."""
-        if self.known.presence is None:
-            return
-        values, far = self.known.presence[self.known.rows], self.known.moved[self.known.rows]
-        moving = np.flatnonzero((far > 0) & np.isfinite(values))
-        if len(moving) < 4 * CHANGED:
-            return
-        order = np.random.default_rng(self.known.how.seed).permutation(len(far))
-        choose, confirm = (np.isin(np.arange(len(far)), half) for half in (order[::2], order[1::2]))
-        bounds = np.round(np.quantile(values[moving], _PRESENCE), 2)  # a setting, as people write it
-        gains = [float((self.difference * self.weights)[choose & (values >= bound)].sum()) for bound in bounds]
-        rule = SwitchRule(presence=float(bounds[int(np.argmax(gains))]))
-        if rule.presence > 0 and (found := self._compare(rule, tried, confirm)).sure:
-            yield rule, found, self._followed(rule, confirm)
+def _choose_search(
+    searched: Searched, vectors: ArmName, basis: Basis, query: EngineQuery
+) -> tuple[float, list[Verdict]]:
+    """Fit the weight of text search on a half of the judged text queries, and test it on the other half."""
+    chosen = np.flatnonzero(searched.of("text"))
+    if len(chosen) < 2 * CHANGED:
+        return 0.5, []
+    drawn, k = np.random.default_rng(searched.how.seed).permutation(chosen), searched.how.k
+    values = {weight: searched.measure(searched.fused(vectors, weight))["ndcg"] for weight in _WEIGHTS}
+    most = max(values[weight][drawn[::2]].mean() for weight in _WEIGHTS)
+    best = [weight for weight in _WEIGHTS if values[weight][drawn[::2]].mean() >= most - 1e-9]
+    both, names = best[len(best) // 2], {1.0: "text search", 0.0: f"{vectors} vectors"}
+    values |= {1.0: searched.figures["text"]["ndcg"], 0.0: searched.figures[vectors]["ndcg"]}
+    alone = max(names, key=lambda one: float(values[one][drawn[::2]].mean()))
+    text, near, half, fitted = (100 * float(values[one][chosen].mean()) for one in (1.0, 0.0, 0.5, both))
+    tail = (
+        f"nDCG@{k} of text search is {text:.1f}, of {names[0.0]} {near:.1f}, of both with equal weights {half:.1f}, "
+        f"and with {both:g} for text search {fitted:.1f}.{_COPIED if basis == 'titles' else ''}"
+    )
+
+    def against(one: float, other: float, rows: npt.NDArray[np.int64]) -> Difference:
+        return compare_pairs((values[one] - values[other])[rows], seed=searched.how.seed)
+
+    if (gain := against(both, alone, drawn[1::2])).sure:
+        head = f"Search texts by text search and {names[0.0]} together, text search with a weight of {both:g} of 1"
+        gained = (
+            f"{points(gain.interval)} points over {names[alone]} alone, on the half of the queries that did not choose"
+        )
+        return both, [Verdict("use", basis, f"{head}: {gained}. {tail}", gain, {"text_weight": both}, query(both))]
+    if (gain := against(alone, 1.0 - alone, chosen)).sure:
+        gained = (
+            f"{points(gain.interval)} points over {names[1.0 - alone]}, and both together find no more that is sure"
+        )
+        sentence = f"Search texts by {names[alone]} alone: {gained}. {tail}"
+        return both, [Verdict("use", basis, sentence, gain, {"text_weight": alone})]
+    head = (
+        f"Not known which search is best for texts: text search, {names[0.0]} and both together differ by nothing sure"
+    )
+    return both, [Verdict("not known", basis, f"{head}. {tail}", gain)]

@@ -28,7 +28,7 @@ def shop(work: Path) -> Path:
 
 
 def sentence(record: dict[str, Any]) -> str:
-    return str(record["verdict"]["sentence"])
+    return " ".join(verdict["sentence"] for verdict in record["verdicts"])
 
 
 def test_vectors_need_no_model_and_the_page_is_always_written(
@@ -36,8 +36,8 @@ def test_vectors_need_no_model_and_the_page_is_always_written(
 ) -> None:
     monkeypatch.delenv("RECO_MODEL")
     record = ask("eval", "shop.npz", "--k", 5)
-    assert record["verdict"]["decision"] == "not known"
-    assert "takes captions as true" in sentence(record)
+    assert {verdict["basis"] for verdict in record["verdicts"]} == {"titles"}
+    assert "The captions are taken as true" in sentence(record)
     assert json.loads((shop / "eval" / "eval.json").read_text()) == record
     assert sentence(record)[:60] in (shop / "eval" / "eval.html").read_text()
     assert any("was taken for pictures with captions: 600 pictures of 150 things" in note for note in record["notes"])
@@ -51,10 +51,11 @@ def test_tune_writes_the_policy_that_it_tested(work: Path, ask: Run) -> None:
         lines.append(f'{row}.png,"{data.by_key[data.items[row].entity].label}"')
     (work / "shop.csv").write_text("\n".join(lines), encoding="utf-8")
     record = ask("eval", "shop.csv?label=thing", "--tune", "--max-loss", 0.2, "--out", "tuned")
-    assert record["verdict"]["settings"]["model"] == "tuned/model", sentence(record)
+    shipped = [verdict["settings"] for verdict in record["verdicts"] if verdict["decision"] == "refine"]
+    assert shipped[0]["model"] == "tuned/model", sentence(record)
     assert "tuned/model" in sentence(record)
     policy = Artifact.load(work / "tuned" / "model").manifest.policy
-    assert policy.k == record["verdict"]["settings"]["k"]
+    assert policy.k == shipped[0]["k"]
 
 
 def test_folders_tables_and_captions_are_told_apart_and_ask_a_memory(

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from starlette.testclient import TestClient
 
-from reco_plugin.engines import Description, Document, IndexHit, Question
+from reco_plugin.engines import Description, Document, IndexHit, Question, parse_address
 from reco_plugin.errors import DataError, EngineError, FingerprintMismatch
 from reco_plugin.measure import (
     CompareOptions,
@@ -20,6 +23,8 @@ from reco_plugin.measure import (
     compare,
 )
 from reco_plugin.measure.table import render
+from reco_plugin.serve.app import create_app
+from reco_plugin.serve.settings import ServeSettings
 from reco_plugin.types import Pair, Records
 
 
@@ -64,33 +69,10 @@ def test_a_function_is_compared_as_an_index_is(filled: Any, shelf: Shelf, log: Q
     found = compare(filled, function, log, CompareOptions(SearchHow(5)), lambda n, what: steps.append((n, what)))
     assert all(len(row["plain"]) == 5 for row in found.queries)
     assert sum(n for n, what in steps if what == "search") == 48 == next(n for n, what in steps if what == "searches")
-    assert render(found).replace("\n", " ").endswith(found.verdict.sentence)
-    assert (found.verdict.decision, found.verdict.basis) == ("not known", "nothing"), "its titles cannot be read"
+    assert render(found).replace("\n", " ").endswith(found.verdicts[0].sentence)
+    assert (found.verdicts[0].decision, found.verdicts[0].basis) == ("not known", "nothing"), "nobody judged"
+    assert found.verdicts[0].sentence.endswith("Text search was not tried: the function does not take texts.")
     assert any("not checked" in note for note in found.notes)
-
-
-def test_of_what_counts_as_right_by_titles_half_is_hidden_and_half_gone_from_the_index(
-    filled: Any, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Both ways: no pair of the memory is what counts as right, and none that teaches is found."""
-    hidden: list[frozenset[str]] = []
-    refine = filled.refine
-
-    def watch(vectors: Any, **options: Any) -> Any:
-        hidden.extend(options.get("exclude") or ())
-        return refine(vectors, **options)
-
-    monkeypatch.setattr(filled, "refine", watch)
-    right = frozenset(pair.id for pair in shelf.drawings if "red" in str(pair.text).split())
-    found = compare(filled, shelf, QueryLog((SearchQuery("q", "red"),), 1))
-    first, second = hidden
-    assert first | second == right
-    assert not first & second
-    assert abs(len(first) - len(second)) <= 1
-    assert max(question.k for question in shelf.asked) == 10 + len(right)
-    assert found.verdict.basis == "titles"
-    assert "(24 of 24 documents are in the memory)" in found.verdict.sentence
-    assert [line.name for line in found.lines] == ["plain vectors", "refined vectors"]
 
 
 def test_what_cannot_be_compared_is_refused(filled: Any, shelf: Shelf, log: QueryLog) -> None:
@@ -103,8 +85,8 @@ def test_what_cannot_be_compared_is_refused(filled: Any, shelf: Shelf, log: Quer
 
 def test_a_memory_that_learned_nothing_leaves_it(reco: Any, shelf: Shelf, log: QueryLog) -> None:
     found = compare(reco, shelf, log)
-    assert found.verdict.decision == "leave"
-    assert "the memory has learned nothing about its pairs" in found.verdict.sentence
+    assert found.verdicts[0].decision == "leave"
+    assert "the memory has learned nothing about its pairs" in found.verdicts[0].sentence
 
 
 def test_an_index_that_changes_meanwhile_is_named(filled: Any, shelf: Shelf, log: QueryLog) -> None:
@@ -122,4 +104,67 @@ def test_an_index_that_does_not_show_its_documents_is_compared_all_the_same(
     monkeypatch.setattr(shelf, "scan", scan)
     found = compare(filled, shelf, log)
     assert "The index: not checked to be of this encoder: no vectors in its documents." in found.notes
-    assert "its titles cannot be read" in found.verdict.sentence
+
+
+def test_a_service_and_a_comparison_rank_the_same(filled: Any, shelf: Shelf, drawings: list[Pair]) -> None:
+    """Part numbers, names, other words and pictures, of a memory whose captions have part numbers."""
+    numbers = {pair.id: f"QX-{4821 + row}-B" for row, pair in enumerate(drawings)}
+    vectors = filled.encoder.texts([f"{numbers[pair.id]} {pair.text}" for pair in drawings])
+    captions = [{"caption": f"{numbers[pair.id]} {pair.text}"} for pair in drawings]
+    filled.memory.add_records([Records([pair.id for pair in drawings], shelf.records.image, vectors, captions)])
+    texts = [*numbers.values(), *(str(pair.text) for pair in drawings), "do you have something round"]
+    queries = [SearchQuery(text, text) for text in dict.fromkeys(texts)]
+    found = compare(filled, shelf, QueryLog(tuple(queries), len(queries)))
+    with TestClient(create_app(ServeSettings(page=False), filled)) as client:
+        for refine, side in ((False, "plain"), (True, "refined")):
+            answer = client.post(
+                "/v1/embeddings", json={"input": [one.text for one in queries], "refine": refine}
+            ).json()
+            served = [shelf.search(Question(np.float32(one["embedding"]), k=10)) for one in answer["data"]]
+            assert [[hit.id for hit in hits] for hits in served] == [row[side] for row in found.queries], side
+    by_number = [row for row in found.queries if row["kind"] == "part numbers"]
+    assert len(by_number) == len(drawings)
+    assert any(row["plain"] != row["refined"] for row in by_number), "numbers move by their words"
+
+
+def test_kinds_of_queries_are_lines_of_their_own(
+    filled: Any, shelf: Shelf, drawings: list[Pair], tmp_path: Path
+) -> None:
+    pictures = []
+    for pair in drawings[:4]:
+        pair.image.save(tmp_path / f"{pair.id}.png")  # type: ignore[union-attr]
+        pictures.append(SearchQuery(f"picture {pair.id}", image=tmp_path / f"{pair.id}.png"))
+    words = SearchQuery("words", "something to hang on a wall")
+    names = [SearchQuery(pair.id, str(pair.text)) for pair in drawings]
+    right = {query.id: {query.id.removeprefix("picture "): 1.0} for query in [*names, *pictures]}
+    judgments = Judgments(right | {"words": {drawings[0].id: 1.0}}, "judged")
+    log = QueryLog((*names, *pictures, words), 29)
+    found = compare(filled, shelf, log, CompareOptions(judgments=judgments))
+    lines = {line.name: line for line in found.lines}
+    assert {name: line.queries for name, line in lines.items()} == {
+        "names and titles": 24,
+        "pictures": 4,
+        "other words": 1,
+        "all": 29,
+    }
+    assert lines["pictures"].values["plain"] == 1.0, "a picture finds itself"
+    assert [verdict.sentence.partition(":")[0] for verdict in found.verdicts][1] == "Not known for image queries"
+
+
+def test_what_a_comparison_assumes_is_noted(filled: Any, shelf: Shelf, log: QueryLog) -> None:
+    titles = {pair.id: str(pair.text) for pair in shelf.drawings}
+    copied = {query.id: {id_: 1.0 for id_, title in titles.items() if title == query.text} for query in log.queries}
+    found = compare(filled, shelf, log, CompareOptions(judgments=Judgments(copied, "clicks.csv", clicks=True)))
+    assert found.verdicts[0].basis == "titles"
+    assert any(note.startswith("The grades are clicks") for note in found.notes)
+    assert found.verdicts[0].sentence.endswith("Text search was not tried: the function does not take texts.")
+    strangers = replace(shelf.records, ids=[f"other {id_}" for id_ in shelf.records.ids])
+    filled.memory.add_records([strangers])
+    noted = compare(filled, shelf, log).notes
+    assert any("24 of the memory's 48 ids are not in the index" in note for note in noted)
+
+
+def test_a_missing_text_in_the_address_is_named(filled: Any, shelf: Shelf, log: QueryLog) -> None:
+    address = parse_address("postgresql://host/shop?table=products&vector=clip")
+    (verdict,) = compare(filled, shelf, log, CompareOptions(address=address)).verdicts
+    assert "Text search was not tried, because the address names no text=" in verdict.sentence

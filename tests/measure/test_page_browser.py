@@ -53,7 +53,7 @@ def folder(tmp_path_factory) -> Path:
     """A page of 50 queries, of which 45 change."""
     out = tmp_path_factory.mktemp("compared")
     found = compared(out, NAMES)
-    assert found.verdict.decision == "switch"
+    assert found.verdicts[0].decision == "refine"
     assert len(found.to_mark) == SHOWN
     return out
 
@@ -74,7 +74,7 @@ def page(browser, folder) -> Iterator[Any]:
 
 def test_it_shows_what_gains_most_and_one_key_opens_the_marks(page):
     assert page.locator("h1").inner_text() == "Plain and refined queries in this index"
-    assert page.locator(".sentence").inner_text().startswith("Switch from plain vectors to refined vectors")
+    assert page.locator(".sentence").inner_text().startswith("Refine text queries: ")
     assert page.locator("#examples .pair:visible").count() == 5, "five gain most, and none loses"
     assert page.locator("#pairs .pair:visible").count() == 0
     page.keyboard.press("m")
@@ -95,7 +95,7 @@ def test_all_is_marked_by_keys_and_read_again(page, folder, tmp_path):
     marks = read_marks([tmp_path / "marks.json"], json.loads((folder / "compare.json").read_text())["key"])
     assert (marks.count("refined"), marks.people) == (SHOWN, 1)
     found = compared(tmp_path, NAMES, marks=[tmp_path / "marks.json"], judged=False)
-    assert (found.verdict.decision, found.verdict.basis) == ("switch", "marks")
+    assert (found.verdicts[0].decision, found.verdicts[0].basis) == ("refine", "marks")
 
 
 def test_one_can_go_back_change_ones_mind_and_finish_early(page):

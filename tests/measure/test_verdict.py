@@ -1,4 +1,4 @@
-"""The sentence: who may say switch, and what it names."""
+"""The decisions: one a kind of query, by judgments, titles or marks, and the search that is best."""
 
 from __future__ import annotations
 
@@ -7,114 +7,131 @@ from typing import Any
 import numpy as np
 import pytest
 
+from reco_plugin.engines import Description, IndexAddress, IndexHit
 from reco_plugin.measure import SearchHow, SearchQuery
+from reco_plugin.measure.hybrid import engine_query
 from reco_plugin.measure.judgments import Marks
-from reco_plugin.measure.record import Shares
-from reco_plugin.measure.titles import TitleEstimate, has_words, words_of
-from reco_plugin.measure.verdict import DOUBTFUL, KnownQueries, decide
+from reco_plugin.measure.search import Searched
+from reco_plugin.measure.verdict import decide
 
-N = 400
-NOISE = np.random.default_rng(0).normal(0, 0.1, N)
-MOVED = np.random.default_rng(1).uniform(0.01, 0.5, N)
-TEXTS = [SearchQuery(str(n), f"thing {n}") for n in range(N)]
-ROWS = np.arange(N)
+N = 200
+TEXTS = [SearchQuery(f"q{n}", f"thing {n}") for n in range(N)]
+DRAWN = np.random.default_rng(0)
 
 
-def judged(difference: np.ndarray, queries: Any = TEXTS, moved: np.ndarray = MOVED, **more: Any) -> Any:
-    rows = np.arange(len(difference))
-    values = {"plain": np.full(len(rows), 0.5), "refined": 0.5 + difference} | more.pop("arms", {})
-    return decide(KnownQueries(queries, moved, SearchHow(), rows, values, **more))
+def ranked(arm: str, places: Any) -> list[list[IndexHit]]:
+    """Rankings of ten, of which the right document of query n stands at a place; from 10 on, nowhere."""
+    return [
+        [IndexHit(f"right-{n}" if place == at else f"{arm}-{place}-{at}", 1.0) for at in range(10)]
+        for n, place in enumerate(places)
+    ]
 
 
-def by_titles(difference: np.ndarray, **more: Any) -> Any:
-    plain = np.full(N, 0.5)
-    titles = TitleEstimate(ROWS, plain, plain + difference, {}, 900, 800)
-    return decide(KnownQueries(TEXTS, MOVED, SearchHow(), titles=titles, **more))
+def searched(plain: Any, refined: Any, queries: Any = TEXTS, judged: int = N, **arms: Any) -> Searched:
+    hits = {arm: ranked(arm, places) for arm, places in {"plain": plain, "refined": refined, **arms}.items()}
+    grades = [{f"right-{n}": 1.0} if n < judged else {} for n in range(len(queries))]
+    return Searched(queries, ["names"] * len(queries), np.ones(len(queries)), hits, SearchHow(), grades)
 
 
-def test_a_sure_gain_switches_and_names_what_it_rests_on_and_whom_it_helps() -> None:
-    verdict = judged(NOISE + 0.1)
-    assert (verdict.decision, verdict.basis, verdict.settings) == ("switch", "judgments", {})
-    assert verdict.gain.interval.mean == pytest.approx((NOISE + 0.1).mean())
-    gains = (NOISE + 0.1 > 0).mean()
-    assert f"on 400 judged of 400 queries; {gains:.0%} of the searches gain, {1 - gains:.0%} lose" in verdict.sentence
+BAD, GOOD = np.full(N, 5), np.where(np.arange(N) % 2, 0, 5)
 
 
-@pytest.mark.parametrize("shift", [-0.1, 0.0])
-def test_a_loss_or_no_gain_is_left(shift: float) -> None:
-    verdict = judged(NOISE - NOISE.mean() + shift)
-    assert verdict.decision == "leave"
-    assert verdict.gain.effect == ("loses" if shift else "no difference")
+def test_a_sure_gain_is_one_decision_in_one_direction() -> None:
+    (verdict,) = decide(searched(BAD, GOOD)).verdicts
+    assert (verdict.decision, verdict.basis, verdict.settings) == ("refine", "judgments", {})
+    assert verdict.sentence.startswith(
+        "Refine text queries: 50 of 100 more show a right result first (50, before 0); +"
+    )
+    assert "on 200 judged of 200 queries" in verdict.sentence
 
 
-def test_what_is_compared_is_the_best_way_of_today_with_the_best_refined_one() -> None:
-    """Names stand in titles: text search finds more than vectors, and refined vectors add nothing to it."""
-    text = np.full(N, 0.9)
-    verdict = judged(NOISE + 0.1, arms={"text": text, "text + plain": text - 0.1, "text + refined": text - 0.05})
-    assert verdict.decision == "leave"
-    assert "compared with text search, text search with refined vectors lose" in verdict.sentence
-    assert "Text search alone finds 90.0, plain vectors alone 50.0" in verdict.sentence
-    verdict = judged(NOISE + 0.1, arms={"text": text, "text + plain": text, "text + refined": text + 0.05 + NOISE / 9})
-    assert verdict.sentence.startswith("Switch from text search to text search with refined vectors: +5.")
+@pytest.mark.parametrize(("refined", "effect"), [(BAD, "loses"), (DRAWN.permutation(GOOD), "no difference")])
+def test_a_loss_or_no_gain_is_left(refined: np.ndarray, effect: str) -> None:
+    (verdict,) = decide(searched(GOOD, refined)).verdicts
+    assert (verdict.decision, verdict.gain.effect) == ("leave", effect)
 
 
-def test_the_shares_are_of_all_searches_and_name_what_was_not_measured() -> None:
-    queries = [SearchQuery(str(n), "thing", weight=9.0 if n < 100 else 1.0) for n in range(N)]
-    verdict = judged(np.where(ROWS[:200] < 100, 0.2, -0.1), queries)
-    assert verdict.shares == Shares(0.75, pytest.approx(100 / 1200), 0.0, pytest.approx(200 / 1200))
-    assert "75% of the searches gain, 8% lose, 0% stay, 17% were not measured" in verdict.sentence
+def test_texts_and_images_are_decided_each_by_itself() -> None:
+    queries = [SearchQuery(f"q{n}", f"thing {n}" if n < N // 2 else None) for n in range(N)]
+    half = np.arange(N) < N // 2
+    text, image = decide(searched(np.where(half, 5, 0), np.where(half, 0, 5), queries)).verdicts
+    assert (text.decision, image.decision) == ("refine", "leave")
+    assert "image" not in text.sentence
+    assert "text" not in image.sentence
 
 
-def test_queries_that_the_memory_knows_can_be_switched_alone_and_the_gain_is_of_the_other_half() -> None:
-    presence = np.random.default_rng(3).uniform(0, 1, N)
-    presence[::50] = np.nan
-    gain = NOISE + np.where(presence >= np.nanquantile(presence, 0.75), 0.2, -0.1)
-    verdict = judged(gain, presence=presence)
-    assert verdict.decision == "switch for some"
-    assert verdict.settings == {"presence": round(float(np.nanquantile(presence, 0.75)), 2)}
-    assert judged(gain, presence=np.full(N, np.nan)).decision == "leave"
+def test_traffic_stands_beside_and_does_not_decide() -> None:
+    """One query in twenty is nearly all of the traffic, and gains; of the others none does."""
+    weights = np.where(np.arange(N) % 20, 1.0, 1000.0)
+    queries = [SearchQuery(f"q{n}", f"thing {n}", weight=weights[n]) for n in range(N)]
+    (verdict,) = decide(searched(BAD, np.where(weights > 1, 0, 5), queries)).verdicts
+    assert verdict.decision == "not known"
+    assert "+63.2 where each counts as often as it is searched for" in verdict.sentence
 
 
-def test_a_modality_that_loses_stays_plain() -> None:
-    queries = [SearchQuery(str(n), "thing" if n % 2 else None) for n in range(N)]
-    verdict = judged(NOISE + np.where(ROWS % 2, 0.2, -0.1), queries)
-    assert (verdict.decision, verdict.settings) == ("switch for some", {"refine": ["text queries"]})
+def test_judgments_that_equal_titles_decide_under_that_condition() -> None:
+    (verdict,) = decide(searched(BAD, GOOD), titles=True).verdicts
+    assert (verdict.decision, verdict.basis) == ("refine if the titles are right", "titles")
+    assert "so a wrong title counts as right" in verdict.sentence
+
+
+def test_where_text_search_was_not_tried_the_decision_says_so() -> None:
+    (verdict,) = decide(searched(BAD, GOOD), untried="Text search was not tried.").verdicts
+    assert verdict.sentence.endswith("Text search was not tried.")
+
+
+def test_text_search_alone_is_named_where_it_is_best() -> None:
+    search, refine = decide(searched(BAD, GOOD, text=np.zeros(N, int))).verdicts
+    assert refine.sentence.startswith("Refine text queries that vectors search: ")
+    assert (search.decision, search.settings, search.query) == ("use", {"text_weight": 1.0}, "")
+    assert search.sentence.startswith("Search texts by text search alone: +")
+
+
+def test_the_weight_is_fitted_on_one_half_and_tested_on_the_other() -> None:
+    """Text search has two in three right, and finds nothing for the others; vectors have those right."""
+    words = np.arange(N) % 3 > 0
+    found = searched(np.full(N, 9), np.where(words, 4, 0), text=np.where(words, 0, 10))
+    verdicts, _, weight = decide(found, query=lambda weight: f"weight {weight}")
+    assert verdicts[1].decision == "use"
+    assert verdicts[1].settings == {"text_weight": weight}
+    assert verdicts[1].query == f"weight {weight}"
+    assert found.measure(found.fused("refined", weight))["ndcg"].mean() > 0.8
 
 
 def test_an_alarm_and_a_memory_that_moves_nothing_leave_it() -> None:
-    assert judged(NOISE + 0.3, alarm="the vectors may be of another encoder").decision == "leave"
-    assert judged(NOISE + 0.3, moved=np.zeros(N)).decision == "leave"
+    assert (
+        decide(searched(BAD, GOOD, judged=0), alarm="the vectors may be of another encoder").verdicts[0].decision
+        == "leave"
+    )
+    still = searched(BAD, GOOD)
+    still.moved[:] = 0
+    assert decide(still).verdicts[0].basis == "nothing"
 
 
-@pytest.mark.parametrize(("gain", "doubtful"), [(0.9, 0.0), (0.1, DOUBTFUL), (-0.1, 0.0)])
-def test_titles_never_say_switch(gain: float, doubtful: float) -> None:
-    verdict = by_titles(NOISE + gain, doubtful=doubtful)
-    assert (verdict.decision, verdict.basis, verdict.settings) == ("not known", "titles", {})
-    assert verdict.gain.interval.mean == pytest.approx((NOISE + gain).mean())
-    assert "takes titles as true (800 of 900 documents are in the memory)" in verdict.sentence
-    assert ("A doubtful estimate" in verdict.sentence) is (doubtful > 0 or gain < 0)
-    assert decide(KnownQueries(TEXTS, MOVED, SearchHow())).basis == "nothing"
-
-
-@pytest.mark.parametrize(("refined", "plain", "decision"), [(15, 2, "switch"), (2, 15, "leave"), (5, 4, "not known")])
+@pytest.mark.parametrize(("refined", "plain", "decision"), [(15, 2, "refine"), (2, 15, "leave"), (5, 4, "not known")])
 def test_marks_decide_where_nobody_judged_enough(refined: int, plain: int, decision: str) -> None:
     better = ["refined"] * refined + ["plain"] * plain
-    marks = Marks({str(n): one for n, one in enumerate(better)})  # type: ignore[misc]
-    assert by_titles(NOISE + 0.1, marks=marks).decision == decision
-    assert judged(np.full(10, 0.5), marks=marks).decision == decision
-    assert judged(NOISE + 0.1, marks=marks).basis == "judgments"
+    marks = Marks({f"q{n}": one for n, one in enumerate(better)})  # type: ignore[misc]
+    for judged in (0, 10):
+        assert decide(searched(BAD, GOOD, judged=judged), marks).verdicts[0].decision == decision
+    assert decide(searched(BAD, GOOD), marks).verdicts[0].basis == "judgments"
+    assert (
+        "text search"
+        in decide(
+            searched(BAD, GOOD, judged=0, text=BAD),
+            Marks({"q1": "refined"} | {f"q{n}": "refined" for n in range(2, 15)}),
+        )
+        .verdicts[0]
+        .sentence
+    )
 
 
-def test_marks_do_not_say_that_refined_vectors_find_more_than_text_search() -> None:
-    marks = Marks(dict.fromkeys(map(str, range(15)), "refined"))
-    verdict = by_titles(NOISE + 0.1, marks=marks, searches_text=True)
-    assert (verdict.decision, verdict.basis) == ("switch for some", "marks")
-    assert "text search" in verdict.sentence
-
-
-def test_words_are_found_in_titles() -> None:
-    assert has_words("red foxes", words_of("red foxe"))  # only an s is cut
-    assert not has_words("Two red foxes, drawn", words_of("a red fox"))
-    assert has_words("The red fox of 1 A", words_of("a red fox"))
-    assert has_words("大きな赤い狐の絵", words_of("赤い狐"))
-    assert not has_words("", words_of("fox"))
+@pytest.mark.parametrize("scheme", ["opensearch", "elasticsearch", "weaviate", "postgresql", "https", "milvus", ""])
+def test_the_engines_own_query_names_its_fields_and_both_weights(scheme: str) -> None:
+    address = IndexAddress(scheme, "shop", text="title") if scheme else None
+    query = engine_query(address, Description("engine", "products", 9, "clip", 128, "cosine", "hnsw"), 0.8, 7)
+    assert "0.2" in query
+    assert ("0.8" in query) is (scheme != "weaviate"), "there alpha is the weight of vectors"
+    if scheme in ("opensearch", "elasticsearch", "weaviate", "postgresql"):
+        assert "title" in query
+        assert "7" in query

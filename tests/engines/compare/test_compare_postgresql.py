@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from reco_plugin import Reco
 from reco_plugin.cli.app import app
-from reco_plugin.measure.verdict import ARMS
+from reco_plugin.measure.search import ARMS
 
 from ..conftest import Served
 
@@ -79,20 +79,18 @@ def test_it_measures_every_arm_and_writes_a_page_and_figures(shop, tmp_path):
     result = run(shop, tmp_path, "--qrels", f"{shop['folder']}/qrels", "--k", 5)
     assert result.exit_code == 0, result.output
     told = json.loads((tmp_path / "compare.json").read_text(encoding="utf-8"))
-    assert [line["name"] for line in told["lines"]] == list(ARMS.values())
-    assert told["lines"][2]["queries"] == 24
-    assert told["lines"][2]["value"][0] > 0.9, "captions are the queries"
+    (line,) = told["lines"]
+    assert (line["name"], line["queries"], list(line["values"])) == ("names and titles", 24, list(ARMS.values()))
+    assert line["values"]["text search"] > 0.9, "captions are the queries"
     assert told["setup"]["target"].startswith("texts for images")
     for note in ("24 pictures agree", "1 of 25 judged documents are not in the index", "The index finds 1"):
         assert any(note in one for one in told["notes"]), note
-    assert "Text search alone finds" in told["verdict"]["sentence"]
     rows = [json.loads(line) for line in (tmp_path / "queries.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [len(row["plain"]) for row in rows] == [5] * 24
     page = (tmp_path / "compare.html").read_text(encoding="utf-8")
-    assert told["verdict"]["sentence"].partition(":")[0] in page
+    assert told["verdicts"][0]["sentence"].partition(":")[0] in page
     assert "data:image/webp" in page
-    assert told["verdict"]["decision"] in ("not known", "switch", "switch for some", "leave")
-    assert told["verdict"]["basis"] == "judgments"
+    assert told["verdicts"][0]["basis"] == "titles", "each query is judged by its own title"
 
 
 def test_a_filter_is_used(shop, tmp_path):
@@ -125,7 +123,8 @@ def test_an_index_that_does_not_fit_is_refused_before_anything_is_written(shop, 
 def test_an_index_without_pictures_and_captions_is_said_to_be_unchecked(shop, tmp_path):
     told = json.loads(run(shop, tmp_path, "--json", fields="").stdout)
     assert any("The index: not checked: no picture and no caption" in note for note in told["notes"])
-    assert told["verdict"]["decision"] == "not known"
+    assert told["verdicts"][0]["decision"] == "not known"
+    assert "because the address names no text=" in told["verdicts"][0]["sentence"]
 
 
 def test_texts_and_pictures_ask_together_and_by_other_options(shop, tmp_path, drawings):
@@ -141,7 +140,7 @@ def test_texts_and_pictures_ask_together_and_by_other_options(shop, tmp_path, dr
     found = [json.loads(line) for line in (tmp_path / "queries.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [row["query"] for row in found[:24]] == [pair.text for pair in drawings]
     assert all(row["plain"][0] == row["id"] for row in found[24:])  # a picture finds itself
-    assert told["verdict"]["decision"] == "not known", "nobody judged"
+    assert [one["decision"] for one in told["verdicts"]] == ["not known"] * 2, "nobody judged"
 
 
 def test_runs_stand_in_for_an_engine_without_an_address(shop, tmp_path):
