@@ -120,7 +120,7 @@ def _measure(source: str, flags: _Evaluated, how: EvalOptions, out: Path) -> Rec
     from ..extras.confidence import cutoff_notes
     from ..measure.evaluate import ask_memory, evaluate, evaluate_itself
     from ..measure.source import Reading, needs_encoder
-    from ..measure.tune import MAX_LOSS, Choosing, choose
+    from ..measure.tune import MAX_LOSS, choose
 
     reading = Reading(
         group=flags.group,
@@ -149,7 +149,8 @@ def _measure(source: str, flags: _Evaluated, how: EvalOptions, out: Path) -> Rec
         if not flags.tune:
             return record
         most = MAX_LOSS if flags.max_loss is None else flags.max_loss
-        return choose(record, asking, load_model(reco.settings.model), out, Choosing(most, flags.seed, flags.paper))
+        base = load_model(reco.settings.model)
+        return choose(record, asking, base, out, max_loss=most, seed=flags.seed, paper=flags.paper)
 
 
 def _read(source: str, reading: Reading, reco: Reco | None) -> Things:

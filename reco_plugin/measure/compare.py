@@ -131,7 +131,6 @@ def compare(
         *_exactness(index, described, vectors, how, log.queries),
         *notes,
         *_doubts(reco, titles, known, target),
-        *_changes(index, described),
     ]
     setup = {"engine": described.engine, "index": described.name}
     setup |= {"documents": f"{described.documents:,}"} if described.documents else {}  # of a function nobody knows
@@ -440,20 +439,6 @@ def _doubts(reco: Reco, titles: Mapping[str, str] | None, known: Mapping[str, An
             f"RECO_TARGET={target} there."
         )
     return notes
-
-
-def _changes(index: Engine, described: Description) -> list[str]:
-    """What changed in the index meanwhile; nothing where that cannot be told."""
-    try:
-        after = index.describe().documents
-    except EngineError:
-        return []
-    if after == described.documents:
-        return []
-    return [
-        f"The index changed meanwhile: it held {described.documents:,} documents, and now {after:,}. Compare again "
-        "when it rests."
-    ]
 
 
 def _exactness(

@@ -25,7 +25,7 @@ from ..options import RefineHow
 from ..reco import Reco
 from ..refine import Refiner
 from ..score import Refines
-from ..types import Fingerprint, Records
+from ..types import Fingerprint
 from ..values import counted, show
 from .memories import RamMemory, draw_asking, find_copies, ram_memory
 from .page import Thumbnails
@@ -98,23 +98,27 @@ class Askers:
         pairs, hidden = self.things.pairs.take(rows), [set(hiding[place]) for place in some.tolist()]
         names, numbers = np.unique([self.things.things[row] for row in rows], return_inverse=True)
         labels = numbers.astype(np.int64)
-        first, text_of = _texts(pairs, labels)
+        keys = [(label, text.tobytes()) for label, text in zip(labels.tolist(), pairs.text, strict=True)]
+        place = {key: number for number, key in enumerate(dict.fromkeys(keys))}  # of each text of a thing
+        first = np.unique([place[key] for key in keys], return_index=True)[1]
         own: list[set[str]] = [set() for _ in first]
-        for ids, text in zip(hidden, text_of.tolist(), strict=True):
-            own[text] |= ids
+        for ids, key in zip(hidden, keys, strict=True):
+            own[place[key]] |= ids
         images = TaskItems(pairs.image, "image", labels, hidden, ids=pairs.ids)
-        words = [self.things.texts[rows[row]] for row in first]
+        words = [self.things.texts[row] for row in rows[first].tolist()]
         texts = TaskItems(pairs.text[first], "text", labels[first], own, words)
         asked = set(names.tolist())
         rivals = {thing: row for row, thing in enumerate(self.things.things) if thing not in asked}
-        far = TaskItems(
-            self.things.pairs.text[list(rivals.values())[:_RIVALS]],
+        far = list(rivals.values())[:_RIVALS]
+        compete = TaskItems(
+            np.concatenate([texts.vectors, self.things.pairs.text[far]]),
             "text",
-            len(names) + np.arange(min(len(rivals), _RIVALS)),
+            np.concatenate([texts.labels, len(names) + np.arange(len(far))]),
+            [*own, *[set[str]()] * len(far)],
         )
         tasks = {
             "text->image": Task(texts, images, labels[first], tuple(names.tolist())),
-            "image->text": Task(images, _join(texts, far), labels, (*names.tolist(), *rivals)),
+            "image->text": Task(images, compete, labels, (*names.tolist(), *rivals)),
         }
         shown = np.zeros(len(rows), np.bool_)  # the first picture of a thing is searched, its others search
         shown[np.unique(labels, return_index=True)[1]] = True
@@ -125,25 +129,6 @@ class Askers:
             among = TaskItems(others.image, "image", labels[shown], ids=others.ids)
             tasks["image->image"] = Task(queries, among, labels[asks], tuple(names.tolist()))
         return tasks
-
-
-def _texts(pairs: Records, labels: npt.NDArray[np.int64]) -> tuple[list[int], npt.NDArray[np.int64]]:
-    """Row of each text's first use in a thing, and the text (N,) of each pair."""
-    place: dict[tuple[int, bytes], int] = {}
-    first, of = list[int](), np.empty(len(pairs), np.int64)
-    for row, (text, label) in enumerate(zip(pairs.text, labels.tolist(), strict=True)):
-        key = (label, text.tobytes())
-        if key not in place:
-            place[key] = len(first)
-            first.append(row)
-        of[row] = place[key]
-    return first, of
-
-
-def _join(one: TaskItems, other: TaskItems) -> TaskItems:
-    own = [*(one.own or ()), *[set[str]()] * len(other)]
-    vectors, labels = np.concatenate([one.vectors, other.vectors]), np.concatenate([one.labels, other.labels])
-    return TaskItems(vectors, one.modality, labels, own)
 
 
 def ask_itself(things: Things, fingerprint: Fingerprint, seed: int = 0) -> Askers:
@@ -203,12 +188,10 @@ def evaluate(asking: Askers, reco: Refines, options: EvalOptions | None = None) 
             one = measured[side]
             gain = one.top(1) - plain.top(1)
             without = None if not lost else bootstrap(lost[side] - lost["frozen"], task.groups, seed=options.seed)
-            values = {"plain": plain.top(1), "refined": one.top(1), "plain, of ten": plain.top(10)}
-            values["refined, of ten"] = one.top(10)
             line = Line(
                 f"{_words(direction)}, {_NAMES[side]} refined",
                 len(task),
-                {name: float(hits.mean()) for name, hits in values.items()},
+                {"plain": float(plain.top(1).mean()), "refined": float(one.top(1).mean())},
                 compare_pairs(gain, task.groups, tried=len(asked), seed=options.seed),
                 float((gain > 0).mean()),
                 float((gain < 0).mean()),
@@ -295,7 +278,7 @@ def _record(asking: Askers, sides: Sequence[_SideFound], options: EvalOptions) -
         command=options.command,
         setup={"pictures": f"{len(things):,}", **{str(name): str(value) for name, value in options.refine.items()}},
         verdicts=[_decide(one, things.kind == "classes") for one in best],
-        metric="right first",
+        metric="Right result first",
         lines=[one.line for one in sides],
         notes=notes,
         examples=[made.of(row) for row in pick(shown.gain)],

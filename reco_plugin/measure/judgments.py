@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from ..data.tables import JSON_LINES, SUFFIXES, TableFile, open_lines
 from ..engines import IndexHit
 from ..errors import DataError
 from .queries import SearchQuery, normal, unwrap
-from .statistics import Figures, sign_test
+from .statistics import Figures
 
 Grades: TypeAlias = Mapping[str, float]
 """Id of a document -> how right it is for one query, above 0; others are wrong."""
@@ -227,7 +227,10 @@ class Marks:
         >>> round(Marks({str(n): "plain" if n else "refined" for n in range(10)}).p, 4)
         0.0215
         """
-        return sign_test(self.count("refined"), self.count("plain"))
+        from scipy.stats import binomtest
+
+        refined, plain = self.count("refined"), self.count("plain")
+        return float(binomtest(refined, refined + plain).pvalue) if refined + plain else 1.0
 
     def __str__(self) -> str:
         who = "one person" if self.people == 1 else f"{self.people} people"
@@ -247,15 +250,12 @@ def read_marks(paths: Sequence[Path], key: str) -> Marks:
     Raises:
         DataError: a file is missing, is not of the page, or is of a page with other queries, results or index.
     """
-    marked = dict[tuple[str, str], Better]()
+    votes: dict[str, dict[str, Better]] = defaultdict(dict)  # query -> person -> mark
     for path in paths:
         try:
             told = json.loads(path.read_text(encoding="utf-8"))
-            person, of, marks = (
-                str(told["person"]),
-                told["key"],
-                [(str(m["query"]), m["better"]) for m in told["marks"]],
-            )
+            person, of = str(told["person"]), told["key"]
+            marks = [(str(mark["query"]), mark["better"]) for mark in told["marks"]]
         except OSError as error:
             raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
         except (ValueError, KeyError, TypeError):
@@ -268,12 +268,9 @@ def read_marks(paths: Sequence[Path], key: str) -> Marks:
         for query, better in marks:
             if better not in get_args(Better):
                 raise DataError(f"{path}: a mark is {better!r:.60}, expected one of {', '.join(get_args(Better))}")
-            marked[person, query] = better
-    votes: dict[str, Counter[str]] = {}
-    for (_, query), better in marked.items():
-        votes.setdefault(query, Counter())[better] += 1
-    by_query: dict[str, Better] = {}
-    for query, counts in votes.items():
-        ahead = counts["refined"] - counts["plain"]
-        by_query[query] = "refined" if ahead > 0 else "plain" if ahead < 0 else "same"
-    return Marks(by_query, len({person for person, _ in marked}))
+            votes[query][person] = better
+    ahead = {query: [*of.values()].count("refined") - [*of.values()].count("plain") for query, of in votes.items()}
+    better_of: dict[str, Better] = {
+        query: "refined" if more > 0 else "plain" if more < 0 else "same" for query, more in ahead.items()
+    }
+    return Marks(better_of, len({person for of in votes.values() for person in of}))

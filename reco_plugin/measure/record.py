@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
 from .statistics import Difference, Figures, Interval
@@ -127,18 +127,16 @@ class Record:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-like values: shares from 0 to 1, an interval as (mean, low, high). Single queries are in a file."""
-        left_out = ("examples", "to_mark", "queries")
-        told = {name: value for name, value in vars(self).items() if name not in left_out}
-        return _plain(told)  # type: ignore[no-any-return]
+        kept = replace(self, examples=(), to_mark=(), queries=())
+        told = asdict(kept, dict_factory=lambda items: {name: _rounded(value) for name, value in items})
+        return {name: value for name, value in told.items() if name not in ("examples", "to_mark", "queries")}
 
 
-def _plain(value: Any) -> Any:
-    if hasattr(value, "__dataclass_fields__"):
-        value = {name: getattr(value, name) for name in value.__dataclass_fields__}
+def _rounded(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_rounded(one) for one in value]
     if isinstance(value, Mapping):
-        return {str(key): _plain(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
+        return {name: _rounded(one) for name, one in value.items()}
     return round(value, 6) if isinstance(value, float) else value
 
 

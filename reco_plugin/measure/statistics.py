@@ -47,7 +47,6 @@ def bootstrap(
     values: npt.ArrayLike,
     groups: npt.ArrayLike | None = None,
     *,
-    samples: int = DRAWS,
     level: float = LEVEL,
     seed: int = 0,
 ) -> Interval:
@@ -58,7 +57,6 @@ def bootstrap(
     Args:
         values: (N,) one number per query, as hits (0 or 1) or their difference.
         groups: (N,) group of each query.
-        samples: number of draws.
         level: confidence level.
         seed: of the draws; the same seed gives the same bounds.
 
@@ -76,7 +74,7 @@ def bootstrap(
     def ratio(total: Any, many: Any, axis: int = -1) -> Any:
         return total.sum(axis=axis) / many.sum(axis=axis)
 
-    how = {"n_resamples": samples, "batch": max(1, 2**20 // len(sums)), "vectorized": True, "paired": True}
+    how = {"n_resamples": DRAWS, "batch": max(1, 2**20 // len(sums)), "vectorized": True, "paired": True}
     found = stats.bootstrap(
         (sums, counts), ratio, confidence_level=level, method="BCa", rng=np.random.default_rng(seed), **how
     ).confidence_interval
@@ -92,7 +90,6 @@ class Difference:
         p: how often it would be as large if the sides were exchanged at random, times the number that was tried; 1
             where too few changed.
         changed: queries with a difference.
-        groups: that they are of.
         effect: whether it surely gains or loses; ``no difference`` where enough changed and it is neither.
         more: queries beside these that a difference of this size needs, in four of five tries; 0 where it is sure;
             None where there is none.
@@ -101,7 +98,6 @@ class Difference:
     interval: Interval
     p: float
     changed: int
-    groups: int
     effect: Effect
     more: int | None
 
@@ -142,21 +138,7 @@ def compare_pairs(
     apart = sums - interval.mean * counts
     error = math.sqrt(float(apart @ apart) * len(sums) / max(len(sums) - 1, 1)) / float(counts.sum())
     more = 0 if effect in ("gains", "loses") else _more(interval.mean, error, int(counts.sum()))
-    return Difference(interval, p, changed, len(moved), effect, more)
-
-
-def sign_test(one: int, other: int) -> float:
-    """Chance of votes that differ at least as much, from fair coins: the binomial, on two sides.
-
-    >>> round(sign_test(1, 9), 9)
-    0.021484375
-
-    Raises:
-        MissingExtra: scipy is not installed.
-    """
-    with importing("scipy", "measure", "a test of votes"):
-        from scipy.stats import binomtest
-    return float(binomtest(one, one + other).pvalue) if one + other else 1.0
+    return Difference(interval, p, changed, effect, more)
 
 
 def _by_group(values: npt.ArrayLike, groups: npt.ArrayLike | None) -> tuple[Figures, Figures]:

@@ -16,6 +16,7 @@ import numpy as np
 
 from ..artifact import FORMAT, Artifact, FusionInfo, Policy, whole_model, write_manifest
 from ..defaults import BATCH, STEPS
+from ..errors import importing
 from ..fuse import Fuser
 from ..refine import Refiner
 from ..types import Modality, Role
@@ -31,8 +32,6 @@ KS = (5, 10, 20)
 COVERAGES = (0.5, 0.9)
 MAX_LOSS = 0.05
 """Share of things of which more results get worse than better where the memory lacks them, at the upper end."""
-Choice = dict[Direction, Side]
-"""The side that is refined in each direction; those that are not named stay plain."""
 
 
 @dataclass(frozen=True)
@@ -42,13 +41,13 @@ class TunePolicy:
     Attributes:
         k: neighbours.
         coverage: of the closed form; None: nobody said.
-        sides: that are refined.
+        sides: that are refined in each direction; those that are not named stay plain.
         fuser: of the paper's layer; None: the closed form.
     """
 
     k: int
     coverage: float | None
-    sides: Choice
+    sides: Mapping[Direction, Side]
     fuser: Fuser | None = None
 
     @property
@@ -226,35 +225,22 @@ def _measure(asking: Askers, part: Any, way: TunePolicy) -> dict[Direction, _Tri
     }
 
 
-@dataclass(frozen=True)
-class Choosing:
-    """How a policy is chosen.
-
-    Attributes:
-        max_loss: share of things that may lose where the memory holds no answer.
-        seed: of training and of intervals.
-        paper: also train and try the paper's layer.
-    """
-
-    max_loss: float = MAX_LOSS
-    seed: int = 0
-    paper: bool = False
-
-
-def choose(record: Record, asking: Askers, base: Artifact, out: Path, how: Choosing) -> Record:
+def choose(
+    record: Record, asking: Askers, base: Artifact, out: Path, *, max_loss: float, seed: int, paper: bool
+) -> Record:
     """Choose a policy, test it, write it as the folder ``model`` of ``out`` if it ships, and put it into the record.
 
     Raises:
-        MissingExtra: the paper's layer without torch.
+        MissingExtra: ``paper``, which also tries the paper's layer, without torch.
         ArtifactError: the model cannot be written.
     """
-    layer = train_layer(asking, out, seed=how.seed, steps=STEPS, batch=BATCH) if how.paper else None
-    fusers = []
-    if layer is not None:
+    layer, fusers = None, []
+    if paper:
+        layer = train_layer(asking, out, seed)
         from ..models.train import TorchFuser
 
         fusers.append(TorchFuser(layer))
-    found = tune(asking, max_loss=how.max_loss, seed=how.seed, fusers=fusers)
+    found = tune(asking, max_loss=max_loss, seed=seed, fusers=fusers)
     if not found.ships:
         return add_to(record, found, None)
     folder, policy, trained_on = out / "model", found.shipped.to_policy(), f"reco eval {asking.things.name}"
@@ -288,20 +274,18 @@ def write_model(base: Artifact, policy: Policy, out: Path, trained_on: str) -> N
         write_manifest(folder, changed)
 
 
-def train_layer(asking: Askers, out: Path, *, seed: int = 0, steps: int, batch: int) -> Fusions:
+def train_layer(asking: Askers, out: Path, seed: int) -> Fusions:
     """Train the paper's layer on the memory's pairs.
 
     Raises:
         MissingExtra: torch is not installed.
     """
-    from ..errors import importing
-
     with importing(None, "train", "the paper's layer"):
         from ..models.neighbours import gather
         from ..models.train import FusionConfig, TrainConfig, train_fusions
     assert asking.memory is not None  # noqa: S101 - it asks itself
-    store, pairs = asking.memory.store, asking.memory.pairs
+    pairs = asking.memory.pairs
     thing_of = dict(zip(asking.things.pairs.ids, asking.things.things, strict=True))
-    data = gather(store, pairs, KS[1], [thing_of[id_] for id_ in pairs.ids])
+    data = gather(asking.memory.store, pairs, KS[1], [thing_of[id_] for id_ in pairs.ids])
     config = FusionConfig(data.pairs.image.shape[1])
-    return train_fusions(data, config, out / "paper", TrainConfig(steps=steps, batch=batch, seed=seed))
+    return train_fusions(data, config, out / "paper", TrainConfig(steps=STEPS, batch=BATCH, seed=seed))

@@ -32,19 +32,18 @@ class Shelf:
     """An index of drawings, compared with each vector, which shows its titles."""
 
     def __init__(self, drawings: Sequence[Pair], records: Records) -> None:
-        self.drawings, self.records, self.growing = drawings, records, False
-        self.asked: list[Question] = []
+        self.drawings, self.records = drawings, records
 
     def describe(self) -> Description:
-        count = len(self.drawings) + (len(self.asked) if self.growing else 0)
-        return Description("mine 1", "shelf", count, "v", self.records.image.shape[1], "cosine", "none: all")
+        return Description(
+            "mine 1", "shelf", len(self.drawings), "v", self.records.image.shape[1], "cosine", "none: all"
+        )
 
     def scan(self, *, vectors: bool = True, size: int = 1000) -> Iterator[list[Document]]:
         rows = zip(self.drawings, self.records.image, strict=True)
         yield [Document(pair.id, vector if vectors else None, str(pair.text)) for pair, vector in rows]
 
     def search(self, question: Question) -> Sequence[IndexHit]:
-        self.asked.append(question)
         scores = self.records.image @ question.vector
         best = np.argsort(-scores)[: question.k]
         return [IndexHit(self.drawings[row].id, float(scores[row]), str(self.drawings[row].text)) for row in best]
@@ -87,11 +86,6 @@ def test_a_memory_that_learned_nothing_leaves_it(reco: Any, shelf: Shelf, log: Q
     found = compare(reco, shelf, log)
     assert found.verdicts[0].decision == "leave"
     assert "the memory has learned nothing about its pairs" in found.verdicts[0].sentence
-
-
-def test_an_index_that_changes_meanwhile_is_named(filled: Any, shelf: Shelf, log: QueryLog) -> None:
-    shelf.growing = True
-    assert any("it held 24 documents, and now" in note for note in compare(filled, shelf, log).notes)
 
 
 def test_an_index_that_does_not_show_its_documents_is_compared_all_the_same(
