@@ -7,18 +7,25 @@ import json
 import math
 from typing import Any, NamedTuple
 
-from reco_plugin.measure.page import COLOURS
-
 from .page import FIGURES
 
 _ROW = 26
-_INK = COLOURS["ink"]
+
+
+class Shade(NamedTuple):
+    """One colour in both schemes."""
+
+    light: str
+    dark: str
+
+
+_INK = Shade("#1d232b", "#e7ebf0")
 _COLOURS = {
-    "paper": COLOURS["paper"],
-    "frozen": COLOURS["frozen"],
-    "before": COLOURS["pale"],
-    "gain": COLOURS["series-1"],
-    "loss": COLOURS["bad"],
+    "paper": Shade("#ffffff", "#1a2028"),
+    "frozen": Shade("#9aa5b1", "#77838f"),
+    "before": Shade("#8fb8de", "#3f6c9c"),
+    "gain": Shade("#2f6db5", "#6cabf2"),
+    "loss": Shade("#b5362b", "#f0857b"),
 }
 _SIZES = {"": 13, "h": 15, "t": 14, "v": 13}
 

@@ -9,14 +9,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from ..config import load_settings
 from ..encoder_api import load_model
 from ..errors import ConfigError, need
-from ..options import RefineHow
+from ..options import RefineDefaults, RefineHow
 from .shared import AllowPrivateUrls, Given, JsonOption, OpenOptions, keeps, print_result, reco_of, take_flags, takes
 
 if TYPE_CHECKING:
@@ -150,7 +150,16 @@ def _measure(source: str, flags: _Evaluated, how: EvalOptions, out: Path) -> Rec
             return record
         most = MAX_LOSS if flags.max_loss is None else flags.max_loss
         base = load_model(reco.settings.model)
-        return choose(record, asking, base, out, max_loss=most, seed=flags.seed, paper=flags.paper)
+        return choose(
+            record,
+            asking,
+            base,
+            out,
+            max_loss=most,
+            seed=flags.seed,
+            paper=flags.paper,
+            refine=cast(RefineDefaults, {**reco.defaults, **how.refine}),
+        )
 
 
 def _read(source: str, reading: Reading, reco: Reco | None) -> Things:

@@ -21,7 +21,7 @@ from ..options import RefineOptions
 from ..reco import Reco
 from ..types import ImageInput, Refinement, Target
 from .hybrid import engine_query
-from .judgments import Grades, Judgments, changes, overlaps, read_marks, read_run
+from .judgments import Grades, Judgments, changes, read_marks, read_run
 from .kinds import SCANNED, equal_titles, kinds_of, read_titles
 from .page import Thumbnails
 from .queries import QueryLog, SearchQuery
@@ -67,27 +67,6 @@ class CompareOptions:
     address: IndexAddress | None = None
 
 
-@dataclass(frozen=True)
-class _Known:
-    """What is known beside the results.
-
-    Attributes:
-        log: the queries.
-        reasons: B, of a query that stayed or of how far it moved.
-        setup: for people.
-        notes: what a reader has to know.
-        index: identity of what was searched, for the key of the page.
-        decide: arguments of :func:`decide`.
-    """
-
-    log: QueryLog
-    reasons: Sequence[str]
-    setup: Mapping[str, Any]
-    notes: Sequence[str]
-    index: str
-    decide: Mapping[str, Any] = field(default_factory=dict)
-
-
 def compare(
     reco: Reco,
     index: Engine,
@@ -125,7 +104,7 @@ def compare(
     grades, notes = _grade(asked.judgments, log.queries, None if titles is None else frozenset(titles))
     known = dict(reco.memory.store.payloads()) if len(reco.memory) <= SCANNED else {}
     captions = [str(one.get("caption") or "") for one in known.values()] if titles is None else titles.values()
-    searched = Searched(log.queries, kinds_of(log.queries, [*captions]), moved, hits, how, grades, failed)
+    searched = Searched(log.queries, kinds_of(log.queries, [*captions]), moved, hits, how, reasons, grades, failed)
     notes = [
         f"The index: {check.said}.",
         *_exactness(index, described, vectors, how, log.queries),
@@ -136,13 +115,13 @@ def compare(
     setup |= {"documents": f"{described.documents:,}"} if described.documents else {}  # of a function nobody knows
     setup |= {"search": described.index, "target": f"texts for {target}s, images for {target}s"}
     identity = f"{described.engine.partition(' ')[0]} {described.name} {described.vector} {described.dimension}"
-    more = {
+    more: dict[str, Any] = {
         "alarm": _alarm(check, learned=reco.memory.calibration is not None),
         "titles": titles is not None and grades is not None and equal_titles(log.queries, grades, titles),
         "untried": _untried(described, asked.address),
         "query": lambda weight: engine_query(asked.address, described, weight, how.k),
     }
-    return _record(searched, _Known(log, reasons, setup, notes, identity, more), asked)
+    return _record(searched, asked, log, setup, notes, identity, **more)
 
 
 def compare_runs(log: QueryLog, runs: Mapping[ArmName, Path], asked: CompareOptions | None = None) -> Record:
@@ -166,21 +145,28 @@ def compare_runs(log: QueryLog, runs: Mapping[ArmName, Path], asked: CompareOpti
     log = replace(log, queries=kept, sampled_from=len(log.queries) if len(kept) < len(log.queries) else None)
     hits = {arm: [_own(query, read[arm])[: asked.how.k] for query in kept] for arm in _RUNS if arm in read}
     grades, notes = _grade(asked.judgments, kept, None)
-    searched = Searched(kept, kinds_of(kept, ()), np.zeros(len(kept)), hits, asked.how, grades)
-    moved = (changes(searched.ids("plain"), searched.ids("refined")) > 0).astype(np.float64)
-    setup = {"runs": ", ".join(f"{arm}: {path}" for arm, path in runs.items())}
+    ids = ([[hit.id for hit in found] for found in hits[side]] for side in ("plain", "refined"))
+    moved = (changes(*ids) > 0).astype(np.float64)
     reasons = ["" if far else _UNMOVED for far in moved]
+    searched = Searched(kept, kinds_of(kept, ()), moved, hits, asked.how, reasons, grades)
+    setup = {"runs": ", ".join(f"{arm}: {path}" for arm, path in runs.items())}
     untried = "" if "text" in hits else "Text search was not tried: there is no run `text`."
-    return _record(
-        replace(searched, moved=moved), _Known(log, reasons, setup, notes, "runs", {"untried": untried}), asked
-    )
+    return _record(searched, asked, log, setup, notes, "runs", untried=untried)
 
 
 _RUNS = ("plain", "refined", "text")
 
 
-def _record(searched: Searched, known: _Known, asked: CompareOptions) -> Record:
-    """The record of queries that were searched."""
+def _record(
+    searched: Searched,
+    asked: CompareOptions,
+    log: QueryLog,
+    setup: Mapping[str, Any],
+    notes: Sequence[str],
+    index: str,
+    **doubts: Any,
+) -> Record:
+    """The record; ``index`` is the identity of what was searched, and ``doubts`` go to :func:`decide`."""
     queries, how, rows = searched.queries, searched.how, searched.rows
     changed = changes(searched.ids("plain"), searched.ids("refined"))
     order = np.argsort(-changed * np.array([query.weight for query in queries]), kind="stable")
@@ -188,33 +174,28 @@ def _record(searched: Searched, known: _Known, asked: CompareOptions) -> Record:
     gains = np.zeros(len(queries))
     gains[rows] = searched.figures["refined"]["ndcg"] - searched.figures["plain"]["ndcg"]
     marked = hardest[_SEEN : _SEEN + MARKED] if len(hardest) >= _SEEN + MARKED else hardest[:MARKED]
-    key = _key(known.index, searched, marked)
-    decided = decide(searched, read_marks(asked.marks, key) if asked.marks else None, **known.decide)
+    key = _key(index, searched, marked)
+    decided = decide(searched, read_marks(asked.marks, key) if asked.marks else None, **doubts)
     lines: list[Line] = []
     if len(rows):
         if "text" in searched.hits:
             both = searched.fused(decided.vectors, decided.weight)
             searched = replace(searched, hits={**searched.hits, "both": both})
         lines = _lines(searched)
-    made = _Examples(searched, known.reasons, asked, gains)
+    made = _Examples(searched, asked, gains)
     shown = pick(gains) or hardest[:_SEEN]
     return Record(
         title="Plain and refined queries in this index",
         command=asked.command,
-        setup={
-            "queries": f"{len(queries):,}",
-            "k": how.k,
-            **known.setup,
-            **({"filter": how.where} if how.where else {}),
-        },
+        setup={"queries": f"{len(queries):,}", "k": how.k, **setup, **({"filter": how.where} if how.where else {})},
         verdicts=decided.verdicts,
         metric=f"nDCG@{how.k}",
         lines=lines,
-        notes=[*known.notes, *_notes(searched, known, decided.weight)],
+        notes=[*notes, *_notes(searched, decided.weight), f"{'. '.join(log.notes())}."],
         examples=[made.of(row) for row in shown],
         to_mark=[made.of(row, blind=True) for row in marked],
         key=key,
-        queries=_rows(searched, known.reasons),
+        queries=_rows(searched),
     )
 
 
@@ -240,26 +221,26 @@ def _lines(searched: Searched) -> list[Line]:
     return lines
 
 
-def _notes(searched: Searched, known: _Known, weight: float) -> list[str]:
-    """What changes, why queries stay, and what was read."""
+def _notes(searched: Searched, weight: float) -> list[str]:
+    """What changes, and why queries stay."""
     moved, total = int((searched.moved > 0).sum()), len(searched.moved)
-    both = overlaps(searched.ids("plain"), searched.ids("refined"))
+    pairs = zip(searched.ids("plain"), searched.ids("refined"), strict=True)
+    both = np.mean([len({*a} & {*b}) / max(len(a), len(b), 1) for a, b in pairs])
     notes = [
-        f"{moved:,} of {total:,} queries move; plain and refined have {both.mean():.0%} of their first "
+        f"{moved:,} of {total:,} queries move; plain and refined have {both:.0%} of their first "
         f"{searched.how.k} results in common."
     ]
-    stayed = Counter(reason for reason, far in zip(known.reasons, searched.moved, strict=True) if not far)
+    stayed = Counter(reason for reason, far in zip(searched.reasons, searched.moved, strict=True) if not far)
     if stayed:
         notes.append(
             "Queries that stay plain: " + "; ".join(f"{many:,} ({why})" for why, many in stayed.most_common(3)) + "."
         )
     if "both" in searched.hits:
         notes.append(f"Both together: fused by rank (RRF, k = 60), text search with a weight of {weight:g} of 1.")
-    notes += [f"The engine's {words}." for words in searched.failed]
-    return [*notes, f"{'. '.join(known.log.notes())}."]
+    return [*notes, *(f"The engine's {words}." for words in searched.failed)]
 
 
-def _rows(searched: Searched, reasons: Sequence[str]) -> list[dict[str, Any]]:
+def _rows(searched: Searched) -> list[dict[str, Any]]:
     """What was found for each query."""
     plain, refined = searched.ids("plain"), searched.ids("refined")
     return [
@@ -270,7 +251,7 @@ def _rows(searched: Searched, reasons: Sequence[str]) -> list[dict[str, Any]]:
             **({} if query.where is None else {"where": query.where}),
             "weight": query.weight,
             "moved": round(float(searched.moved[row]), 5),
-            "reason": reasons[row],
+            "reason": searched.reasons[row],
             "plain": plain[row],
             "refined": refined[row],
         }
@@ -290,7 +271,6 @@ class _Examples:
     """Makes examples of rows of the queries, whose gains are (B,)."""
 
     searched: Searched
-    reasons: Sequence[str]
     asked: CompareOptions
     gains: Figures
     thumbnails: Thumbnails = field(default_factory=Thumbnails)
@@ -309,7 +289,7 @@ class _Examples:
         gain = None if right is None else float(self.gains[row])
         swapped = hashlib.sha256(query.id.encode()).digest()[0] % 2 == 1
         picture = self._picture(query.image) if query.text is None else None
-        reason = "" if blind else self.reasons[row]
+        reason = "" if blind else self.searched.reasons[row]
         return Example(query.id, query.name, plain, refined, picture, gain, reason, swapped)
 
     def _picture(self, value: str | bytes | Path | RemoteImage | None) -> str | None:

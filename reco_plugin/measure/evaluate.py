@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +33,7 @@ from .ranks import SIDES, Side, Task, TaskItems, measure_sides, nearest, refine_
 from .record import Basis, Example, Line, Record, ShownHit, Verdict, pick
 from .source import Things
 from .statistics import CHANGED, Difference, Figures, bootstrap, compare_pairs, points
+from .verdict import whether_to_refine
 
 Direction: TypeAlias = str
 """``text->image``, ``image->text``, ``image->image``."""
@@ -292,26 +293,11 @@ def _by_direction(sides: Sequence[_SideFound]) -> list[list[_SideFound]]:
 
 def _decide(one: _SideFound, labelled: bool) -> Verdict:
     """Whether to refine in a direction, by the side that gains most."""
-    change, values = one.change, one.line.values
-    before, after = (100 * values[name] for name in ("plain", "refined"))
-    figures = (
-        f"{after:.0f} of 100 queries have a right result first, before {before:.0f}; {points(change.interval)} points"
-    )
-    where, what = f"where {_words(one.direction)}", _NAMES[one.side]
-    tail = f" About {change.more:,} more queries would tell a difference of this size." if change.more else ""
-    settings = {"refine": [f"{what} {where}"]}
-    taken = "" if labelled else " The captions are taken as true: a wrong one counts as right, too."
-    basis: Basis = "labels" if labelled else "titles"
-    if change.effect == "gains" and labelled:
-        return Verdict("refine", basis, f"Refine {what} {where}: {figures}.", change, settings)
-    if change.effect == "gains":
-        sentence = f"Refine {what} {where}, if the captions are right: {figures}.{taken}"
-        return Verdict("refine if the titles are right", basis, sentence, change, settings)
-    if change.effect == "too few":
-        few = f"fewer than {CHANGED} results are better or worse, or they are of too few things"
-        return Verdict("not known", basis, f"Not known {where}: {few} ({figures}).{tail}{taken}", change)
-    why = "refined, they lose" if change.effect == "loses" else "nothing changes that is sure"
-    return Verdict("leave", basis, f"Leave {what} plain {where}: {why}: {figures}.{tail}{taken}", change)
+    whose, values = f"{_NAMES[one.side]} where {_words(one.direction)}", one.line.values
+    figures = f"{points(one.change.interval)} points on {len(one.gain):,} queries"
+    taken = "The captions are taken as true: a wrong one counts as right, too."
+    firsts, basis = (values["plain"], values["refined"]), "labels" if labelled else "titles"
+    return whether_to_refine(whose, one.change, firsts, figures, cast(Basis, basis), taken)
 
 
 def _losers(best: Sequence[_SideFound]) -> list[str]:

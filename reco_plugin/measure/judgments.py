@@ -177,17 +177,6 @@ def judge(ids: Sequence[Sequence[str]], grades: Sequence[Grades], k: int) -> dic
     return {"ndcg": ndcg, "first": (got[:, 0] > 0).astype(np.float64)}
 
 
-def overlaps(one: Sequence[Sequence[str]], other: Sequence[Sequence[str]]) -> Figures:
-    """Share of common documents among two rankings of each of B queries; 1 where both are empty.
-
-    >>> overlaps([["a", "b"], []], [["b", "c"], []]).tolist()
-    [0.5, 1.0]
-    """
-    return np.array(
-        [len(set(a) & set(b)) / max(len(a), len(b)) if a or b else 1.0 for a, b in zip(one, other, strict=True)]
-    )
-
-
 def changes(one: Sequence[Sequence[str]], other: Sequence[Sequence[str]]) -> Figures:
     """How far two rankings of each of B queries differ, from 0 to 1: the first places count most.
 

@@ -16,6 +16,7 @@ SCANNED = 200_000
 COPIED = 0.9
 """Share of the judged texts whose right documents are all those of that title, from which judgments equal titles."""
 NUMBERS, NAMES, WORDS, PICTURES = "part numbers", "names and titles", "other words", "pictures"
+TEXTS = "texts"  # of which no title is known
 
 
 def read_titles(index: Engine, described: Description) -> Mapping[str, str] | None:
@@ -30,7 +31,7 @@ def read_titles(index: Engine, described: Description) -> Mapping[str, str] | No
 
 def kinds_of(queries: Sequence[SearchQuery], titles: Sequence[str]) -> list[str]:
     """The kind of each query: a word that mixes letters and digits, words that all stand in one title, or others."""
-    words = [frozenset(stored_words(title)) for title in set(titles)]
+    words = [frozenset(stored_words(title)) for title in set(titles) if title]
     holders = defaultdict[int, list[frozenset[int]]](list)
     for one in words:
         for word in one:
@@ -47,6 +48,8 @@ def _kind(query: SearchQuery, holders: Mapping[int, Sequence[frozenset[int]]]) -
     if CODE in words.weights.values():
         return NUMBERS
     rarest = min((holders[word] for word in words.weights if word in holders), key=len, default=())
+    if not holders:
+        return TEXTS
     return NAMES if any(words.lacks(title) == 0.0 for title in rarest) else WORDS
 
 

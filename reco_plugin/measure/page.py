@@ -1,4 +1,4 @@
-"""The page of a record: one file that loads nothing, its colours and its small pictures."""
+"""The page of a record: one file that loads nothing, and its small pictures."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from collections.abc import Hashable
 from dataclasses import replace
 from importlib.resources import files as package_files
 from pathlib import Path
-from typing import NamedTuple
 
 from ..data.images import RemoteImage
 from ..errors import DataError, ImageError, need
@@ -21,40 +20,6 @@ from ..preprocess.image import thumbnail
 from ..types import ImageInput
 from .record import Record
 from .table import table_of
-
-
-class Shade(NamedTuple):
-    """One colour in both schemes."""
-
-    light: str
-    dark: str
-
-
-COLOURS: dict[str, Shade] = {
-    "ink": Shade("#1d232b", "#e7ebf0"),
-    "soft": Shade("#5b6672", "#9eaab8"),
-    "line": Shade("#dfe4ea", "#303944"),
-    "paper": Shade("#ffffff", "#1a2028"),
-    "ground": Shade("#f5f6f8", "#11151a"),
-    "tint": Shade("#eef3fa", "#212c3a"),
-    "good": Shade("#10795a", "#4fc79e"),
-    "bad": Shade("#b5362b", "#f0857b"),
-    "unknown": Shade("#7d8794", "#8794a3"),
-    "frozen": Shade("#9aa5b1", "#77838f"),
-    "pale": Shade("#8fb8de", "#3f6c9c"),
-    "series-1": Shade("#2f6db5", "#6cabf2"),
-    "series-2": Shade("#cf6a17", "#f2a25c"),
-}
-
-
-def stylesheet() -> str:
-    """The CSS variables: light, and dark where the reader's system is dark, except in print."""
-    day, night = (
-        "".join(f"--{name}:{shade[scheme]};" for name, shade in COLOURS.items()) for scheme in range(len(Shade._fields))
-    )
-    dark = f"@media screen and (prefers-color-scheme:dark){{:root{{color-scheme:dark;{night}}}}}"
-    return f":root{{color-scheme:light;{day}}}\n{dark}\n"
-
 
 ALL_S, ONE_S = 60.0, 5.0
 """Seconds for all pictures that have to be fetched, and for one of them; the others are shown without."""
@@ -113,7 +78,7 @@ def render_page(record: Record) -> str:
         record=record,
         titles=titles,
         rows=rows,
-        style=Markup(stylesheet() + _template("page.css")),  # noqa: S704 - our own files
+        style=Markup(_template("page.css")),  # noqa: S704 - our own file
         script=Markup(script),  # noqa: S704
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )

@@ -24,7 +24,7 @@ from ..types import Modality
 from ..values import counted
 
 LONGEST = 10_000
-"""Characters of a query; what is longer is no query of a person, and is left out."""
+"""Characters of a query; what is longer is no query of a person, and cannot be read."""
 _COLUMNS: Mapping[str, tuple[str, ...]] = {
     "text": ("text", "query", "user_query", "q", "query_text"),
     "image": ("image", "photo", "picture", "image_url", "image_path"),
@@ -66,7 +66,6 @@ class QueryLog:
     queries: tuple[SearchQuery, ...]
     searches: int = 0  # rows that were read
     empty: int = 0
-    long: int = 0  # over :data:`LONGEST`
     unreadable: tuple[str, ...] = ()  # a message each
     sampled_from: int | None = None  # how many there were, where some were drawn
 
@@ -93,8 +92,6 @@ class QueryLog:
         filtered = sum(query.where is not None for query in self.queries)
         lines += [counted(filtered, "has a filter of its own", "have a filter of their own")] * bool(filtered)
         lines += [f"{counted(self.empty, 'was', 'were')} empty and left out"] * bool(self.empty)
-        if self.long:
-            lines.append(f"{counted(self.long, 'is', 'are')} longer than {LONGEST:,} characters and left out")
         if self.unreadable:
             lines.append(f"{len(self.unreadable):,} could not be read, the first: {self.unreadable[0]}")
         return lines
@@ -177,7 +174,7 @@ def _merge(source: str, rows: list[dict[str, Any] | str], names: Mapping[str, st
     """One query of all rows that are equal, filter included; the first one's spelling stays."""
     found = dict[tuple[str, str | None], SearchQuery]()
     owner = dict[str, tuple[str, str | None]]()  # of each id
-    empty = long = 0
+    empty = 0
     problems: list[str] = []
 
     def value(row: Mapping[str, Any], option: str) -> Any:
@@ -194,7 +191,7 @@ def _merge(source: str, rows: list[dict[str, Any] | str], names: Mapping[str, st
             empty += 1
             continue
         if len(text) > LONGEST:
-            long += 1
+            problems.append(f"row {number}: a query of {len(text):,} characters, and {LONGEST:,} are the most")
             continue
         try:
             image = image_of(picture, folder) if picture else None
@@ -214,7 +211,7 @@ def _merge(source: str, rows: list[dict[str, Any] | str], names: Mapping[str, st
         else:
             ids = before.ids if own in before.ids else (*before.ids, own)
             found[key] = replace(before, weight=before.weight + weight, ids=ids)
-    return QueryLog(tuple(found.values()), len(rows), empty, long, tuple(problems))
+    return QueryLog(tuple(found.values()), len(rows), empty, tuple(problems))
 
 
 def _text(value: Any) -> str:

@@ -46,6 +46,7 @@ class Searched:
         moved: (B,) cosine distance of the query's two vectors.
         hits: arm -> B rankings, best first.
         how: k of nDCG@k, and the seed of intervals and halves.
+        reasons: B, of a query that stayed or of how far it moved.
         grades: B, what is right; None where nobody judged.
         failed: arms that the engine refused, with its words.
     """
@@ -55,6 +56,7 @@ class Searched:
     moved: Figures
     hits: Mapping[ArmName, Sequence[FoundHits]]
     how: SearchHow
+    reasons: Sequence[str] = ()
     grades: Sequence[Grades] | None = None
     failed: Sequence[str] = ()
 

@@ -18,6 +18,7 @@ from ..artifact import FORMAT, Artifact, FusionInfo, Policy, whole_model, write_
 from ..defaults import BATCH, STEPS
 from ..errors import importing
 from ..fuse import Fuser
+from ..options import RefineDefaults
 from ..refine import Refiner
 from ..types import Modality, Role
 from .evaluate import MEASURED, Askers, Direction
@@ -177,7 +178,14 @@ class _Tried:
         return DirectionTest(line, loss, change.sure and loss.high <= max_loss)
 
 
-def tune(asking: Askers, *, max_loss: float = MAX_LOSS, seed: int = 0, fusers: Sequence[Fuser] = ()) -> Tuned:
+def tune(
+    asking: Askers,
+    *,
+    max_loss: float = MAX_LOSS,
+    seed: int = 0,
+    fusers: Sequence[Fuser] = (),
+    refine: RefineDefaults | None = None,
+) -> Tuned:
     """Choose on the pairs that ask of one part of the classes, and test each direction by itself on the others.
 
     Args:
@@ -185,17 +193,21 @@ def tune(asking: Askers, *, max_loss: float = MAX_LOSS, seed: int = 0, fusers: S
         max_loss: share of things, from 0 to 1.
         seed: of the intervals.
         fusers: of the paper's layer, to try beside the closed form.
+        refine: options beside those that are tried: the settings of the service.
     """
+    options: Any = {name: value for name, value in (refine or {}).items() if name in ("words", "presence")}
     ways = [TunePolicy(k, coverage, {}) for k in KS for coverage in COVERAGES]
     ways += [TunePolicy(KS[1], None, {}, fuser) for fuser in fusers]
     tried, best, gained = 0, ways[0], -1.0
     for way in ways:
-        found = {direction: part.best(max_loss) for direction, part in _measure(asking, ~asking.test, way).items()}
+        found = {
+            direction: part.best(max_loss) for direction, part in _measure(asking, ~asking.test, way, options).items()
+        }
         tried += sum(len(MEASURED[direction]) for direction in found)
         if (gain := sum(one for one, _ in found.values())) > gained:
             sides = {direction: side for direction, (_, side) in found.items() if side is not None}
             best, gained = replace(way, sides=sides), gain
-    parts = _measure(asking, asking.test, best) if best.sides else {}
+    parts = _measure(asking, asking.test, best, options) if best.sides else {}
     tests = {
         direction: parts[direction].test(f"tested: {direction}, {side}", side, max_loss, seed)
         for direction, side in best.sides.items()
@@ -203,12 +215,12 @@ def tune(asking: Askers, *, max_loss: float = MAX_LOSS, seed: int = 0, fusers: S
     return Tuned(best, tried, tests, max_loss)
 
 
-def _measure(asking: Askers, part: Any, way: TunePolicy) -> dict[Direction, _Tried]:
+def _measure(asking: Askers, part: Any, way: TunePolicy, options: Any) -> dict[Direction, _Tried]:
     """Each direction that a policy has, on a part of those who ask, (Q,)."""
     assert asking.memory is not None  # noqa: S101 - it asks itself
     fuser = way.fuser
     memory = asking.memory.at(way.k) if fuser is None else asking.memory.plain
-    refiner = Refiner(memory, fuser, k=way.k, gate=fuser is None, coverage=way.coverage)
+    refiner = Refiner(memory, fuser, k=way.k, gate=fuser is None, coverage=way.coverage, **options)
     known, unknown = asking.tasks(part), asking.tasks(part, known=False)
 
     def first(task: Task, sides: Sequence[Side]) -> dict[str, Figures]:
@@ -226,7 +238,15 @@ def _measure(asking: Askers, part: Any, way: TunePolicy) -> dict[Direction, _Tri
 
 
 def choose(
-    record: Record, asking: Askers, base: Artifact, out: Path, *, max_loss: float, seed: int, paper: bool
+    record: Record,
+    asking: Askers,
+    base: Artifact,
+    out: Path,
+    *,
+    max_loss: float,
+    seed: int,
+    paper: bool,
+    refine: RefineDefaults,
 ) -> Record:
     """Choose a policy, test it, write it as the folder ``model`` of ``out`` if it ships, and put it into the record.
 
@@ -240,7 +260,7 @@ def choose(
         from ..models.train import TorchFuser
 
         fusers.append(TorchFuser(layer))
-    found = tune(asking, max_loss=max_loss, seed=seed, fusers=fusers)
+    found = tune(asking, max_loss=max_loss, seed=seed, fusers=fusers, refine=refine)
     if not found.ships:
         return add_to(record, found, None)
     folder, policy, trained_on = out / "model", found.shipped.to_policy(), f"reco eval {asking.things.name}"

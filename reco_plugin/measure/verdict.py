@@ -16,7 +16,7 @@ from ..types import Modality
 from .judgments import SURE, Marks
 from .record import MARKED, Basis, Verdict
 from .search import ArmName, Searched
-from .statistics import CHANGED, Difference, compare_pairs, points
+from .statistics import CHANGED, GROUPS, Difference, compare_pairs, points
 
 _JUDGE = f"mark the {MARKED} queries of the page (press m), or give judgments (--qrels)"
 _WEIGHTS = (*(part / 10 for part in range(1, 10)), 0.95)
@@ -56,17 +56,17 @@ def decide(
         return Decided([Verdict("leave", "nothing", f"Leave it as it is: {alarm}.")])
     if not (searched.moved > 0).any():
         return Decided([Verdict("leave", "nothing", "Leave it as it is: the memory moves none of these queries.")])
-    basis: Basis = "titles" if titles else "judgments"
+    bases: dict[Modality, Basis] = {"text": "titles" if titles else "judgments", "image": "judgments"}
     verdicts, modalities = [], {query.modality for query in searched.queries}
-    for modality in ("text", "image"):
+    for modality, basis in bases.items():
         if modality in modalities:
             verdict = _judged(searched, modality, basis)
             if verdict.decision == "not known" and marks is not None:
                 verdict = _by_marks(searched, modality, marks) or verdict
             verdicts.append(verdict)
     vectors, weight = "plain" if verdicts[0].decision == "leave" else "refined", 0.5
-    if "text" in searched.hits and verdicts[0].basis == basis:
-        weight, found = _choose_search(searched, vectors, basis, query)
+    if "text" in searched.hits and verdicts[0].basis == bases["text"]:
+        weight, found = _choose_search(searched, vectors, bases["text"], query)
         verdicts += found
         if found and found[0].settings.get("text_weight") == 1.0:  # then vectors are the second choice
             sentence = verdicts[0].sentence.replace("text queries", "text queries that vectors search", 1)
@@ -92,33 +92,42 @@ def _judged(searched: Searched, modality: Modality, basis: Basis) -> Verdict:
     if len(set(weights.tolist())) > 1:
         traffic = float(gain @ weights / weights.sum())
         figures += f", and {100 * traffic:+.1f} where each counts as often as it is searched for"
-    before, after = (100 * float(one["first"].mean()) for one in (plain, refined))
-    shown = f"{after:.0f} of 100 show a right result first, before {before:.0f}"
+    firsts = float(plain["first"].mean()), float(refined["first"].mean())
+    return whether_to_refine(whose, change, firsts, figures, basis, _COPIED)
+
+
+_COPIED = "The judgments equal the titles word for word, so a wrong title counts as right."
+
+
+def whether_to_refine(
+    whose: str, change: Difference, firsts: tuple[float, float], figures: str, basis: Basis, taken: str
+) -> Verdict:
+    """Refine, leave, or not known.
+
+    Args:
+        whose: what is refined, for people.
+        change: by refining.
+        firsts: shares of the queries whose first result is right, plain and refined.
+        figures: for people.
+        basis: what counts as right.
+        taken: of titles, what that means.
+    """
+    before, after = (round(100 * share) for share in firsts)
+    shown = f"{after} of 100 show a right result first, before {before}"
+    more = f" About {change.more:,} more would tell a difference of this size." if change.more else ""
+    tail = f" {taken}" if basis == "titles" else ""
     if change.effect == "too few" and change.interval.high >= 0:
-        return Verdict(
-            "not known",
-            basis,
-            f"Not known for {whose}: the results of {change.changed:,} are better or worse, and {CHANGED} are needed "
-            f"({figures}). Judge more, or {_JUDGE.partition(',')[0]}.",
-            change,
-        )
+        few = f"the results of {change.changed:,} are better or worse, and {CHANGED}, of {GROUPS} things, are needed"
+        return Verdict("not known", basis, f"Not known for {whose}: {few} ({figures}; {shown}).{more}{tail}", change)
     if change.effect == "gains":
-        more = round(after) - round(before)
-        result = (
-            f"{more} of 100 more show a right result first ({after:.0f}, before {before:.0f})" if more > 0 else shown
-        )
+        if after > before:
+            shown = f"{after - before} of 100 more show a right result first ({after}, before {before})"
         if basis == "titles":
-            sentence = f"Refine {whose}, if the titles are right: {result}; {figures}."
-            return Verdict("refine if the titles are right", basis, f"{sentence}{_COPIED}", change)
-        return Verdict("refine", basis, f"Refine {whose}: {result}; {figures}.", change)
+            sentence = f"Refine {whose}, if the titles are right: {shown}; {figures}.{tail}"
+            return Verdict("refine if the titles are right", basis, sentence, change)
+        return Verdict("refine", basis, f"Refine {whose}: {shown}; {figures}.", change)
     why = "they lose" if change.interval.high < 0 else "nothing changes that is sure"
-    tail = f" About {change.more:,} more judged queries would tell a difference of this size." if change.more else ""
-    copied = _COPIED if basis == "titles" else ""
-    sentence = f"Leave {whose} plain: refined, {why}: {figures}; {shown}.{tail}{copied}"
-    return Verdict("leave", basis, sentence, change)
-
-
-_COPIED = " The judgments equal the titles word for word, so a wrong title counts as right."
+    return Verdict("leave", basis, f"Leave {whose} plain: refined, {why}: {figures}; {shown}.{more}{tail}", change)
 
 
 def _by_marks(searched: Searched, modality: Modality, marks: Marks) -> Verdict | None:
@@ -150,7 +159,7 @@ def _choose_search(
     text, near, half, fitted = (100 * float(values[one][chosen].mean()) for one in (1.0, 0.0, 0.5, both))
     tail = (
         f"nDCG@{k} of text search is {text:.1f}, of {names[0.0]} {near:.1f}, of both with equal weights {half:.1f}, "
-        f"and with {both:g} for text search {fitted:.1f}.{_COPIED if basis == 'titles' else ''}"
+        f"and with {both:g} for text search {fitted:.1f}.{f' {_COPIED}' if basis == 'titles' else ''}"
     )
 
     def against(one: float, other: float, rows: npt.NDArray[np.int64]) -> Difference:

@@ -64,7 +64,7 @@ def test_a_log_of_user_behavior_insights_is_read_bare_and_as_exported(tmp_path):
 def test_what_is_odd_is_counted_and_not_fatal(tmp_path):
     rows = [{"text": text} for text in ("fox", "", "  ", "лиса", "赤い狐", "x" * 20_000, "owl", "cat", "dog", "bird")]
     log = read_queries(lines(tmp_path / "q.jsonl", [*rows, *({"text": f"thing {n}"} for n in range(20))]))
-    assert (log.empty, log.long) == (2, 1)
+    assert (log.empty, len(log.unreadable)) == (2, 1)
     assert "2 were empty and left out" in log.notes()
 
 

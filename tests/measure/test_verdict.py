@@ -30,7 +30,7 @@ def ranked(arm: str, places: Any) -> list[list[IndexHit]]:
 def searched(plain: Any, refined: Any, queries: Any = TEXTS, judged: int = N, **arms: Any) -> Searched:
     hits = {arm: ranked(arm, places) for arm, places in {"plain": plain, "refined": refined, **arms}.items()}
     grades = [{f"right-{n}": 1.0} if n < judged else {} for n in range(len(queries))]
-    return Searched(queries, ["names"] * len(queries), np.ones(len(queries)), hits, SearchHow(), grades)
+    return Searched(queries, ["names"] * len(queries), np.ones(len(queries)), hits, SearchHow(), grades=grades)
 
 
 BAD, GOOD = np.full(N, 5), np.where(np.arange(N) % 2, 0, 5)
