@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +20,6 @@ from ..options import RefineDefaults, RefineHow
 from .shared import AllowPrivateUrls, Given, JsonOption, OpenOptions, keeps, print_result, reco_of, take_flags, takes
 
 if TYPE_CHECKING:
-    from ..measure.evaluate import EvalOptions
     from ..measure.record import Record
     from ..measure.source import Reading, Things
     from ..reco import Reco
@@ -97,7 +96,6 @@ def eval_command(
     flags = take_flags(_Evaluated, given)
     for module in ("jinja2", "scipy"):
         need(module, "reco eval", "measure")
-    from ..measure.evaluate import EvalOptions
     from ..measure.page import check_writable
 
     if (flags.paper or flags.max_loss is not None) and not flags.tune:
@@ -105,7 +103,7 @@ def eval_command(
     if flags.tune and flags.memory is not None:
         raise ConfigError("--tune measures pairs that are their own memory: leave out --memory")
     check_writable(out)
-    how = EvalOptions(given, flags.seed, shlex.join(["reco", *sys.argv[1:]]))  # type: ignore[arg-type]  # flags of RefineHow
+    how = {**given, "seed": flags.seed, "command": shlex.join(["reco", *sys.argv[1:]])}
     with keeps(f"what was encoded so far stays in {out}; the same command goes on from there"):
         record = _measure(source, flags, how, out)
     told = json.dumps(record.to_dict(), indent=2, ensure_ascii=False)
@@ -116,7 +114,7 @@ def eval_command(
     print_result(told if as_json else f"{render(record)}\n\npage: {page}")
 
 
-def _measure(source: str, flags: _Evaluated, how: EvalOptions, out: Path) -> Record:
+def _measure(source: str, flags: _Evaluated, how: Mapping[str, Any], out: Path) -> Record:
     from ..extras.confidence import cutoff_notes
     from ..measure.evaluate import ask_memory, evaluate, evaluate_itself
     from ..measure.source import Reading, needs_encoder
@@ -140,12 +138,12 @@ def _measure(source: str, flags: _Evaluated, how: EvalOptions, out: Path) -> Rec
                     f"the memory {flags.memory} has learned nothing about its pairs, so no query would move: run reco "
                     f"memory build --relearn --memory {flags.memory}, or add pairs"
                 )
-            record = evaluate(ask_memory(things, reco.memory.store), reco, how)
+            record = evaluate(ask_memory(things, reco.memory.store), reco, **how)
             return replace(record, notes=[*record.notes, *cutoff_notes(reco.memory.store.header.calibration)])
     if not needs_encoder(source) and not named and not flags.tune:
-        return evaluate_itself(_read(source, reading, None), how)[1]
+        return evaluate_itself(_read(source, reading, None), **how)[1]
     with reco_of(load_settings(memory=":memory:", model=flags.model)) as reco:
-        asking, record = evaluate_itself(_read(source, reading, reco), how, reco)
+        asking, record = evaluate_itself(_read(source, reading, reco), reco, **how)
         if not flags.tune:
             return record
         most = MAX_LOSS if flags.max_loss is None else flags.max_loss
@@ -158,7 +156,7 @@ def _measure(source: str, flags: _Evaluated, how: EvalOptions, out: Path) -> Rec
             max_loss=most,
             seed=flags.seed,
             paper=flags.paper,
-            refine=cast(RefineDefaults, {**reco.defaults, **how.refine}),
+            refine=cast(RefineDefaults, {**reco.defaults, **how}),
         )
 
 

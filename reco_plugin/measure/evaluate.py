@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias, Unpack, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,7 @@ from ..reco import Reco
 from ..refine import Refiner
 from ..score import Refines
 from ..types import Fingerprint
-from ..values import counted, show
+from ..values import counted
 from .memories import RamMemory, draw_asking, find_copies, ram_memory
 from .page import Thumbnails
 from .ranks import SIDES, Side, Task, TaskItems, measure_sides, nearest, refine_task
@@ -47,22 +47,6 @@ MEASURED: Mapping[Direction, Sequence[Side]] = {
 }
 """Sides that are refined: an index of pictures stays as it is, and names of classes may be refined as one set."""
 _RESULTS = 6  # of each side of an example
-_NAMED = 3  # things that lose, in a note
-
-
-@dataclass(frozen=True)
-class EvalOptions:
-    """How a source is measured.
-
-    Attributes:
-        refine: options of the refinement.
-        seed: of the draw of who asks, and of intervals.
-        command: that makes the record again.
-    """
-
-    refine: RefineHow = field(default_factory=RefineHow)
-    seed: int = 0
-    command: str = ""
 
 
 @dataclass(frozen=True)
@@ -164,16 +148,16 @@ def ask_memory(things: Things, memory: Searches) -> Askers:
     return Askers(things, rows, np.zeros(len(rows), np.bool_), None, find_copies(memory, things.pairs.image[rows], own))
 
 
-def evaluate(asking: Askers, reco: Refines, options: EvalOptions | None = None) -> Record:
+def evaluate(asking: Askers, reco: Refines, *, seed: int = 0, command: str = "", **how: Unpack[RefineHow]) -> Record:
     """Measure each direction, plain and with each of its sides refined.
 
     Args:
         asking: who asks whom.
         reco: refines by the memory that is asked, with the settings of the service.
-        options: how.
+        seed: of intervals.
+        command: that makes the record again.
+        how: options of the refinement.
     """
-    options = options or EvalOptions()
-    how: Any = options.refine
     sides = list[_SideFound]()
     unknown = asking.tasks(known=False) if asking.same else {}
     for direction, task in asking.tasks().items():
@@ -188,39 +172,43 @@ def evaluate(asking: Askers, reco: Refines, options: EvalOptions | None = None) 
         for side in asked:
             one = measured[side]
             gain = one.top(1) - plain.top(1)
-            without = None if not lost else bootstrap(lost[side] - lost["frozen"], task.groups, seed=options.seed)
+            without = None if not lost else bootstrap(lost[side] - lost["frozen"], task.groups, seed=seed)
             line = Line(
                 f"{_words(direction)}, {_NAMES[side]} refined",
                 len(task),
                 {"plain": float(plain.top(1).mean()), "refined": float(one.top(1).mean())},
-                compare_pairs(gain, task.groups, tried=len(asked), seed=options.seed),
+                compare_pairs(gain, task.groups, tried=len(asked), seed=seed),
                 float((gain > 0).mean()),
                 float((gain < 0).mean()),
                 unknown=without,
             )
             sides.append(_SideFound(direction, side, line, gain, task, refined))
-    return _record(asking, sides, options)
+    return _record(asking, sides, command, how)
 
 
-def evaluate_itself(things: Things, options: EvalOptions, reco: Reco | None = None) -> tuple[Askers, Record]:
+def evaluate_itself(
+    things: Things, reco: Reco | None = None, *, seed: int = 0, command: str = "", **how: Unpack[RefineHow]
+) -> tuple[Askers, Record]:
     """:func:`evaluate` of a source that asks itself, with who asks whom.
 
     Args:
         things: the source.
-        options: how.
         reco: whose empty memory takes the pairs that do not ask; None: vectors of an encoder that is not known.
+        seed: of the draw of who asks, and of intervals.
+        command: that makes the record again.
+        how: options of the refinement.
     """
     if reco is None:
         vectors = things.pairs.image
         fingerprint = Fingerprint("vectors", hashlib.sha256(vectors.tobytes()).hexdigest(), vectors.shape[1])
     else:
         fingerprint = reco.manifest.fingerprint
-    asking = ask_itself(things, fingerprint, options.seed)
+    asking = ask_itself(things, fingerprint, seed)
     assert asking.memory is not None  # noqa: S101 - it asks itself
-    if reco is None:
-        return asking, evaluate(asking, refiner(asking, options.refine.get("k") or DEFAULT_K), options)
-    reco.memory.add_records([asking.memory.pairs])
-    return asking, evaluate(asking, reco, options)
+    if reco is not None:
+        reco.memory.add_records([asking.memory.pairs])
+    refines = reco or refiner(asking, how.get("k") or DEFAULT_K)
+    return asking, evaluate(asking, refines, seed=seed, command=command, **how)
 
 
 _NAMES: Mapping[str, str] = {"image": "pictures", "text": "texts", "both": "both"}
@@ -258,7 +246,7 @@ class _SideFound:
         return replace(self.task, candidates=self.refined.candidates)
 
 
-def _record(asking: Askers, sides: Sequence[_SideFound], options: EvalOptions) -> Record:
+def _record(asking: Askers, sides: Sequence[_SideFound], command: str, how: RefineHow) -> Record:
     things = asking.things
     best = [max(mine, key=lambda one: one.change.interval.mean) for mine in _by_direction(sides)]
     shown = max(best, key=lambda one: abs(one.change.interval.mean))
@@ -270,14 +258,13 @@ def _record(asking: Askers, sides: Sequence[_SideFound], options: EvalOptions) -
         f"{things.name} was taken for {taken}: {len(things):,} pictures of {len(set(things.things)):,} things.",
         f"{len(asking.rows):,} pairs are queries{memory}. The query's own pair and copies of its picture are hidden "
         f"from it: {counted(hidden, 'pair')} in all.",
-        *_losers(best),
         *_unique(things),
         *things.notes,
     ]
     return Record(
         title=f"What refinement changes on {Path(things.name).name or things.name}",
-        command=options.command,
-        setup={"pictures": f"{len(things):,}", **{str(name): str(value) for name, value in options.refine.items()}},
+        command=command,
+        setup={"pictures": f"{len(things):,}", **{str(name): str(value) for name, value in how.items()}},
         verdicts=[_decide(one, things.kind == "classes") for one in best],
         metric="Right result first",
         lines=[one.line for one in sides],
@@ -298,20 +285,6 @@ def _decide(one: _SideFound, labelled: bool) -> Verdict:
     taken = "The captions are taken as true: a wrong one counts as right, too."
     firsts, basis = (values["plain"], values["refined"]), "labels" if labelled else "titles"
     return whether_to_refine(whose, one.change, firsts, figures, cast(Basis, basis), taken)
-
-
-def _losers(best: Sequence[_SideFound]) -> list[str]:
-    """The things of which most queries lose."""
-    notes = []
-    for one in best:
-        lost = one.task.queries.labels[one.gain < 0]
-        if len(lost):
-            counts = np.bincount(lost)
-            worst = [place for place in np.argsort(-counts, kind="stable")[:_NAMED].tolist() if counts[place]]
-            named = ", ".join(f"{show(one.task.classes[place])} ({counts[place]})" for place in worst)
-            losing = counted(len(lost), "query loses", "queries lose")
-            notes.append(f"Where {_words(one.direction)}, {losing}, mainly for {named}.")
-    return notes
 
 
 def _unique(things: Things) -> list[str]:

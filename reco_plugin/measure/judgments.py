@@ -81,16 +81,19 @@ def _judged(path: Path) -> Iterator[tuple[str, str, float]]:
             grade = 1.0 if names["grade"] is None else values.get(names["grade"])
             yield str(values[names["query"]]), str(values[names["document"]]), _grade(path, line, grade)
         return
-    for line, text in enumerate(read_text(path).splitlines(), 1):
-        if not text.strip():
-            continue
-        parts = text.split()
-        if len(parts) != 4:
-            raise DataError(
-                f"{path}, line {line}: {text.strip()[:60]!r} has {len(parts)} parts; expected `query 0 document "
-                "grade`, as TREC has it, or a .csv whose first line names the columns query_id, document_id and grade"
-            )
+    form = "query 0 document grade`, as TREC has it, or a .csv whose first line names the columns query_id, document_id"
+    for line, parts in _trec(path, (4,), f"`{form} and grade"):
         yield parts[0], parts[2], _grade(path, line, parts[3])
+
+
+def _trec(path: Path, many: tuple[int, ...], form: str) -> Iterator[tuple[int, list[str]]]:
+    """Lines of a file of TREC's, by their parts."""
+    for line, text in enumerate(read_text(path).splitlines(), 1):
+        parts = text.split()
+        if parts and len(parts) not in many:
+            raise DataError(f"{path}, line {line}: {text.strip()[:60]!r} has {len(parts)} parts; expected {form}")
+        if parts:
+            yield line, parts
 
 
 def _head(path: Path) -> dict[str, Any] | None:
@@ -134,15 +137,7 @@ def read_run(path: Path) -> dict[str, list[IndexHit]]:
     if not path.is_file():
         raise DataError(f"a run: {not_there(path)}")
     ranked: dict[str, list[tuple[float, float, str]]] = defaultdict(list)
-    for line, text in enumerate(read_text(path).splitlines(), 1):
-        if not text.strip():
-            continue
-        parts = text.split()
-        if len(parts) not in (5, 6):
-            raise DataError(
-                f"{path}, line {line}: {text.strip()[:60]!r} has {len(parts)} parts; expected "
-                "`query Q0 document rank score run`"
-            )
+    for line, parts in _trec(path, (5, 6), "`query Q0 document rank score run`"):
         score, rank = _grade(path, line, parts[4]), _grade(path, line, parts[3])
         ranked[parts[0]].append((-score, rank, parts[2]))
     return {

@@ -13,6 +13,7 @@ from shop_worlds import FINGERPRINT, made, word
 from reco_plugin.artifact import Artifact
 from reco_plugin.measure.evaluate import Askers, ask_itself, ask_memory, evaluate, refiner
 from reco_plugin.measure.memories import draw_asking, ram_memory
+from reco_plugin.measure.ranks import measure, refine_task
 from reco_plugin.measure.source import Things
 from reco_plugin.measure.tune import add_to, tune, write_model
 from reco_plugin.types import Records
@@ -77,6 +78,17 @@ def test_what_the_encoder_cannot_name_gains_and_only_labels_say_switch(kind: str
     assert len(found.examples) in range(1, 11)
     assert found.examples[0].gain == 1.0
     assert any("pairs are queries; the other pairs are the memory" in note for note in found.notes)
+
+
+def test_texts_are_found_by_their_words_as_a_service_finds_them() -> None:
+    """Here with vectors that are those of other texts, so that words alone can find their thing."""
+    asking = ask_itself(things(made()), FINGERPRINT)
+    task = asking.tasks()["text->image"]
+    turned = replace(task, queries=replace(task.queries, vectors=task.queries.vectors[::-1].copy()))
+    named, unnamed = (
+        measure(refine_task(refiner(asking, 5), turned, words=words)).top(1).mean() for words in (True, False)
+    )
+    assert named > unnamed + 0.3
 
 
 def test_shuffled_pairs_gain_nothing() -> None:
