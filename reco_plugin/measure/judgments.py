@@ -13,10 +13,10 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 
 from ..data.source import not_there, read_text
-from ..data.tables import JSON_LINES, SUFFIXES, TableFile, open_lines
+from ..data.tables import SUFFIXES, TableFile
 from ..engines import IndexHit
 from ..errors import DataError
-from .queries import SearchQuery, normal, unwrap
+from .queries import SearchQuery, columns_of, normal, unwrap
 from .statistics import Figures
 
 Grades: TypeAlias = Mapping[str, float]
@@ -98,11 +98,7 @@ def _trec(path: Path, many: tuple[int, ...], form: str) -> Iterator[tuple[int, l
 
 def _head(path: Path) -> dict[str, Any] | None:
     """The columns of a table; None where its first line is no header."""
-    if path.suffix.lower() in JSON_LINES:
-        seen = set(next(iter(_table(path)), (0, {}))[1])
-    else:
-        with open_lines(path) as lines:
-            seen = {name.strip() for name in TableFile(path).first_values(lines)}
+    seen = columns_of(path)
     names = {kind: next((name for name in usual if name in seen), None) for kind, usual in _HEADS.items()}
     if names["query"] is None and names["document"] is None:
         return None

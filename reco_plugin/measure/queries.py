@@ -18,7 +18,7 @@ from ..data.cells import CellError, image_of
 from ..data.images import RemoteImage
 from ..data.rows import RowError
 from ..data.source import Location, not_there, parse_source, read_lines
-from ..data.tables import SUFFIXES, TableFile
+from ..data.tables import JSON_LINES, SUFFIXES, TableFile, open_lines
 from ..errors import DataError
 from ..types import Modality
 from ..values import counted
@@ -152,6 +152,15 @@ def _rows(where: Location) -> Iterator[dict[str, Any] | str]:
         raise DataError(f"{where.name} is no file of queries: give {', '.join(SUFFIXES)} or .txt, one query a line")
     for row in TableFile(where.path, needed=()).rows():
         yield str(row) if isinstance(row, RowError) else unwrap(row.values)
+
+
+def columns_of(path: Path) -> set[str]:
+    """Names of the columns of a table: of its first line, or the keys of its first row of JSON; empty without rows."""
+    if path.suffix.lower() in JSON_LINES:
+        first = next(iter(TableFile(path, needed=()).good_rows()), None)
+        return set() if first is None else set(unwrap(first.values))
+    with open_lines(path) as lines:
+        return {name.strip() for name in TableFile(path).first_values(lines)}
 
 
 def unwrap(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from ..data.images import RemoteImage
 from ..data.rows import FilePart, Rejected, Rows, check_column, group_of, groups_of
 from ..data.same_encoder import SameEncoder
 from ..data.source import Location, caption_table, parse_source
-from ..data.tables import JSON_LINES, SUFFIXES, TableFile, open_lines
+from ..data.tables import SUFFIXES
 from ..encode import Encoder
 from ..engines import is_index
 from ..errors import ConfigError, DataError
@@ -31,6 +31,7 @@ from ..ingest.source import is_memory, open_source
 from ..types import Fingerprint, Pair, Records, Vectors
 from ..values import ROW, TEMPLATES, counted, fill, strip_marks
 from .memories import chance
+from .queries import columns_of
 
 Kind: TypeAlias = Literal["classes", "captions"]
 """classes: each picture shows a class of a name. captions: each has a text of its own; a catalogue, too."""
@@ -139,23 +140,14 @@ def _is_labelled(where: Location) -> bool:
     if "label" in where.options:
         return True
     if path.is_file() and path.suffix.lower() in SUFFIXES:
-        return "text" not in where.options and _has_labels(path)
+        columns = columns_of(path)
+        return not ("text" in where.options or "text" in columns) and bool(columns & set(_LABELS))
     if not path.is_dir() or is_memory(where) or caption_table(path) is not None:
         return False
     inner = [one for one in path.iterdir() if one.is_dir() and not one.name.startswith(".")]
     return bool(inner) and not any(
         one.suffix in (".txt", ".tar", ".parquet") for part in inner for one in part.iterdir()
     )
-
-
-def _has_labels(path: Path) -> bool:
-    if path.suffix.lower() in JSON_LINES:
-        first = next(iter(TableFile(path, needed=()).good_rows()), None)
-        columns = set() if first is None else set(first.values)
-    else:
-        with open_lines(path) as lines:
-            columns = {name.strip() for name in TableFile(path).first_values(lines)}
-    return "text" not in columns and bool(columns & set(_LABELS))
 
 
 def _read_classes(source: str, how: Reading) -> Things:
