@@ -1,7 +1,8 @@
 """What is found by words: part numbers and names in titles, asked for by themselves.
 
-    python -m benchmarks.words            # prints its table
-    python -m benchmarks.words --page     # fills a block of docs/measurements.md
+    python -m benchmarks.words            # prints its tables
+    python -m benchmarks.words --numbers  # only that of part numbers as people type them, and the time of a search
+    python -m benchmarks.words --page     # fills blocks of docs/measurements.md
 
 Half of the things that no training has are in the memory, with two drawings each; two other drawings of each of all
 things are the index. R@1 of a text among them, in the memory / not in it. An order deals out codes and halves, and
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,15 +121,24 @@ class Asked:
     memory: VectorMemory
     index: Vectors
     things: npt.NDArray[np.int64]
+    held: Mapping[str, int]
+    """Id of a pair -> its thing."""
 
     @classmethod
-    def of(cls, pairs: Records, fingerprint: Fingerprint, index: Vectors, things: Sequence[int]) -> Asked:
+    def of(
+        cls,
+        pairs: Records,
+        fingerprint: Fingerprint,
+        index: Vectors,
+        things: Sequence[int],
+        held: Sequence[int] = (),
+    ) -> Asked:
         """Learn from pairs in RAM."""
         store = open_memory(":memory:", fingerprint)
         store.upsert(pairs)
         learned = learn(store, DEFAULT_K)
         store.set_calibration({"pairs": len(pairs)} if learned is None else learned.to_json())
-        return cls(VectorMemory(store, learned), index, np.array(things))
+        return cls(VectorMemory(store, learned), index, np.array(things), dict(zip(pairs.ids, held, strict=False)))
 
     def refined(self, vectors: Vectors, texts: Sequence[str] | None) -> Vectors:
         """Queries (B, D) refined, by their words, too, where there are texts."""
@@ -137,6 +148,76 @@ class Asked:
     def hits(self, vectors: Vectors, wanted: Sequence[int]) -> npt.NDArray[np.float64]:
         """Whether each query (B, D) finds its thing first, in per cent."""
         return np.where(self.things[(vectors @ self.index.T).argmax(axis=1)] == np.array(wanted), 100.0, 0.0)
+
+
+@dataclass(frozen=True)
+class Shop:
+    """Products with part numbers in the formats of car makers, each with an EAN, and titles in three languages."""
+
+    names: Sequence[str]
+    seed: int
+
+    FORMATS = ("7L0 698 151 R", "BR1234-567C", "12345-ABC-678", "1K0615301AA", "0986494294")
+    SENTENCES = ("looking for spare no. {} please", "Haben Sie das Teil {} auf Lager?", "部品番号{}はありますか")
+    TITLES = (
+        "Sticker {name} no. {code}, EAN {ean}, matt, 12 pieces",
+        "Aufkleber {name}, glänzend, Teilenummer {code}, {ean}, 12 Stück",
+        "{name}のステッカー 品番{code} JAN:{ean} 12枚入り",
+    )
+
+    def numbers(self, more: int = 0) -> list[str]:
+        """A number for each product, and invented ones."""
+        rng = np.random.default_rng(self.seed)
+        formats = (self.FORMATS[place % len(self.FORMATS)] for place in range(len(self.names) + more))
+        return ["".join(_drawn(letter, rng) for letter in one) for one in formats]
+
+    def eans(self) -> list[str]:
+        """An EAN for each product."""
+        rng = np.random.default_rng(self.seed + 100)
+        return [_checked(f"40{number:010d}") for number in rng.integers(10**10, size=len(self.names)).tolist()]
+
+    def titles(self) -> list[str]:
+        """Of all products."""
+        every = zip(self.names, self.numbers(), self.eans(), strict=True)
+        return [self.TITLES[at % 3].format(name=name, code=code, ean=ean) for at, (name, code, ean) in enumerate(every)]
+
+    def forms(self) -> dict[str, list[str]]:
+        """How people type each number."""
+        codes, eans, rng = self.numbers(), self.eans(), np.random.default_rng(self.seed + 200)
+        bare = [re.sub("[ -]", "", one) for one in codes]
+        at = [int(rng.integers(1, len(one) - 1)) for one in bare]
+        wrong = [one[:i] + _other(one[i], rng) + one[i + 1 :] for one, i in zip(bare, at, strict=True)]
+        return {
+            "as printed": codes,
+            "without blanks and hyphens": [one.lower() for one in bare],
+            "other blanks": [" ".join(re.findall(".{1,3}", one)) for one in bare],
+            "the first half": [one[: (len(one) + 1) // 2] for one in bare],
+            "one wrong character": wrong,
+            "one missing character": [one[:i] + one[i + 1 :] for one, i in zip(bare, at, strict=True)],
+            "in a sentence": [self.SENTENCES[place % 3].format(one) for place, one in enumerate(codes)],
+            "in a sentence, without blanks": [self.SENTENCES[place % 3].format(one) for place, one in enumerate(bare)],
+            "EAN": eans,
+            "EAN, one wrong digit": [one[:5] + _other(one[5], rng) + one[6:] for one in eans],
+            "invented": self.numbers(len(self.names))[len(self.names) :],
+        }
+
+
+def _drawn(letter: str, rng: np.random.Generator) -> str:
+    if not letter.isalnum():
+        return letter
+    return str(rng.integers(10)) if letter.isdigit() else LETTERS[int(rng.integers(len(LETTERS)))]
+
+
+def _other(letter: str, rng: np.random.Generator) -> str:
+    """Another one of the same kind."""
+    while (drawn := _drawn(letter, rng)) == letter:
+        pass
+    return drawn
+
+
+def _checked(digits: str) -> str:
+    """An EAN of twelve digits and a check digit."""
+    return digits + str(-sum(int(one) * (1, 3)[place % 2] for place, one in enumerate(digits)) % 10)
 
 
 @dataclass(frozen=True)
@@ -167,7 +248,8 @@ class Order:
         ids, payloads = [f"{number:06d}" for number in range(len(rows))], [{"caption": text} for text in said]
         index = np.stack([at.image[row] for row, _ in at.rows[INDEX]])
         pairs = Records(ids, image, at.texts(said), payloads)
-        return Asked.of(pairs, at.fingerprint, index, [thing for _, thing in at.rows[INDEX]])
+        things = [thing for _, thing in at.rows[INDEX]]
+        return Asked.of(pairs, at.fingerprint, index, things, [thing for _, thing in rows])
 
     def measure(self, form: Form) -> dict[str, Cell]:
         """R@1 of each way to ask."""
@@ -181,6 +263,23 @@ class Order:
         codes, names, held, rng = self.deal()
         captions = [_glossy(*one) for one in zip(codes, names, strict=True)]
         return self._ways(self.learned(captions, held, rng), captions, self.drawings.free, held)
+
+    def numbers(self) -> dict[str, tuple[float, float, float]]:
+        """Of each form of a number: R@1 of what is in the memory, and false answers of what is, and of what is not."""
+        _, names, held, rng = self.deal()
+        shop = Shop(names, self.seed)
+        asked = self.learned(shop.titles(), held, rng)
+        out = dict[str, tuple[float, float, float]]()
+        for form, texts in shop.forms().items():
+            vectors = self.drawings.texts(texts)
+            fuser, refining = Refiner(asked.memory, None).ask(vectors, "text", "query", {"explain": True}, texts)
+            found = fuser.refine(refining)
+            nearest = [] if found.neighbours is None else [asked.held[ids[0]] for ids in found.neighbours.ids]
+            words = np.array([bool(one) for one in found.words or [""] * len(texts)])
+            false = words & (np.array(nearest) != np.arange(len(texts)) if form != "invented" else True)
+            hits = asked.hits(found.vectors, range(len(texts)))[held]
+            out[form] = (float(hits.mean()), 100 * float(false[held].mean()), 100 * float(false[~held].mean()))
+        return out
 
     def _ways(
         self, asked: Asked, captions: Sequence[str], queries: Mapping[int, str], held: npt.NDArray[np.bool_]
@@ -214,6 +313,14 @@ def tables(found: Mapping[str, Any]) -> str:
     return f"{about}\n\n{table(head, rows)}"
 
 
+def number_table() -> str:
+    """Part numbers as people type them."""
+    drawings = Drawings()
+    orders = [Order(drawings, seed).numbers() for seed in range(ORDERS)]
+    rows = [[form, *(f"{np.mean([one[form][at] for one in orders]):.1f}" for at in range(3))] for form in orders[0]]
+    return table(["a number", "R@1", "false answers", "of what the memory lacks"], rows)
+
+
 def measured() -> dict[str, Any]:
     """All figures, as JSON."""
     drawings = Drawings()
@@ -232,7 +339,11 @@ def main() -> None:
     """Measure, and print or write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--page", action="store_true", help="fill the block of docs/measurements.md")
+    parser.add_argument("--numbers", action="store_true", help="only part numbers as people type them")
     given = parser.parse_args()
+    if given.numbers:
+        print(number_table())
+        return
     found = measured()
     print(tables(found))
     if given.page:

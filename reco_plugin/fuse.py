@@ -194,6 +194,7 @@ class NeighbourFuser(ABC):
                     vectors, weights = self.fuse(asked.modality, queries, found, trust)
             coverage = Coverage(len(queries), int(here.sum()))
             refined = Refinement(vectors, plain, coverage=coverage, retrieved=here, words=found.words or None)
+            refined = replace(refined, word_ids=found.word_ids or None)
             parts.append(asked.explained(refined, found, trust, weights))
             del found  # up to 256 MiB, before the next search
         return Refinement.join(parts)

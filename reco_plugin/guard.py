@@ -328,7 +328,7 @@ class GuardedMemory:
         rows = (search.vectors, search.words or [None] * size)
         batcher = min(self._batchers, key=lambda each: each.load)
         try:
-            ids, similarity, vectors, found, cosine, payloads, asked, words, own = batcher(how, rows)
+            ids, similarity, vectors, found, cosine, payloads, asked, words, word_ids, own = batcher(how, rows)
         except TimeoutError:
             raise self._guard.kept_waiting() from None
         return Neighbours(
@@ -340,6 +340,7 @@ class GuardedMemory:
             payloads if search.payloads else None,
             asked if search.words else None,
             words if search.words else (),
+            word_ids if search.words else (),
             own,
         )
 
@@ -354,9 +355,10 @@ class GuardedMemory:
         else:
             found = self._ask(search)
         nothing = [None] * len(vectors)
-        asked, by_words = (vectors, [""] * len(vectors)) if found.asked is None else (found.asked, found.words)
+        by_words = found.words or [""] * len(vectors), found.word_ids or [()] * len(vectors)
+        asked = vectors if found.asked is None else found.asked
         here = found.ids, found.similarity, found.vectors, found.found, found.cosine
-        return *here, found.payloads or nothing, asked, by_words, found.own
+        return *here, found.payloads or nothing, asked, *by_words, found.own
 
     def _ask(self, search: Search) -> Neighbours:
         try:

@@ -209,7 +209,8 @@ class Neighbours(ToldShort):
         cosine: (B, K) float32 of each pair's own image and text; 0 where padded.
         payloads: B lists of payloads, or None if not requested.
         asked: (B, D) what was searched with: the query, or what captions with its words stand for; None: the queries.
-        words: B texts, the words by which captions were found, empty where none was.
+        words: B texts, the part of a caption that has the query's words and stands in for it; empty where none does.
+        word_ids: B lists, the ids of the pairs that were found by words and stand in for the query.
         own: (B, K, D) float32 vectors that were compared; 0 where padded, and (B, 0, D) if not requested.
     """
 
@@ -221,6 +222,7 @@ class Neighbours(ToldShort):
     payloads: list[list[Payload]] | None = None
     asked: Vectors | None = None
     words: Sequence[str] = ()
+    word_ids: Sequence[Sequence[str]] = ()
     own: npt.NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0, 0), np.float32))
 
     @classmethod
@@ -235,6 +237,7 @@ class Neighbours(ToldShort):
             payloads=[row for part in parts for row in part.payloads or []],
             asked=None if parts[0].asked is None else np.concatenate([part.asked for part in parts]),
             words=[text for part in parts for text in part.words],
+            word_ids=[ids for part in parts for ids in part.word_ids],
             own=np.concatenate([part.own for part in parts]),
         )
 
@@ -366,8 +369,9 @@ class Refinement(ToldShort):
             probability for queries worded as its captions are, else a rank. None: see :attr:`why_no_presence`.
         presence_needed: below it, a query stays plain: the option ``presence``.
         no_presence: why there is none although the closed form was asked, for people.
-        words: B texts, the words of a query by which captions were found that stand in for it, empty where it asked by
-            itself; None where nothing was looked for by words.
+        words: B texts, the part of a caption that has the words of the query and stands in for it; empty where it asked
+            by itself. None where nothing was looked for by words.
+        word_ids: B lists, the ids of these pairs, as for an application that pins them; None likewise.
     """
 
     vectors: Vectors
@@ -385,6 +389,7 @@ class Refinement(ToldShort):
     presence_needed: float = 0.0
     no_presence: str = ""
     words: Sequence[str] | None = None
+    word_ids: Sequence[Sequence[str]] | None = None
 
     @classmethod
     def join(cls, parts: Sequence[Refinement]) -> Refinement:
@@ -415,6 +420,7 @@ class Refinement(ToldShort):
             presence_needed=parts[0].presence_needed,
             no_presence=parts[0].no_presence,
             words=rows("words"),
+            word_ids=rows("word_ids"),
         )
 
     def plain_scores(self, scores: npt.ArrayLike) -> npt.NDArray[np.float32]:

@@ -204,7 +204,7 @@ def _move(
     scale = scale_of(queries, vectors, value) if asked.role == "query" else None
     moved = Refinement(vectors, queries, coverage=coverage, retrieved=here, moves=moves, scale=scale)
     if found.asked is not None:
-        moved = replace(moved, words=found.words)
+        moved = replace(moved, words=found.words, word_ids=found.word_ids)
     if not asked.how["explain"]:
         return moved
     weights = (evidence.weights * (far / (1.0 + far))[:, None]).astype(np.float32)

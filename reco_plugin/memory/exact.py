@@ -8,6 +8,7 @@ import math
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from .checks import CheckedSearch, check_ids, check_positive, check_records, che
 from .filters import check_numbers
 from .header import Header
 from .points import AT_ONCE, StoredHeader, empty_neighbours
-from .words import MOST, QueryWords, Worded, stand_ins, stored_words
+from .words import MOST, Worded, stand_ins, stored_words
 
 _QUERIES_AT_ONCE = 64
 
@@ -100,11 +101,14 @@ class ExactMemory(StoredHeader):
             vectors = wanted.vectors
             if search.words is not None:
 
-                def find(queries: Mapping[int, QueryWords]) -> list[list[Worded]]:
-                    return [self._find(one.weights, permitted[row]) for row, one in queries.items()]
+                def find(weights: Mapping[int, Mapping[int, float]], *, everywhere: bool = False) -> list[list[Worded]]:
+                    every = np.ones(len(self._payloads), np.bool_)
+                    return [
+                        self._find(names, one, every if everywhere else permitted[row]) for row, one in weights.items()
+                    ]
 
-                vectors, matched = stand_ins(search, vectors, self.header.calibration.get("pairs", 0), find)
-                out = replace(out, asked=vectors, words=matched)
+                vectors, words, word_ids = stand_ins(search, vectors, self.header.calibration.get("pairs", 0), find)
+                out = replace(out, asked=vectors, words=words, word_ids=word_ids)
             for start in range(0, len(vectors), _QUERIES_AT_ONCE):
                 scores = vectors[start : start + _QUERIES_AT_ONCE] @ stored.T  # (B, N)
                 for row, score in enumerate(scores, start):
@@ -134,7 +138,9 @@ class ExactMemory(StoredHeader):
                 made[id(ids)][[self._rows[name] for name in ids if name in self._rows]] = False
         return [made[id(ids)] for ids in wanted.exclude]
 
-    def _find(self, weights: Mapping[int, float], permitted: npt.NDArray[np.bool_]) -> list[Worded]:
+    def _find(
+        self, names: Sequence[str], weights: Mapping[int, float], permitted: npt.NDArray[np.bool_]
+    ) -> list[Worded]:
         """The captions with the most of these words, by IDF."""
         if self._rows_of is None:
             self._rows_of = {}
@@ -146,7 +152,15 @@ class ExactMemory(StoredHeader):
             rows = self._rows_of.get(word, [])
             scores[rows] += weights[word] * math.log1p((len(scores) - len(rows) + 0.5) / (len(rows) + 0.5))
         best, texts = nearest(scores, permitted & (scores > 0), MOST + 1), self._sides["text"]
-        return [Worded(float(scores[row]), frozenset(self._words[row]), texts[row]) for row in best]
+
+        def read(row: int) -> tuple[frozenset[int], Vectors]:
+            return frozenset(self._words[row]), texts[row]
+
+        captions = [caption_of(self._payloads[row]) or "" for row in best]
+        return [
+            Worded(float(scores[row]), names[row], caption, partial(read, row))
+            for row, caption in zip(best, captions, strict=True)
+        ]
 
     def scroll(self, batch_size: int = SCROLL_BATCH, ids: Sequence[str] | None = None) -> Iterator[Records]:
         """All pairs in order of insertion, or those of ``ids`` in their order, in batches (N, D)."""

@@ -23,7 +23,7 @@ from .base import part_of_a_write
 from .checks import CheckedSearch, check_ids, check_positive, check_records, check_search, chunks
 from .filters import COSINE, RESERVED, USER_ID, Library, check_numbers
 from .header import RESTORE, Header, SaidRecord
-from .words import EQUAL, MOST, QueryWords, Worded, stand_ins, stored_words
+from .words import MOST, StandIns, Worded, stand_ins, stored_words
 
 T = TypeVar("T")
 AT_ONCE = 1000
@@ -158,11 +158,15 @@ def to_neighbours(found: Sequence[Sequence[ScoredPoint]], dimension: int, search
     return out
 
 
-def to_worded(hits: Sequence[ScoredPoint]) -> list[Worded]:
-    """The captions with the best score, of those that one query found by their words."""
-    best = [hit for hit in hits if hit.score >= hits[0].score * EQUAL]  # others are not looked at
-    read = ((hit.score, hit.vector) for hit in best)  # once: Edge makes the lists each time
-    return [Worded(score, frozenset(at[WORDS].indices), np.asarray(at["text"], np.float32)) for score, at in read]
+def to_worded(hit: ScoredPoint) -> Worded:
+    """A pair that was found by its words."""
+
+    def read() -> tuple[frozenset[int], Vectors]:
+        vectors = hit.vector  # once: Edge makes the lists each time
+        return frozenset(vectors[WORDS].indices), np.asarray(vectors["text"], np.float32)
+
+    _, payload = to_payload(hit)
+    return Worded(hit.score, user_id(hit), str(payload.get("caption", "")), read)
 
 
 def empty_neighbours(batch: int, k: int, dimension: int, search: Search) -> Neighbours:
@@ -338,17 +342,19 @@ class PointMemory(ABC):
         if wanted.conditions or any(wanted.exclude):
             hidden = {id(ids): [point_id(name) for name in ids] for ids in wanted.exclude}
             filters = self.library.filters(wanted.conditions, [hidden[id(ids)] for ids in wanted.exclude])
-        matched: Sequence[str] = ()
+        stands: StandIns | None = None
         with translate_errors(self.location, "search"):
             if search.words is not None:  # first: they say what is searched with
                 pairs = header.calibration.get("pairs", 0)
-                vectors, matched = stand_ins(search, wanted.vectors, pairs, partial(self._by_words, filters))
-                wanted = replace(wanted, vectors=vectors)
+                stands = stand_ins(search, wanted.vectors, pairs, partial(self._by_words, filters))
+                wanted = replace(wanted, vectors=stands.vectors)
             near = to_neighbours(self._find(search, wanted, filters), dimension, search, k=wanted.k)
             if wanted.conditions and not near.found.any():
                 keys = [condition.key for condition in wanted.conditions]
                 check_numbers(wanted.conditions, (one.payload or {} for one in self._page(None, AT_ONCE, keys)[0]))
-            return replace(near, asked=wanted.vectors, words=matched) if matched else near
+            if stands is None:
+                return near
+            return replace(near, asked=stands.vectors, words=stands.words, word_ids=stands.word_ids)
 
     def scroll(self, batch_size: int = SCROLL_BATCH, ids: Sequence[str] | None = None) -> Iterator[Records]:
         """All pairs in order of their point ids, or those of ``ids`` in their order, in batches (N, D)."""
@@ -418,20 +424,22 @@ class PointMemory(ABC):
             ]
         )
 
-    def _by_words(self, filters: Sequence[Any], queries: Mapping[int, QueryWords]) -> list[list[Worded]]:
-        """The captions that have most of the words of some rows, each under its filter."""
+    def _by_words(
+        self, filters: Sequence[Any], weights: Mapping[int, Mapping[int, float]], *, everywhere: bool = False
+    ) -> list[list[Worded]]:
+        """See :class:`~reco_plugin.memory.words.Find`; each row under its filter."""
         requests = [
             self.library.request(
-                self.library.sparse(list(one.weights), list(one.weights.values())),
+                self.library.sparse(list(words), list(words.values())),
                 WORDS,
                 limit=MOST + 1,
-                filter=filters[row],
+                filter=None if everywhere else filters[row],
                 with_vector=["text", WORDS],
-                with_payload=False,
+                with_payload=[USER_ID, "caption"],
             )
-            for row, one in queries.items()
+            for row, words in weights.items()
         ]
-        return [to_worded(hits) for hits in self._query(requests)]
+        return [[to_worded(hit) for hit in hits] for hits in self._query(requests)]
 
     def _retrieve(
         self, ids: Sequence[str], payload: list[str] | bool, size: int = AT_ONCE, *, vectors: bool = False

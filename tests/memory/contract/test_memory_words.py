@@ -70,6 +70,45 @@ def test_captions_that_cover_a_query_equally_count_together_unless_they_are_many
     assert list(ask(memory, "dress number 17").words) == ["dress number 17"]
 
 
+NUMBERS = {
+    "vag": "Pumpe, Teilenummer 7L0 698 151 R, EAN 4006381333931",
+    "honda": "Filter 12345-ABC-678, black",
+    "joined": "ポンプ品番1K0615301AA 黒",
+    "a": "Belt 55566677A1",
+    "b": "Belt 55566677B1",
+}
+
+
+def test_a_number_is_found_as_people_type_it(memory: Memory) -> None:
+    words_of(memory, NUMBERS)
+    typed = ["7l0698151r", "7L06 981 51R", "7L0 699 151 R", "7L0691851R", "7L0698151RX", "7L0 698"]
+    assert stood_in(memory, *typed) == ["vag", "vag", "vag", "vag", "", "vag"]
+    typed = [
+        "looking for spare no. 12345ABC678 please",
+        "do you have 12345-ABX-678 in stock",
+        "品番1K0 615 301 AAはありますか",
+    ]
+    assert stood_in(memory, *typed) == ["honda", "honda", "joined"]
+    found = ask(memory, "pump 7L0689151R")
+    assert (found.words[0], found.word_ids[0]) == ("7L0 698 151 R", ("vag",))
+
+
+def test_no_number_is_answered_by_its_neighbour(memory: Memory) -> None:
+    words_of(memory, NUMBERS)
+    typed = [
+        "4006381333931",
+        "4006381333932",
+        "4006381333930",
+        "55566677A1",
+        "55566677C1",
+        "7L0 698 151 S",
+        "9X9999999Q",
+    ]
+    assert stood_in(memory, *typed) == ["vag", "", "", "a", "", "", ""]
+    assert stood_in(memory, "55566677A1", exclude=[["a"]]) == [""]  # it exists, so it is no other
+    assert stood_in(memory, "12345-ABX-678", exclude=[["honda"]]) == [""]
+
+
 def test_conditions_and_exclusions_hold_for_words(memory: Memory) -> None:
     words_of(memory, CAPTIONS)
     assert stood_in(memory, "QX-4821-B", "wolf no", exclude=[["fox"], []]) == ["", "wolf"]
