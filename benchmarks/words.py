@@ -1,7 +1,8 @@
 """What is found by words: part numbers and names in titles, asked for by themselves.
 
     python -m benchmarks.words            # prints its tables
-    python -m benchmarks.words --numbers  # only that of part numbers as people type them, and the time of a search
+    python -m benchmarks.words --numbers  # only that of part numbers as people type them
+    python -m benchmarks.words --time N   # only the time of a search of N pairs
     python -m benchmarks.words --page     # fills blocks of docs/measurements.md
 
 Half of the things that no training has are in the memory, with two drawings each; two other drawings of each of all
@@ -14,9 +15,12 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -28,9 +32,12 @@ from reco_plugin.calibration.learn import learn
 from reco_plugin.defaults import DEFAULT_K
 from reco_plugin.files import whole_file
 from reco_plugin.memory import open_memory
+from reco_plugin.memory.edge import EdgeMemory
+from reco_plugin.memory.index import LEAST
+from reco_plugin.memory.words import QueryWords
 from reco_plugin.quickstart.dataset import load
 from reco_plugin.refine import Refiner, VectorMemory
-from reco_plugin.types import Fingerprint, Records, Vectors
+from reco_plugin.types import Fingerprint, Records, Search, Vectors
 
 from .page import FIGURES, table, write_blocks
 
@@ -321,6 +328,35 @@ def number_table() -> str:
     return table(["a number", "R@1", "false answers", "of what the memory lacks"], rows)
 
 
+def time_table(pairs: int) -> str:
+    """Milliseconds of a search of a folder by each form of a number, the median of 200, and how many find a caption."""
+    rng = np.random.default_rng(0)
+    words = ["".join(rng.choice(list(LETTERS.lower()), 6)) for _ in range(5000)]
+    shop = Shop([" ".join(rng.choice(words, 4)) for _ in range(pairs)], 0)
+    vectors = rng.standard_normal((pairs, 512)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    chosen = rng.choice(pairs, 200, replace=False).tolist()
+    payloads, rows = [{"caption": title} for title in shop.titles()], list[list[str]]()
+    with (
+        TemporaryDirectory() as folder,
+        closing(open_memory(f"{folder}/memory", Fingerprint("random", "0" * 64, 512))) as store,
+    ):
+        store.upsert(Records([str(number) for number in range(pairs)], vectors, vectors, payloads))
+        store.set_calibration({"pairs": pairs})
+        store.search(Search(vectors[:1], "text", "image", DEFAULT_K))
+        while pairs >= LEAST and isinstance(store, EdgeMemory) and store.index_state != "in use":
+            time.sleep(0.5)
+        for form, texts in (shop.forms() | {"a whole title": shop.titles()}).items():
+            taken, found = list[float](), 0
+            for text in [texts[row] for row in chosen]:
+                search = Search(vectors[:1], "text", "image", DEFAULT_K, words=[QueryWords.of(text)])
+                started = time.perf_counter()
+                found += any(store.search(search).words)
+                taken.append(1000 * (time.perf_counter() - started))
+            rows.append([form, f"{np.median(taken):.2f}", f"{100 * found / len(taken):.1f}"])
+    return table(["a number", "ms", "found"], rows)
+
+
 def measured() -> dict[str, Any]:
     """All figures, as JSON."""
     drawings = Drawings()
@@ -340,9 +376,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--page", action="store_true", help="fill the block of docs/measurements.md")
     parser.add_argument("--numbers", action="store_true", help="only part numbers as people type them")
+    parser.add_argument("--time", type=int, metavar="PAIRS", help="only the time of a search of so many pairs")
     given = parser.parse_args()
-    if given.numbers:
-        print(number_table())
+    if given.numbers or given.time:
+        print(time_table(given.time) if given.time else number_table())
         return
     found = measured()
     print(tables(found))

@@ -99,9 +99,11 @@ def search_command(
     payloads = (found.payloads or [[]])[0]
     hits = [
         {"id": id_, "similarity": round(float(similarity), 6), "payload": dict(payload)}
+        | ({"words": found.words[0]} if found.word_ids and id_ in found.word_ids[0] else {})
         for id_, similarity, payload in zip(found.ids[0], found.similarity[0], payloads, strict=False)
     ]
-    say(hits, _table(hits) or "nothing found", as_json)
+    head = f"found by words: {found.words[0]}\n" if found.word_ids and found.word_ids[0] else ""
+    say(hits, head + _table(hits) if hits else "nothing found", as_json)
 
 
 def remove_command(

@@ -64,6 +64,7 @@ class Refined(ToldShort):
         plain: per row, why it was to be refined and stays plain, for people; empty where it moved, or was not to be.
         scale: (B, 2) of queries, as :attr:`reco_plugin.types.Refinement.scale`; None where the service says none.
         presence: (B,) of queries, as :attr:`reco_plugin.types.Refinement.presence`; likewise.
+        word_ids: per row, the ids of the pairs that were found by words; empty where none was.
     """
 
     vectors: Vectors
@@ -76,6 +77,7 @@ class Refined(ToldShort):
     plain: tuple[str, ...] = ()
     scale: npt.NDArray[np.float32] | None = None
     presence: npt.NDArray[np.float32] | None = None
+    word_ids: tuple[tuple[str, ...], ...] = ()
 
     @property
     def refined(self) -> npt.NDArray[np.bool_]:
@@ -118,6 +120,7 @@ class Refined(ToldShort):
             tuple(words for part in parts for words in part.plain),
             join_scales([one for part in parts for one in _by_row(part)], moved),
             np.concatenate(presences) if len(presences) == len(parts) else None,
+            tuple(ids for part in parts for ids in part.word_ids),
         )
 
     def told(self, headers: Mapping[str, str]) -> Refined:
@@ -348,7 +351,13 @@ def _parse_embedded(answer: Any) -> Refined:
     rows = sorted(answer["data"], key=lambda row: int(row["index"]))
     moved = np.array([row.get("moved", np.nan) for row in rows], np.float32)
     vectors = np.stack([_vector(row["embedding"]) for row in rows])
-    return Refined(vectors, moved, scale=join_scales([row.get("scale") for row in rows], moved))
+    return Refined(
+        vectors,
+        moved,
+        scale=join_scales([row.get("scale") for row in rows], moved),
+        presence=_per_row(rows, "presence"),
+        word_ids=_word_ids(rows),
+    )
 
 
 def _vector(sent: Any) -> npt.NDArray[np.float32]:
@@ -372,7 +381,12 @@ def _parse_refined(answer: Any) -> Refined:
         plain=tuple(row.get("plain") or "" for row in rows),
         scale=join_scales([row.get("scale") for row in rows], moved),
         presence=_per_row(rows, "presence"),
+        word_ids=_word_ids(rows),
     )
+
+
+def _word_ids(rows: list[Any]) -> tuple[tuple[str, ...], ...]:
+    return tuple(tuple(row.get("word_ids", ())) for row in rows)
 
 
 def _per_row(rows: list[Any], name: str) -> npt.NDArray[np.float32] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Never, cast
 
 import numpy as np
@@ -136,14 +137,15 @@ class ServedMemory:
             self.fill(out, row, body | {"k": wanted.k, "where": search.where and dict(search.where)})
         return out
 
-    def fill(self, out: Neighbours, row: int, body: Mapping[str, Any]) -> None:
-        """Put the hits of one query into a row of neighbours."""
-        hits = self._post("/search", body)["data"]
+    def fill(self, out: Neighbours, row: int, body: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+        """Put the hits of one query, which it returns, into a row of neighbours."""
+        hits: list[dict[str, Any]] = self._post("/search", body)["data"]
         out.ids[row][:] = [hit["id"] for hit in hits]
         out.similarity[row, : len(hits)] = [hit["similarity"] for hit in hits]
         out.found[row, : len(hits)] = True
         if out.payloads is not None:
             out.payloads[row][:] = [hit["payload"] for hit in hits]
+        return hits
 
     def use(self, name: str) -> int:
         """Let the service put a finished version of its memory to use; returns its pairs.
@@ -240,8 +242,9 @@ class ServedPairs(PairMemory):
         options.pop("modality", None)
         wanted = Search(np.zeros((1, self.encoder.dimension), np.float32), "text", "text", options["k"], payloads=True)
         out = empty_neighbours(1, wanted.k, self.encoder.dimension, wanted)
-        self._served.fill(out, 0, {"text": query, **options})
-        return out
+        hits = self._served.fill(out, 0, {"text": query, **options})
+        words = {hit["id"]: hit["words"] for hit in hits if hit.get("words")}
+        return replace(out, words=[next(iter(words.values()), "")], word_ids=[tuple(words)])
 
     def judge(self, judgments: Sequence[Judgment]) -> tuple[Opinion, ...]:
         """Let the service store opinions."""

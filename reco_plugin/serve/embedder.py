@@ -23,7 +23,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +40,7 @@ from .items import EMPTY, IMAGE_AS_TEXT, Item, image_bytes, is_bare_picture
 from .lanes import Pixels, leave_place, still_wanted, take_place
 from .settings import MOST_K, Manner, ServeSettings
 
+FoundBy: TypeAlias = Literal["words", "neighbours"]
 MOST_PAIRS = 50_000
 """That an explanation shows: items times k. Each takes a kilobyte of the answer."""
 _FEW = 16
@@ -86,6 +87,8 @@ class AnswerRow:
     plain: str = ""  # why it was to be refined and stays plain, for people; empty where it moved, or was not to be
     scale: tuple[float, float] | None = None  # maps its scores to those of plain vectors, of a query that was refined
     presence: float | None = None  # of a query: whether the memory holds its answer, 0 to 1; None where it is not known
+    found_by: FoundBy | None = None  # what found pairs; None where none was found, or nothing was to be refined
+    word_ids: Sequence[str] = ()  # of the pairs that were found by words
 
 
 @dataclass(frozen=True)
@@ -348,6 +351,8 @@ class Embedder:
                 plain=result.why_plain(row) if wanted and not refined[row] else "",
                 scale=None if result.scale is None else (float(result.scale[row, 0]), float(result.scale[row, 1])),
                 presence=None if result.presence is None else float(result.presence[row]),
+                found_by=_found_by(result, row),
+                word_ids=result.word_ids[row] if result.word_ids else (),
             )
 
     def _ready(self, request: EmbedRequest, place: int, item: Item) -> EncoderInput:
@@ -389,6 +394,12 @@ class Embedder:
             return self._preparation.image(data, self.pixels.hold)
         except ImageError as error:
             raise error.about(f"an image ({len(data):,} bytes)") from None
+
+
+def _found_by(result: Refinement, row: int) -> FoundBy | None:
+    if result.word_ids and result.word_ids[row]:
+        return "words"
+    return "neighbours" if result.retrieved is not None and result.retrieved[row] else None
 
 
 def check_k(k: int | None) -> None:

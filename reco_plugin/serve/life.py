@@ -7,6 +7,7 @@ by :func:`.life_of`.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import re
 import time
@@ -193,6 +194,10 @@ class Life:
             headers["x-reco-target"] = answer.target
         if len(rows) == 1 and (presence := rows[0].presence) is not None:
             headers["x-reco-presence"] = f"{presence:.3f}"
+        if len(rows) == 1 and rows[0].found_by is not None:
+            headers["x-reco-found-by"] = rows[0].found_by
+            if rows[0].word_ids:
+                headers["x-reco-word-ids"] = json.dumps(list(rows[0].word_ids))
         if len(rows) == 1 and request.cut is None and (scale := rows[0].scale) is not None:
             headers["x-reco-scale"] = f"{scale[0]:.6g} {scale[1]:.6g}"
         self.headers |= headers

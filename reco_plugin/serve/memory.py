@@ -127,6 +127,8 @@ class Hit(BaseModel):
     id: str
     similarity: float
     payload: dict[str, Any]
+    words: str | None = None
+    """The part of its caption by which it was found, where it stands in for the query."""
 
 
 class Hits(BaseModel):
@@ -277,7 +279,12 @@ def search(embedder: Embedder, asked: SearchRequest) -> list[Hit]:
     found = embedder.reco.memory.store.search(wanted)
     payloads = found.payloads[0] if found.payloads else [{}] * len(found.ids[0])
     return [
-        Hit(id=id_, similarity=float(found.similarity[0, column]), payload=strip_marks(payload))
+        Hit(
+            id=id_,
+            similarity=float(found.similarity[0, column]),
+            payload=strip_marks(payload),
+            words=found.words[0] if found.word_ids and id_ in found.word_ids[0] else None,
+        )
         for column, (id_, payload) in enumerate(zip(found.ids[0], payloads, strict=True))
     ]
 

@@ -21,7 +21,7 @@ from ..calibration.why import Why, explain_decision
 from ..options import Option, RefineOptions, check_option, check_options, options_of
 from ..types import Coverage, Degraded, Modality, Used
 from ..values import EXCLUSIONS, unpack
-from .embedder import AnswerRow, Embedded
+from .embedder import AnswerRow, Embedded, FoundBy
 from .failures import Failure, Refused, too_many_items
 from .items import Item
 from .settings import ServeSettings
@@ -201,6 +201,10 @@ class RefinedItem(BaseModel):
     """Of a refined query: a score of it times the first, plus the second, is on the scale of plain scores."""
     presence: float | None = None
     """Of a query, from 0 to 1: whether the memory holds it. A rank among like queries, no probability in general."""
+    found_by: FoundBy | None = None
+    """Whether captions with the query's words stood in for it, or its vector found pairs; none where it found none."""
+    word_ids: list[str] | None = None
+    """Of the pairs that were found by words: an application may put them first."""
     truncated: bool = False
     reason: str | None = None
     """Why it moved as far as it did, in words; only with an explanation, and with a gate."""
@@ -245,6 +249,8 @@ def _item(number: int, row: AnswerRow) -> RefinedItem:
         moved=row.moved,
         scale=row.scale,
         presence=row.presence,
+        found_by=row.found_by,
+        word_ids=list(row.word_ids) or None,
         truncated=row.truncated,
         reason=None if row.why is None else str(row.why),
         why=row.why,

@@ -45,7 +45,9 @@ def test_a_picture_and_a_caption_find_themselves(memory: Path, catalogue: Path, 
     assert [hit["similarity"] for hit in hits] == sorted((hit["similarity"] for hit in hits), reverse=True)
     (hit,) = ask("memory", "search", "a small green triangle", "--k", 1)
     assert (hit["id"], hit["similarity"]) == ("small-green-triangle", pytest.approx(1, abs=1e-3))
-    (shown,) = run("memory", "search", "a small green triangle", "--k", 1).stdout.splitlines()
+    assert hit["words"] == "a small green triangle"
+    words, shown = run("memory", "search", "triangle green small", "--k", 1).stdout.splitlines()
+    assert words == "found by words: small green triangle"
     assert shown.startswith("1.000  small-green-triangle  a small green triangle  ") and "{" not in shown
 
 

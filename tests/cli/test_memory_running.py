@@ -259,7 +259,9 @@ def test_reading_commands_work_while_it_is_served(
     for name in ("pairs", "encoder", "calibration"):
         assert served[name] == alone[name]
     again = ask("memory", "search", "circle red small", "--k", 3)  # by its words
-    assert [(hit["id"], hit["similarity"]) for hit in found] == [(hit["id"], hit["similarity"]) for hit in again]
+    shown = [[(hit["id"], hit["similarity"], hit.get("words")) for hit in hits] for hits in (found, again)]
+    assert shown[0] == shown[1]
+    assert found[0]["words"] == "small red circle"
     assert found[0]["similarity"] == pytest.approx(1.0, abs=1e-5)
 
 

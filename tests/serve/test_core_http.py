@@ -62,6 +62,21 @@ def test_the_scale_of_scores_is_told_by_item_and_of_one_query_in_a_header(readin
     assert np.allclose(served.plain_scores([[0.2], [0.3]]), (scale[:, :1] * [[0.2], [0.3]]) + scale[:, 1:], atol=1e-4)
 
 
+def test_an_answer_says_what_found_it_and_which_pairs_words_found(reading, filled):
+    expected = filled.embed(["circle red small", "colours"], modality="text")
+    two = reading.post("/v1/explain", json={"input": [{"text": "circle red small"}, {"text": "colours"}]}).json()[
+        "data"
+    ]
+    assert [one["found_by"] for one in two] == ["words", "neighbours"]
+    assert two[0]["word_ids"] == list(expected.word_ids[0]) and "word_ids" not in two[1]
+    assert (two[0]["why"]["words"], two[0]["reason"][:19]) == ("small red circle", "Found by its words:")
+    one = reading.post("/v1/embeddings", json={"model": "clip-reco-query", "input": "circle red small", "reco": {}})
+    assert one.headers["x-reco-found-by"] == one.json()["data"][0]["found_by"] == "words"
+    assert json.loads(one.headers["x-reco-word-ids"]) == one.json()["data"][0]["word_ids"] == two[0]["word_ids"]
+    plain = reading.post("/v1/embeddings", json={"model": "clip", "input": "circle red small"})
+    assert "x-reco-found-by" not in plain.headers
+
+
 def test_what_the_memory_has_nothing_for_is_not_called_refined(reco, served):
     frozen = reco.embed_texts(TEXTS, refine=False)
     vectors = {"vectors": frozen.tolist(), "modality": "text"}

@@ -131,7 +131,9 @@ def test_search_by_text_image_and_vector(client, filled, admin, pairs_json):
     assert [hit["id"] for hit in text] == same.ids[0]
     assert np.allclose([hit["similarity"] for hit in text], same.similarity[0], atol=1e-6)
     vector = filled.embed_texts(["a small red circle"], refine=False)[0].tolist()
-    assert client.post("/v1/memory/search", json={"vector": vector, "k": 3}, headers=admin).json()["data"] == text
+    by_vector = client.post("/v1/memory/search", json={"vector": vector, "k": 3}, headers=admin).json()["data"]
+    assert text[0].pop("words") == "a small red circle"
+    assert by_vector == text
     image = {"image": pairs_json[0]["image"], "k": 1, "where": {"colour": "red"}}
     (hit,) = client.post("/v1/memory/search", json=image, headers=admin).json()["data"]
     assert hit["id"] == pairs_json[0]["id"]

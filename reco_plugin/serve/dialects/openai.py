@@ -186,12 +186,16 @@ def _written(found: Embedded, body: EmbeddingsRequest, life: Life) -> dict[str, 
 
 
 def _embedding(number: int, row: AnswerRow, body: EmbeddingsRequest) -> dict[str, Any]:
-    """One vector; ``moved`` and ``scale`` where the request has ``reco``."""
+    """One vector; what was found, and how far it moved, where the request has ``reco``."""
     one = {"object": "embedding", "index": number, "embedding": write_vector(row.vector, body.form)}
     if row.truncated:
         one["truncated"] = True
     if body.reco is not None:
-        one["moved"] = row.moved
-        if row.scale is not None:
-            one["scale"] = row.scale
+        told = {
+            "scale": row.scale,
+            "presence": row.presence,
+            "found_by": row.found_by,
+            "word_ids": row.word_ids or None,
+        }
+        one |= {"moved": row.moved, **{name: value for name, value in told.items() if value is not None}}
     return one
