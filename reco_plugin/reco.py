@@ -360,10 +360,11 @@ class Reco:
     def match(
         self,
         queries: Refinement,
-        scores: Sequence[Sequence[float]] | npt.NDArray[np.floating[Any]],
+        scores: Sequence[Sequence[float]] | npt.NDArray[np.floating[Any]] | None,
         *,
         modality: Modality,
         precision: float = PRECISION,
+        documents: int | None = None,
     ) -> Matches:
         """Say how sure the first answers of an application's own index are, by what the memory's own pairs asked.
 
@@ -376,19 +377,21 @@ class Reco:
 
         Args:
             queries: B, refined or plain, as :meth:`embed` and :meth:`refine` return them.
-            scores: B rankings: the cosines of the first ten answers, the best first; fewer make it less sure.
+            scores: B rankings: the cosines of the first ten answers, the best first; fewer make it less sure. None
+                before a search: only :attr:`Matches.least` is known.
             modality: of the queries; the answers are of the other.
             precision: share of right ones among the first answers that pass, from .5 to below 1.
+            documents: of the index; None: as many as the memory has pairs.
 
         Raises:
-            InputError: scores that are no cosines or not one ranking a query, a precision that cannot be, or a memory
-                of too few things.
+            InputError: scores that are no cosines or not one ranking a query, or a precision or number of documents
+                that cannot be.
             ConfigError: what the memory knows of it is damaged.
         """
         check_choice("modality", modality, MODALITIES)
         if not isinstance(queries, Refinement):
             raise InputError(f"queries must be what embed or refine returned, got {show(queries)}")
-        return match_rankings(self.memory.store.header.calibration, queries, scores, modality, precision)
+        return match_rankings(self.memory.store.header.calibration, queries, scores, modality, precision, documents)
 
     def close(self) -> None:
         """Flush and release the memory; closing twice is fine."""

@@ -1,7 +1,7 @@
 """How sure a ranking's first answer is: a probability, and a cut-off with a guarantee.
 
 Both are learned from the memory's own pairs, which serve as held-out queries, see :mod:`.questions`. A part of them
-fits a logistic regression of four signals of a ranking. The others test cut-offs of that probability by Learn then Test
+fits a logistic regression of three signals. The others test cut-offs of that probability by Learn then Test
 (Angelopoulos, Bates, Candès, Jordan and Lei, arXiv:2110.01052, 2021) with fixed-sequence testing. A cut-off is one
 hypothesis: less than the wanted share of what passes is right. The number of wrong answers among those that pass is
 binomial, so a share below its exact lower bound is rejected. The part that was fitted chooses the cut-off to begin
@@ -26,20 +26,20 @@ from .logistic import chance_of, fit_logistic
 
 PRECISION = 0.9
 """Share of right answers among those that pass, by default."""
-ABSENT = 0.2
+ABSENT = 0.5
 """Share of the queries that have no right answer in the index."""
+SIZES = (2, 3, 6, 20, 60)
+"""Documents of the index, for which cut-offs are tested, for each thing of half of the memory."""
 RISK = 0.1
 """Chance that a cut-off does not hold its precision."""
-LOOKED = 10
-"""Scores of a ranking that are looked at."""
 FEWEST_THINGS = 60
-"""Things that must serve as queries."""
+"""Things that must serve as queries, in each half of a memory."""
 QueryWay: TypeAlias = Literal["plain", "refined"]
 WAYS: tuple[QueryWay, ...] = get_args(QueryWay)
 NAME = "confidence"
-_SIGNALS = 4
+_SIGNALS = 3
 Chances = npt.NDArray[np.float64]
-_GRID = 100  # cut-offs that are tested at most
+_GRID = 50  # cut-offs that are tested at most
 _BEYOND = 1.001  # a cosine of rounded vectors may be a little above 1
 
 
@@ -48,7 +48,7 @@ class Questions:
     """Questions of one kind, one a thing.
 
     Attributes:
-        signals: (n, 4) of their rankings.
+        signals: (n, 3) of their rankings.
         right: (n,) whether the first answer is right.
         fits: (n,) whether the thing's questions fit, and so choose what the others test.
     """
@@ -67,7 +67,7 @@ class Confidence:
     """What is known of the rankings of one modality's queries, plain or refined ones.
 
     Attributes:
-        weights: (5,) of the signals and a constant, by which the first answer is right.
+        weights: (4,) of the signals and a constant, by which the first answer is right.
         cuts: (G,) of that probability, in the order of the tests, the highest first.
         holds: (G,) the largest share of right answers among those that pass for which a cut-off is not rejected.
         passes: (G,) the share of the questions that pass.
@@ -84,19 +84,18 @@ class Confidence:
         return None if place < 0 else (float(self.cuts[place]), float(self.passes[place]))
 
     @classmethod
-    def fit(cls, kinds: Sequence[Questions]) -> Confidence:
-        """Learn from several kinds of questions; a cut-off must hold for each kind."""
-        fitted, others = [one.of(one.fits) for one in kinds], [one.of(~one.fits) for one in kinds]
-        signals = np.concatenate([one.signals for one in fitted])
-        weights = _fit_rising(signals, np.concatenate([one.right for one in fitted]))
-        cuts = np.unique(np.quantile(chance_of(signals, weights), np.linspace(0.0, 1.0, _GRID)))[::-1]
+    def fit(cls, asked: Questions) -> Confidence:
+        """Learn from questions."""
+        fitted, others = asked.of(asked.fits), asked.of(~asked.fits)
+        weights = _fit_rising(fitted.signals, fitted.right)
+        cuts = np.unique(np.quantile(chance_of(fitted.signals, weights), np.linspace(0.0, 1.0, _GRID)))[::-1]
         first = int(_measure(weights, cuts, fitted)[0].argmax())
         return cls(weights, cuts[first:], *_measure(weights, cuts[first:], others))
 
     def to_json(self) -> dict[str, Any]:
         """For the memory's header."""
         arrays = {"weights": self.weights, "cuts": self.cuts, "holds": self.holds, "passes": self.passes}
-        return {name: array.tolist() for name, array in arrays.items()}
+        return {name: array.round(6).tolist() for name, array in arrays.items()}
 
     @classmethod
     def of_json(cls, stored: Mapping[str, Any]) -> Confidence:
@@ -113,25 +112,21 @@ class Confidence:
 
 
 def _fit_rising(signals: npt.NDArray[np.float32], right: npt.NDArray[np.bool_]) -> Chances:
-    """Weights (5,) by which a higher score or lead never makes it less likely that the answer is right (n,)."""
+    """Weights (4,) by which neither a higher score nor presence makes it less likely that the answer is right (n,)."""
     used = np.ones(_SIGNALS, np.float32)
     while True:
         weights = fit_logistic(signals * used, right)
         falls = weights[:-1] < 0.0
-        falls[-1] = False  # how far a query moved may count either way
+        falls[1] = False  # how far a query moved may count either way
         if not falls.any():
             return weights
         used[falls] = 0.0
 
 
-def _measure(weights: Chances, cuts: Chances, kinds: Sequence[Questions]) -> tuple[Chances, Chances]:
-    """What cut-offs (G,) hold, and the share that passes them: the lowest of the kinds, for each."""
-    holds, passes = list[Chances](), list[Chances]()
-    for one in kinds:
-        passing = chance_of(one.signals, weights) >= cuts[:, None]  # (G, n)
-        holds.append(lower_bound(passing.sum(axis=1), (passing & ~one.right).sum(axis=1)))
-        passes.append(passing.mean(axis=1))
-    return np.min(holds, axis=0), np.min(passes, axis=0)
+def _measure(weights: Chances, cuts: Chances, asked: Questions) -> tuple[Chances, Chances]:
+    """What cut-offs (G,) hold, and the share that passes them."""
+    passing = chance_of(asked.signals, weights) >= cuts[:, None]  # (G, n)
+    return lower_bound(passing.sum(axis=1), (passing & ~asked.right).sum(axis=1)), passing.mean(axis=1)
 
 
 def lower_bound(passing: npt.NDArray[np.int64], wrong: npt.NDArray[np.int64]) -> Chances:
@@ -156,16 +151,31 @@ def lower_bound(passing: npt.NDArray[np.int64], wrong: npt.NDArray[np.int64]) ->
     return np.asarray(low)
 
 
-def read_confidence(calibration: Mapping[str, Any], modality: Modality, way: QueryWay) -> Confidence | None:
-    """What a memory's header knows of such queries; None where nothing was learned.
+def read_confidence(
+    calibration: Mapping[str, Any], modality: Modality, way: QueryWay, documents: int | None = None
+) -> tuple[Confidence | None, str]:
+    """What a memory's header knows of such queries to an index of so many documents, or why nothing.
+
+    Without ``documents`` the index has as many as the memory has pairs.
 
     Raises:
+        InputError: a number that cannot be.
         ConfigError: it is damaged.
     """
+    if documents is not None and not (isinstance(documents, int | np.integer) and documents > 0):
+        raise InputError(f"documents must be the number of documents of the index, got {show(documents)}")
     try:
-        stored = calibration.get(NAME, {}).get(modality, {}).get(way)
-        return None if stored is None else Confidence.of_json(stored)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        of_side = calibration.get(NAME, {}).get(modality, {})
+        stored = of_side.get(way)
+        if not isinstance(stored, list):
+            need = f"it needs 300 pairs of {2 * FEWEST_THINGS} things; if it has them, run reco memory build --relearn"
+            return None, f"the memory does not know how sure answers to {modality} queries are: {need}"
+        most, documents = SIZES[-1] * of_side["things"], documents or of_side["pairs"]
+        if documents > most:
+            return None, f"an index of {documents:,} documents was not tested, by so many things at most {most:,}"
+        place = next(place for place, times in enumerate(SIZES) if documents <= times * of_side["things"])
+        return Confidence.of_json(stored[place]), ""
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
         raise ConfigError(
             f"what the memory knows of confidence is damaged ({error!r}): run `reco memory build --relearn`"
         ) from error
@@ -173,50 +183,55 @@ def read_confidence(calibration: Mapping[str, Any], modality: Modality, way: Que
 
 @dataclass(frozen=True, repr=False)
 class Matches(ToldShort):
-    """How sure the first answers to B queries are.
+    """How sure the answers to B queries are.
 
     Attributes:
-        chance: (B,) probability that the first answer is right.
-        cutoff: of that probability; what passes holds the precision. None: no cut-off does.
+        chance: (B,) probability that the first answer is right; NaN where it is not known, 0 without an answer.
+        least: (B,) the cosine from which an answer is right with the precision asked for, also as the threshold of an
+            engine; above 1, none is. None: no cosine holds the precision.
+        passes: (B,) whether the first answer reaches it.
+        why: why there is no least, for people.
     """
 
     chance: Chances
-    cutoff: float | None
-
-    @property
-    def passes(self) -> npt.NDArray[np.bool_]:
-        """(B,) whether the first answer passes; False where there is no cut-off."""
-        return np.asarray(self.chance >= (np.inf if self.cutoff is None else self.cutoff))
+    least: npt.NDArray[np.float32] | None
+    passes: npt.NDArray[np.bool_]
+    why: str = ""
 
 
 def match_rankings(
     calibration: Mapping[str, Any],
     queries: Refinement,
-    scores: Sequence[Sequence[float]] | npt.NDArray[np.floating],
+    scores: Sequence[Sequence[float]] | npt.NDArray[np.floating] | None,
     modality: Modality,
     precision: float = PRECISION,
+    documents: int | None = None,
 ) -> Matches:
     """Say how sure the first answers are; arguments and errors as in :meth:`reco_plugin.reco.Reco.match`."""
     if not isinstance(precision, float | int | np.number) or not 0.5 <= precision < 1.0:
         raise InputError(f"precision must be a share from .5 to below 1, got {show(precision)}")
-    best = _ten_each(scores, len(queries.frozen))
+    first = np.full(len(queries.frozen), np.nan, np.float32) if scores is None else _first(scores, len(queries.frozen))
     plain = queries.coverage is None or queries.coverage.plain or queries.degraded is not None
-    known = read_confidence(calibration, modality, "plain" if plain else "refined")
+    known, why = read_confidence(calibration, modality, "plain" if plain else "refined", documents)
+    if known is not None and not plain and queries.presence is None:
+        known, why = None, f"the presence of the queries is not known: {queries.why_no_presence}"
     if known is None:
-        raise InputError(
-            f"the memory does not know how sure answers to {modality} queries are: it needs 300 pairs of "
-            f"{FEWEST_THINGS} things or more; if it has them, run reco memory build --relearn"
-        )
-    found = ~np.isnan(best[:, 0])
-    signals = signals_of(queries.plain_scores(np.where(found[:, None], best, np.float32(0.0))), queries.moved)
-    cutoff = known.cutoff(precision)
-    return Matches(np.where(found, chance_of(signals, known.weights), 0.0), None if cutoff is None else cutoff[0])
+        return Matches(np.full(len(first), np.nan), None, np.zeros(len(first), np.bool_), why)
+    signals = signals_of(queries.plain_scores(first[:, None])[:, 0], queries)
+    empty = np.isnan(first) & (scores is not None)
+    chance, cutoff = np.where(empty, 0.0, chance_of(signals, known.weights)), known.cutoff(precision)
+    if cutoff is None or known.weights[0] <= 0.0:
+        why = f"no cosine holds a precision of {precision:g}, by the memory's own pairs"
+        return Matches(chance, None, np.zeros(len(first), np.bool_), why)
+    odds = np.log(cutoff[0] / max(1.0 - cutoff[0], 1e-12)) - signals[:, 1:] @ known.weights[1:-1] - known.weights[-1]
+    least = queries.refined_scores((odds / known.weights[0])[:, None])[:, 0]
+    return Matches(chance, least, np.asarray(first >= least))
 
 
 def cutoff_notes(calibration: Mapping[str, Any], precision: float = PRECISION) -> Iterator[str]:
     """How many first answers pass, a sentence for each modality and way that has a cut-off."""
     for modality, way in product(MODALITIES, WAYS):
-        known = read_confidence(calibration, modality, way)
+        known, _ = read_confidence(calibration, modality, way)
         if known is not None and (cutoff := known.cutoff(precision)) is not None:
             yield (
                 f"Reco.match lets {cutoff[1]:.0%} of the first answers to {way} {modality} queries pass, of which "
@@ -224,25 +239,21 @@ def cutoff_notes(calibration: Mapping[str, Any], precision: float = PRECISION) -
             )
 
 
-def signals_of(best: npt.NDArray[np.float32], moved: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Signals (B, 4) of rankings: the first score, its lead over the second and over the last, the root of the move.
-
-    Args:
-        best: (B, K) the first scores on the scale of plain scores, the best first.
-        moved: (B,) cosine distance of the query from its plain vector.
-    """
-    first, second, last = best[:, 0], best[:, min(1, best.shape[1] - 1)], best[:, -1]
-    return np.stack([first, first - second, first - last, np.sqrt(moved)], axis=1).astype(np.float32)
+def signals_of(first: npt.NDArray[np.float32], queries: Refinement) -> npt.NDArray[np.float32]:
+    """Signals (B, 3): first scores (B,) on the plain scale, the root of each move, the log odds of presence or 0."""
+    presence = np.full(len(first), 0.5) if queries.presence is None else queries.presence.astype(np.float64)
+    known = np.clip(presence, 1e-6, 1.0 - 1e-6)
+    return np.stack([first, np.sqrt(queries.moved), np.log(known / (1.0 - known))], axis=1).astype(np.float32)
 
 
-def _ten_each(scores: Sequence[Sequence[float]] | npt.NDArray[np.floating], queries: int) -> npt.NDArray[np.float32]:
-    """The first ten scores (B, 10) of each ranking, of a shorter one the last again and again; NaN where it is empty.
+def _first(scores: Sequence[Sequence[float]] | npt.NDArray[np.floating], queries: int) -> npt.NDArray[np.float32]:
+    """The first score (B,) of each ranking; NaN where it is empty.
 
     Raises:
         InputError: another number of rankings, no cosines, or not the best first.
     """
     check_rankings(scores, queries)
-    best = np.full((queries, LOOKED), np.nan, np.float32)
+    best = np.full(queries, np.nan, np.float32)
     for row, ranking in enumerate(scores):
         try:
             given = np.asarray(ranking, np.float64)
@@ -256,6 +267,5 @@ def _ten_each(scores: Sequence[Sequence[float]] | npt.NDArray[np.floating], quer
             )
         if (np.diff(given) > 1e-6).any():
             raise InputError(f"scores[{row}] must be the best first; a higher one is nearer, so give 1 - distance")
-        if len(given):
-            best[row] = np.append(given[:LOOKED], np.full(max(0, LOOKED - len(given)), given[-1]))
+        best[row] = given[0] if len(given) else np.nan
     return best

@@ -1,22 +1,26 @@
 """Questions that a memory's pairs ask of an index of the same things, to learn how sure a first answer is.
 
 A thing is all pairs of one caption, word by word: captions that are alike may name different things, which must count
-as rivals. One pair of each thing stands in the index with its other side. That pair asks, and never finds itself in the
-memory: plain, then refined with the other pairs of its thing visible (the memory knows it), and with all of them hidden
-(it does not). A share of the things has no answer in the index.
+as rivals. One pair of each thing stands in the index with its other side. That pair asks, plain and refined, of half of
+the things, which the index lacks. What the index lacks the memory lacks, too: all pairs of the thing are hidden. Of the
+others the memory holds the share :data:`KNOWN`: other pairs of the thing, or, for a caption of one pair, that pair.
+
+An index may be larger than the memory. Then the best scores of the things that it has beyond are drawn from the tail of
+a query's own scores above its m-th best, which is taken for a generalized Pareto distribution with a shape that all
+queries share: of r times as many things, the best is its quantile at G / (m r), where G is exponentially distributed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from ..calibration.calibrate import Calibrated
+from ..calibration.calibrate import Calibrated, calibrate
 from ..calibration.closed_form import ClosedForm
 from ..calibration.evidence import IDENTICAL
 from ..calibration.nearest import nearest_columns
@@ -25,19 +29,31 @@ from ..fuse import Refining
 from ..memory import Memory, open_memory
 from ..options import RefineOptions
 from ..types import MODALITIES, Fingerprint, Modality, Records, Refinement, Vectors, other
-from .confidence import ABSENT, FEWEST_THINGS, LOOKED, NAME, Confidence, QueryWay, Questions, signals_of
+from .confidence import (
+    ABSENT,
+    FEWEST_THINGS,
+    NAME,
+    SIZES,
+    WAYS,
+    Confidence,
+    QueryWay,
+    Questions,
+    signals_of,
+)
+from .presence import PresenceState, learn_presence
 
 ASKED = 1_500
 """Things that ask at most."""
 HIDDEN = 256
 """Pairs of a thing that asks, at most: each is hidden by its id."""
-QuestionKind = Literal["plain", "known", "unknown"]
-WAY_OF: Mapping[QuestionKind, QueryWay] = {"plain": "plain", "known": "refined", "unknown": "refined"}
+KNOWN = 0.9
+"""Share of the answers in the index that the memory holds: the default of the option ``coverage``."""
 RefineHidden = Callable[[Vectors, Modality, Sequence[Collection[str]]], Refinement]
 """Refines queries (B, D) of a modality, each with ids that it must not find."""
 _FITTED = 0.3  # of the things; the others test
+_TAIL = 15  # scores that the tail of a query's is taken from, at most, and a fifth of all
 _BLOCK = 128
-_Looked = tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]  # signals (B, 4), and what is right (B,)
+_Looked = tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]  # signals (B, 5), and what is right (B,)
 _TIE = np.float32(1e-6)  # of scores: products of the same vectors in two places may differ by rounding
 
 
@@ -50,18 +66,32 @@ class LearnsConfidence:
         self, learned: Calibrated, pairs: Records, k: int, progress: Callable[[int], object]
     ) -> Mapping[str, Any] | None:
         """What the questions say, by modality and way; None where too few things could ask."""
-        how = RefineOptions(k=k, gate=True, target=None, coverage=None, fuser="reco", explain=False)
-        encoder, fuser = Fingerprint("pairs at hand", "0" * 64, pairs.image.shape[1]), ClosedForm()
-        with closing(open_memory(":memory:", encoder)) as store:  # the memory's own store is not kept busy
-            store.upsert(pairs)
-            memory = _InRam(store, learned.state)
+        thing = things_of(pairs)
+        half = np.random.default_rng(0).permutation(int(thing.max()) + 1)[thing] % 2 == 0
+        asked = [_ask_half(pairs.take(~side), pairs.take(side), k, lambda: progress(0)) for side in (half, ~half)]
+        sizes = {"pairs": len(pairs), "things": min(len(np.unique(thing[side])) for side in (half, ~half))}
+        return {str(m): _fit(*(one[m] for one in asked)) | sizes for m in MODALITIES} if all(asked) else None
 
-            def refine(queries: Vectors, modality: Modality, hidden: Sequence[Collection[str]]) -> Refinement:
-                progress(0)
-                return fuser.refine(Refining(memory, queries, modality, "query", how, hidden))
 
-            asked = ask_own(pairs, refine)
-        return {m: _fit(kinds) for m, kinds in asked.items()} or None
+def _ask_half(
+    others: Records, pairs: Records, k: int, progress: Callable[[], object]
+) -> dict[Modality, dict[QueryWay, list[Questions]]]:
+    """Ask with pairs by what was learned from others: pairs that take part in the fit are found too easily."""
+    learned = calibrate(others.image, others.text, k=k, progress=lambda _: progress())
+    if learned is None or learned.state.reason:
+        return {}
+    how = RefineOptions(k=k, gate=True, target=None, coverage=None, fuser="reco", explain=False)
+    encoder, fuser = Fingerprint("pairs at hand", "0" * 64, pairs.image.shape[1]), ClosedForm()
+    sides = {m: one for m in MODALITIES if (one := learn_presence(learned.corpus, m, k, seed=0)) is not None}
+    with closing(open_memory(":memory:", encoder)) as store:  # the memory's own store is not kept busy
+        store.upsert(pairs)
+        memory = _InRam(store, replace(learned.state, presence=PresenceState(sides)))
+
+        def refine(queries: Vectors, modality: Modality, hidden: Sequence[Collection[str]]) -> Refinement:
+            progress()
+            return fuser.refine(Refining(memory, queries, modality, "query", how, hidden))
+
+        return ask_own(pairs, refine)
 
 
 @dataclass(frozen=True)
@@ -77,14 +107,22 @@ class _InRam:
         return self.store
 
 
-def _fit(kinds: Mapping[QuestionKind, Questions]) -> dict[str, Any]:
-    """What questions of one modality say, by way."""
-    enough = {kind: one for kind, one in kinds.items() if len(one.right) >= FEWEST_THINGS}
-    ways = {way: [one for kind, one in enough.items() if WAY_OF[kind] == way] for way in WAY_OF.values()}
-    return {way: Confidence.fit(some).to_json() for way, some in ways.items() if some}
+def _fit(*halves: Mapping[QueryWay, Sequence[Questions]]) -> dict[str, Any]:
+    """What questions of a modality say, of each way one for each size."""
+    ways = {way: [_join(some) for some in zip(*(one[way] for one in halves), strict=True)] for way in WAYS}
+    return {
+        way: [Confidence.fit(one).to_json() for one in some]
+        for way, some in ways.items()
+        if len(some[0].right) >= FEWEST_THINGS
+    }
 
 
-def ask_own(pairs: Records, refine: RefineHidden, *, seed: int = 0) -> dict[Modality, dict[QuestionKind, Questions]]:
+def things_of(pairs: Records) -> npt.NDArray[np.intp]:
+    """The number (N,) of each pair's thing."""
+    return np.unique((pairs.text * 64.0).round().astype(np.int8), axis=0, return_inverse=True)[1].ravel()
+
+
+def ask_own(pairs: Records, refine: RefineHidden, *, seed: int = 0) -> dict[Modality, dict[QueryWay, list[Questions]]]:
     """Ask with a memory's pairs, whose things are also the index; empty where they are too few.
 
     Args:
@@ -93,30 +131,45 @@ def ask_own(pairs: Records, refine: RefineHidden, *, seed: int = 0) -> dict[Moda
         seed: of what is drawn.
 
     Returns:
-        The questions; a kind that cannot be asked is missing.
+        The questions to an index of each of :data:`SIZES`.
     """
     rng = np.random.default_rng(seed)
-    thing = np.unique((pairs.text * 64.0).round().astype(np.int8), axis=0, return_inverse=True)[1].ravel()
+    thing = things_of(pairs)
     order = rng.permutation(len(thing))
     index = order[np.unique(thing[order], return_index=True)[1]]  # (T,) a pair of each, drawn
     if len(index) < FEWEST_THINGS:
         return {}
     some = rng.permutation(index[np.bincount(thing)[thing[index]] <= HIDDEN])[:ASKED]
     some = some[~np.tril(pairs.text[some] @ pairs.text[some].T >= IDENTICAL, -1).any(axis=1)]  # each caption asks once
-    gone, fits = rng.random(len(some)) < ABSENT, rng.random(len(some)) < _FITTED
-    parts: dict[Modality, dict[QuestionKind, list[Questions]]] = {m: {} for m in MODALITIES}
+    fits = rng.random(len(some)) < _FITTED
+    gone = rng.permutation(len(some)) < ABSENT * len(some)
+    known = ~gone & (rng.random(len(some)) < KNOWN)
+    parts: dict[Modality, dict[QueryWay, list[list[Questions]]]] = {m: {} for m in MODALITIES}
     for start in range(0, len(some), _BLOCK):
         rows = slice(start, start + _BLOCK)
         same = (thing[some[rows]][:, None] == thing) | (pairs.text[some[rows]] @ pairs.text.T >= IDENTICAL)
         few = same.sum(axis=1) <= HIDDEN
+        asks, there = _Asking(some[rows][few], same[few], gone[rows][few], known[rows][few]), fits[rows][few]
         for m in MODALITIES:
-            for kind, here, found in _ask(pairs, refine, m, index, some[rows][few], same[few], gone[rows][few]):
-                parts[m].setdefault(kind, []).append(Questions(*found, fits[rows][few][here]))
-    return {m: {kind: _join(found) for kind, found in kinds.items()} for m, kinds in parts.items()}
+            for way, found in _ask(pairs, refine, m, index, asks):
+                by_size = [Questions(*_look(found, times, rng), there) for times in SIZES]
+                parts[m].setdefault(way, []).append(by_size)
+    return {
+        m: {way: list(map(_join, zip(*found, strict=True))) for way, found in ways.items()} for m, ways in parts.items()
+    }
 
 
 def _join(parts: Sequence[Questions]) -> Questions:
     return Questions(*(np.concatenate([getattr(one, name) for one in parts]) for name in ("signals", "right", "fits")))
+
+
+class _Asking(NamedTuple):
+    """Pairs (B,) that ask, those of their things (B, N), whether the index lacks each, and the memory knows it (B,)."""
+
+    rows: npt.NDArray[np.intp]
+    same: npt.NDArray[np.bool_]
+    gone: npt.NDArray[np.bool_]
+    known: npt.NDArray[np.bool_]
 
 
 def _ask(
@@ -124,46 +177,52 @@ def _ask(
     refine: RefineHidden,
     modality: Modality,
     index: npt.NDArray[np.intp],
-    asks: npt.NDArray[np.intp],
-    same: npt.NDArray[np.bool_],
-    gone: npt.NDArray[np.bool_],
-) -> Iterator[tuple[QuestionKind, npt.NDArray[np.intp], _Looked]]:
-    """Questions of one modality by some pairs (B,) of the things (B, N), of which some have no answer (B,).
-
-    Of each kind with the rows of those that ask.
-    """
-    query, answers = pairs.side(modality)[asks], pairs.side(other(modality))[index]
-    rivals, own = np.where(same[:, index], np.float32(-2.0), np.float32(0.0)), asks[:, None] == index
-    every, still = np.arange(len(asks)), np.zeros(len(asks), np.float32)
-    yield "plain", every, _look(query @ answers.T, rivals, own, gone, still)
-    for kind in ("known", "unknown"):
-        here = np.flatnonzero(same.sum(axis=1) > 1) if kind == "known" else every
-        if len(here):
-            hidden = [[asks[row]] if kind == "known" else np.flatnonzero(same[row]).tolist() for row in here]
-            found = refine(query[here], modality, [[pairs.ids[row] for row in one] for one in hidden])
-            scores = found.plain_scores(found.vectors @ answers.T)
-            yield kind, here, _look(scores, rivals[here], own[here], gone[here], found.moved)
+    asks: _Asking,
+) -> Iterator[tuple[QueryWay, _Scored]]:
+    """Questions of one modality, plain and refined."""
+    query, answers = pairs.side(modality)[asks.rows], pairs.side(other(modality))[index]
+    alone = (asks.same.sum(axis=1) == 1) & asks.known & (modality == "text")
+    lists = asks.same[:, index], asks.rows[:, None] == index, asks.gone
+    yield "plain", _Scored(query @ answers.T, *lists, Refinement(query, query))
+    hides = np.where(asks.known[:, None], np.arange(len(pairs)) == asks.rows[:, None], asks.same) & ~alone[:, None]
+    found = refine(query, modality, [[pairs.ids[row] for row in np.flatnonzero(one).tolist()] for one in hides])
+    yield "refined", _Scored(found.plain_scores(found.vectors @ answers.T), *lists, found)
 
 
-def _look(
-    scores: npt.NDArray[np.float32],
-    rivals: npt.NDArray[np.float32],
-    own: npt.NDArray[np.bool_],
-    gone: npt.NDArray[np.bool_],
-    moved: npt.NDArray[np.float32],
-) -> _Looked:
-    """Signals of rankings by scores (B, T), and whether the own answer comes first.
+class _Scored(NamedTuple):
+    """Scores of queries with the things of an index.
 
-    A rival of the same score stands before it, as it may in an index: two products of one caption are not told apart.
-
-    Args:
-        scores: of each query with the index.
-        rivals: (B, T) 0; very negative for what is no rival, the own answer included.
+    Attributes:
+        scores: (B, T).
+        same: (B, T) which are no rivals.
         own: (B, T) which is the own answer.
         gone: (B,) whether the index lacks it.
-        moved: (B,) how far each query moved.
+        asked: the queries.
     """
-    mine, against = scores[own], scores + rivals
-    right = ~gone & (mine > against.max(axis=1) + _TIE)
-    there = np.where(own & ~gone[:, None], scores, against)
-    return signals_of(nearest_columns(there, LOOKED)[1], moved), np.asarray(right)
+
+    scores: npt.NDArray[np.float32]
+    same: npt.NDArray[np.bool_]
+    own: npt.NDArray[np.bool_]
+    gone: npt.NDArray[np.bool_]
+    asked: Refinement
+
+
+def _look(found: _Scored, times: int, rng: np.random.Generator) -> _Looked:
+    """Signals of rankings of an index that is so many times as large, and whether the own answer comes first.
+
+    A rival of the same score stands before it, as it may in an index: two products of one caption are not told apart.
+    """
+    mine = found.scores[found.own]
+    tail = min(_TAIL, found.scores.shape[1] // 5)
+    best = nearest_columns(np.where(found.same, np.float32(-2.0), found.scores), tail)[1]  # (B, m)
+    against = best[:, 0]
+    if times > 1:
+        least, arrival = best[:, -1:], rng.exponential(size=len(best))
+        above = best[:, :-1] - least
+        mean = np.maximum(above.mean(axis=1, keepdims=True), _TIE)
+        variance = (above / mean).var() * tail / max(tail - 2, 1)  # unbiased where the shape is 0
+        shape = float(np.clip((1.0 - 1.0 / variance) / 2.0, -0.5, -1e-3))  # by its moments
+        far = np.minimum(arrival / (tail * (times - 1)), 1.0) ** -shape - 1.0
+        against = np.maximum(against, (least + mean * (1.0 - shape) / shape * far[:, None])[:, 0].astype(np.float32))
+    there = np.where(found.gone, np.float32(-2.0), mine)
+    return signals_of(np.maximum(against, there), found.asked), np.asarray(there > against + _TIE)

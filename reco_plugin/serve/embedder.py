@@ -89,6 +89,7 @@ class AnswerRow:
     presence: float | None = None  # of a query: whether the memory holds its answer, 0 to 1; None where it is not known
     found_by: FoundBy | None = None  # what found pairs; None where none was found, or nothing was to be refined
     word_ids: Sequence[str] = ()  # of the pairs that were found by words
+    least: float | None = None  # the cosine from which a first result is right; None where it is not known, or not set
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,18 @@ class Embedded:
     def vectors(self) -> Vectors:
         """(B, D) float32, unit-norm."""
         return np.stack([row.vector for row in self.rows])
+
+    def refinement(self, row: int, modality: Modality) -> Refinement:
+        """One query of this modality, as a refinement of it alone."""
+        one = self.rows[row]
+        return Refinement(
+            one.vector[None],
+            one.frozen[None],
+            degraded=self.degraded,
+            coverage=self.coverage.get(modality),
+            scale=None if one.scale is None else np.array([one.scale], np.float32),
+            presence=None if one.presence is None else np.array([one.presence], np.float32),
+        )
 
     @property
     def tokens(self) -> int:
@@ -338,6 +351,7 @@ class Embedder:
                 work.coverage[modality] = result.coverage
         moved = result.moved if wanted else np.zeros(len(mine), np.float32)
         refined = result.refined if wanted else np.zeros(len(mine), np.bool_)
+        least = self._least(result, modality) if work.asked.role == "query" else None
         for row, ((place, _), one) in enumerate(zip(mine, ready, strict=True)):
             work.rows[place] = AnswerRow(
                 result.vectors[row],
@@ -353,7 +367,15 @@ class Embedder:
                 presence=None if result.presence is None else float(result.presence[row]),
                 found_by=_found_by(result, row),
                 word_ids=result.word_ids[row] if result.word_ids else (),
+                least=None if least is None else float(least[row]),
             )
+
+    def _least(self, result: Refinement, modality: Modality) -> npt.NDArray[np.float32] | None:
+        """The thresholds (B,) for an index of so many documents as the settings say."""
+        if (documents := self.settings.documents) is None:
+            return None
+        precision = self.settings.precision
+        return self.reco.match(result, None, modality=modality, precision=precision, documents=documents).least
 
     def _ready(self, request: EmbedRequest, place: int, item: Item) -> EncoderInput:
         name = request.names[place] if request.names else f"input[{place}]"

@@ -27,7 +27,7 @@ from .hosts import unknown_host
 from .lanes import Lanes, take_place
 from .logs import LOGGER, request_id
 from .routes import PROBES, BodyRefused, routed, shape_for_all, to_response
-from .schemas import most_items
+from .schemas import Threshold, most_items
 from .wire import Answer, answer_json, write_json
 
 if TYPE_CHECKING:
@@ -198,6 +198,9 @@ class Life:
             headers["x-reco-found-by"] = rows[0].found_by
             if rows[0].word_ids:
                 headers["x-reco-word-ids"] = json.dumps(list(rows[0].word_ids))
+        if len(rows) == 1 and request.cut is None and (least := rows[0].least) is not None:
+            on_scales = vars(Threshold.of(least)).items()
+            headers["x-reco-threshold"] = ", ".join(f"{name}={value:.6g}" for name, value in on_scales)
         if len(rows) == 1 and request.cut is None and (scale := rows[0].scale) is not None:
             headers["x-reco-scale"] = f"{scale[0]:.6g} {scale[1]:.6g}"
         self.headers |= headers

@@ -186,6 +186,21 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 """Documented failures of our own routes."""
 
 
+class Threshold(BaseModel):
+    """The threshold of one query, on the scales of engines."""
+
+    cosine: float
+    distance: float
+    """1 - cosine, as of pgvector's ``<=>`` and of Weaviate."""
+    score: float
+    """(1 + cosine) / 2, as OpenSearch, Elasticsearch and Solr have it."""
+
+    @classmethod
+    def of(cls, cosine: float) -> Threshold:
+        """Of a cosine."""
+        return cls(cosine=cosine, distance=1.0 - cosine, score=(1.0 + cosine) / 2.0)
+
+
 class RefinedItem(BaseModel):
     """One answer, in the order of the request."""
 
@@ -205,6 +220,8 @@ class RefinedItem(BaseModel):
     """Whether captions with the query's words stood in for it, or its vector found pairs; none where it found none."""
     word_ids: list[str] | None = None
     """Of the pairs that were found by words: an application may put them first."""
+    threshold: Threshold | None = None
+    """From which a first result is right, where the settings say how many documents the index has."""
     truncated: bool = False
     reason: str | None = None
     """Why it moved as far as it did, in words; only with an explanation, and with a gate."""
@@ -251,6 +268,7 @@ def _item(number: int, row: AnswerRow) -> RefinedItem:
         presence=row.presence,
         found_by=row.found_by,
         word_ids=list(row.word_ids) or None,
+        threshold=None if row.least is None else Threshold.of(row.least),
         truncated=row.truncated,
         reason=None if row.why is None else str(row.why),
         why=row.why,

@@ -108,6 +108,11 @@ class ServeSettings(SettingsSection):
         min_length=1,
     )
 
+    documents: int | None = _models(
+        None, "documents of the index: answers to queries then carry a threshold for it, of the precision below", ge=1
+    )
+    precision: float = _models(0.9, "share of the first results above the threshold that are right", ge=0.5, lt=1)
+
     page: bool = _page(True, "serve the playground at /")
     page_pictures: Path | None = _page(
         None,

@@ -14,7 +14,7 @@ from ..failures import Failure, Refused
 from ..items import Item, is_data_uri
 from ..life import Life
 from ..routes import life_of, shape_for_all
-from ..schemas import HowToRefine, Items, Strict, check_length
+from ..schemas import HowToRefine, Items, Strict, Threshold, check_length
 from .shared import (
     Cut,
     Wanted,
@@ -196,6 +196,7 @@ def _embedding(number: int, row: AnswerRow, body: EmbeddingsRequest) -> dict[str
             "presence": row.presence,
             "found_by": row.found_by,
             "word_ids": row.word_ids or None,
+            "threshold": None if row.least is None else Threshold.of(row.least),
         }
         one |= {"moved": row.moved, **{name: value for name, value in told.items() if value is not None}}
     return one

@@ -121,7 +121,7 @@ def _join(parts: Sequence[AnswerRow], zeros: npt.NDArray[np.float32]) -> AnswerR
 def _cut(row: AnswerRow, dimension: int) -> AnswerRow:
     """A row with the first numbers of its vectors (D,), unit-norm; it was refined at full length."""
     vector, frozen = (mean_direction([full[:dimension]]) for full in (row.vector, row.frozen))
-    return replace(row, vector=vector, frozen=frozen, scale=None)
+    return replace(row, vector=vector, frozen=frozen, scale=None, least=None)
 
 
 def mean_direction(parts: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
