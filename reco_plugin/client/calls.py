@@ -223,6 +223,20 @@ def explain(
     ]
 
 
+def match(
+    items: Sequence[ImageInput] | Sequence[str],
+    results: Sequence[Sequence[float]],
+    modality: Modality,
+    fields: Mapping[str, Any],
+) -> Call[list[dict[str, Any]]]:
+    """``POST /v1/match`` of queries and the cosines of their results; errors as in :func:`embed`."""
+    sent = {
+        "input": [_item(one, modality) for one in check_items(items, f"{modality}s")],
+        "results": [[{"score": float(score)} for score in one] for one in results],
+    }
+    return Call("POST", "/v1/match", operator.itemgetter("data"), sent | given_options(fields))
+
+
 def add_pairs(pairs: Iterable[Pair | tuple[Any, ...]], size: int) -> Iterator[Call[int]]:
     """``POST /v1/memory/pairs``, in parts that are made one at a time."""
     rows_of = map(_pair, each_pair(pairs))

@@ -317,6 +317,29 @@ class Client(Service):
         parts = calls.explain(items, modality, role, self.batch_size, options)
         return Refined.join([self.send(part) for part in parts])
 
+    def match(
+        self,
+        items: Sequence[ImageInput] | Sequence[str],
+        results: Sequence[Sequence[float]],
+        *,
+        modality: Modality = "text",
+        precision: float | None = None,
+        documents: int | None = None,
+        refine: bool = True,
+    ) -> list[dict[str, Any]]:
+        """Say which results of an index are right: for each query what ``POST /v1/match`` answers.
+
+        Args:
+            items: B queries.
+            results: B rankings: the cosines of the results, the best first.
+            modality: of the queries.
+            precision: share of right ones among the first results that pass; None: 90 %.
+            documents: of the index; None: as many as the memory has pairs.
+            refine: whether the index was searched with refined vectors.
+        """
+        fields = {"precision": precision, "documents": documents, "refine": refine}
+        return self.send(calls.match(items, results, modality, fields))
+
     def add_pairs(self, pairs: Iterable[Pair | tuple[Any, ...]]) -> int:
         """Add pairs to the memory, or replace those with the same id; needs the admin key. Returns how many."""
         return sum(map(self.send, calls.add_pairs(pairs, self.batch_size)))

@@ -46,6 +46,8 @@ ASKED = 1_500
 """Things that ask at most."""
 HIDDEN = 256
 """Pairs of a thing that asks, at most: each is hidden by its id."""
+MANY = 600
+"""Things of a half from which the other half does not ask."""
 KNOWN = 0.9
 """Share of the answers in the index that the memory holds: the default of the option ``coverage``."""
 RefineHidden = Callable[[Vectors, Modality, Sequence[Collection[str]]], Refinement]
@@ -68,8 +70,9 @@ class LearnsConfidence:
         """What the questions say, by modality and way; None where too few things could ask."""
         thing = things_of(pairs)
         half = np.random.default_rng(0).permutation(int(thing.max()) + 1)[thing] % 2 == 0
-        asked = [_ask_half(pairs.take(~side), pairs.take(side), k, lambda: progress(0)) for side in (half, ~half)]
-        sizes = {"pairs": len(pairs), "things": min(len(np.unique(thing[side])) for side in (half, ~half))}
+        sides = (half, ~half) if int(thing.max()) < 2 * MANY else (half,)
+        asked = [_ask_half(pairs.take(~side), pairs.take(side), k, lambda: progress(0)) for side in sides]
+        sizes = {"pairs": len(pairs), "things": min(len(np.unique(thing[side])) for side in sides)}
         return {str(m): _fit(*(one[m] for one in asked)) | sizes for m in MODALITIES} if all(asked) else None
 
 

@@ -211,11 +211,6 @@ class QueryWords:
         words = tuple(words_of(text))
         return cls(words) if words else None
 
-    @property
-    def text(self) -> str:
-        """A text of these words alone."""
-        return " ".join(word.spelled for word in self.words)
-
     @cached_property
     def numbers(self) -> tuple[Number, ...]:
         """The numbers of whole words."""
