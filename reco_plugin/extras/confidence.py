@@ -94,8 +94,7 @@ class Confidence:
 
     def to_json(self) -> dict[str, Any]:
         """For the memory's header."""
-        arrays = {"weights": self.weights, "cuts": self.cuts, "holds": self.holds, "passes": self.passes}
-        return {name: array.round(6).tolist() for name, array in arrays.items()}
+        return {name: getattr(self, name).round(6).tolist() for name in ("weights", "cuts", "holds", "passes")}
 
     @classmethod
     def of_json(cls, stored: Mapping[str, Any]) -> Confidence:
@@ -170,7 +169,7 @@ def read_confidence(
         if not isinstance(stored, list):
             need = f"it needs 300 pairs of {2 * FEWEST_THINGS} things; if it has them, run reco memory build --relearn"
             return None, f"the memory does not know how sure answers to {modality} queries are: {need}"
-        most, documents = SIZES[-1] * of_side["things"], documents or of_side["pairs"]
+        most, documents = SIZES[-1] * of_side["things"], documents or calibration.get("pairs", 0)
         if documents > most:
             return None, f"an index of {documents:,} documents was not tested, by so many things at most {most:,}"
         place = next(place for place, times in enumerate(SIZES) if documents <= times * of_side["things"])

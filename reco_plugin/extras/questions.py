@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,22 +24,12 @@ from ..calibration.calibrate import Calibrated, calibrate
 from ..calibration.closed_form import ClosedForm
 from ..calibration.evidence import IDENTICAL
 from ..calibration.nearest import nearest_columns
-from ..calibration.state import Calibration
 from ..fuse import Refining
-from ..memory import Memory, open_memory
+from ..memory import open_memory
 from ..options import RefineOptions
+from ..refine import VectorMemory
 from ..types import MODALITIES, Fingerprint, Modality, Records, Refinement, Vectors, other
-from .confidence import (
-    ABSENT,
-    FEWEST_THINGS,
-    NAME,
-    SIZES,
-    WAYS,
-    Confidence,
-    QueryWay,
-    Questions,
-    signals_of,
-)
+from .confidence import ABSENT, FEWEST_THINGS, NAME, SIZES, WAYS, Confidence, QueryWay, Questions, signals_of
 from .presence import PresenceState, learn_presence
 
 ASKED = 1_500
@@ -55,7 +45,6 @@ RefineHidden = Callable[[Vectors, Modality, Sequence[Collection[str]]], Refineme
 _FITTED = 0.3  # of the things; the others test
 _TAIL = 15  # scores that the tail of a query's is taken from, at most, and a fifth of all
 _BLOCK = 128
-_Looked = tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]  # signals (B, 5), and what is right (B,)
 _TIE = np.float32(1e-6)  # of scores: products of the same vectors in two places may differ by rounding
 
 
@@ -72,8 +61,8 @@ class LearnsConfidence:
         half = np.random.default_rng(0).permutation(int(thing.max()) + 1)[thing] % 2 == 0
         sides = (half, ~half) if int(thing.max()) < 2 * MANY else (half,)
         asked = [_ask_half(pairs.take(~side), pairs.take(side), k, lambda: progress(0)) for side in sides]
-        sizes = {"pairs": len(pairs), "things": min(len(np.unique(thing[side])) for side in sides)}
-        return {str(m): _fit(*(one[m] for one in asked)) | sizes for m in MODALITIES} if all(asked) else None
+        things = {"things": min(len(np.unique(thing[side])) for side in sides)}
+        return {str(m): _fit(*(one[m] for one in asked)) | things for m in MODALITIES} if all(asked) else None
 
 
 def _ask_half(
@@ -88,26 +77,13 @@ def _ask_half(
     sides = {m: one for m in MODALITIES if (one := learn_presence(learned.corpus, m, k, seed=0)) is not None}
     with closing(open_memory(":memory:", encoder)) as store:  # the memory's own store is not kept busy
         store.upsert(pairs)
-        memory = _InRam(store, replace(learned.state, presence=PresenceState(sides)))
+        memory = VectorMemory(store, replace(learned.state, presence=PresenceState(sides)))
 
         def refine(queries: Vectors, modality: Modality, hidden: Sequence[Collection[str]]) -> Refinement:
             progress()
             return fuser.refine(Refining(memory, queries, modality, "query", how, hidden))
 
         return ask_own(pairs, refine)
-
-
-@dataclass(frozen=True)
-class _InRam:
-    """See :class:`~reco_plugin.fuse.Learned`."""
-
-    store: Memory
-    calibration: Calibration | None
-
-    @property
-    def searches(self) -> Memory:
-        """The store."""
-        return self.store
 
 
 def _fit(*halves: Mapping[QueryWay, Sequence[Questions]]) -> dict[str, Any]:
@@ -155,7 +131,7 @@ def ask_own(pairs: Records, refine: RefineHidden, *, seed: int = 0) -> dict[Moda
         asks, there = _Asking(some[rows][few], same[few], gone[rows][few], known[rows][few]), fits[rows][few]
         for m in MODALITIES:
             for way, found in _ask(pairs, refine, m, index, asks):
-                by_size = [Questions(*_look(found, times, rng), there) for times in SIZES]
+                by_size = [_look(found, times, there, rng) for times in SIZES]
                 parts[m].setdefault(way, []).append(by_size)
     return {
         m: {way: list(map(_join, zip(*found, strict=True))) for way, found in ways.items()} for m, ways in parts.items()
@@ -210,8 +186,8 @@ class _Scored(NamedTuple):
     asked: Refinement
 
 
-def _look(found: _Scored, times: int, rng: np.random.Generator) -> _Looked:
-    """Signals of rankings of an index that is so many times as large, and whether the own answer comes first.
+def _look(found: _Scored, times: int, fits: npt.NDArray[np.bool_], rng: np.random.Generator) -> Questions:
+    """The questions to an index that is so many times as large; right: the own answer comes first.
 
     A rival of the same score stands before it, as it may in an index: two products of one caption are not told apart.
     """
@@ -228,4 +204,4 @@ def _look(found: _Scored, times: int, rng: np.random.Generator) -> _Looked:
         far = np.minimum(arrival / (tail * (times - 1)), 1.0) ** -shape - 1.0
         against = np.maximum(against, (least + mean * (1.0 - shape) / shape * far[:, None])[:, 0].astype(np.float32))
     there = np.where(found.gone, np.float32(-2.0), mine)
-    return signals_of(np.maximum(against, there), found.asked), np.asarray(there > against + _TIE)
+    return Questions(signals_of(np.maximum(against, there), found.asked), np.asarray(there > against + _TIE), fits)

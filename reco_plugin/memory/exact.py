@@ -101,7 +101,7 @@ class ExactMemory(StoredHeader):
             vectors = wanted.vectors
             if search.words is not None:
 
-                def find(weights: Mapping[int, Mapping[int, float]], *, everywhere: bool = False) -> list[list[Worded]]:
+                def find(weights: Mapping[int, Mapping[int, float]], everywhere: bool) -> list[list[Worded]]:
                     every = np.ones(len(self._payloads), np.bool_)
                     return [
                         self._find(names, one, every if everywhere else permitted[row]) for row, one in weights.items()

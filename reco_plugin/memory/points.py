@@ -425,9 +425,9 @@ class PointMemory(ABC):
         )
 
     def _by_words(
-        self, filters: Sequence[Any], weights: Mapping[int, Mapping[int, float]], *, everywhere: bool = False
+        self, filters: Sequence[Any], weights: Mapping[int, Mapping[int, float]], everywhere: bool
     ) -> list[list[Worded]]:
-        """See :class:`~reco_plugin.memory.words.Find`; each row under its filter."""
+        """See :data:`~reco_plugin.memory.words.Find`; each row under its filter."""
         requests = [
             self.library.request(
                 self.library.sparse(list(words), list(words.values())),

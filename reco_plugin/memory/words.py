@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice, takewhile
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -352,23 +352,14 @@ def stand_in(query: QueryWords, found: Sequence[Worded], pairs: int) -> StandIn 
 
 def _holders(held: Collection[Number], found: Iterable[Worded]) -> int:
     """How many captions have one of some numbers: those found first, and one more than :data:`FEW` at most."""
-    names = {one.joined for one in held}
-
-    def has(caption: str) -> bool:
-        return not names.isdisjoint(one.joined for one in numbers_of(tuple(words_of(caption))))
-
-    captions = dict.fromkeys(one.caption for one in found) if names else ()
-    return sum(1 for _ in islice(takewhile(has, captions), FEW + 1))
+    names, captions = {one.joined for one in held}, dict.fromkeys(one.caption for one in found)
+    having = takewhile(lambda text: names & {one.joined for one in numbers_of(tuple(words_of(text)))}, captions)
+    return len(list(islice(having, FEW + 1)))
 
 
-class Find(Protocol):
-    """Finds pairs by words."""
-
-    def __call__(self, weights: Mapping[int, Mapping[int, float]], *, everywhere: bool = False) -> list[list[Worded]]:
-        """The pairs whose captions have most of the words of some rows, by weight and IDF, :data:`MOST` and one more.
-
-        ``everywhere``: also those that conditions and exclusions of the search hide.
-        """
+Find: TypeAlias = Callable[[Mapping[int, Mapping[int, float]], bool], list[list[Worded]]]
+"""Finds :data:`MOST` pairs, and one more, whose captions have most of the words of some rows, by weight and IDF; True:
+also those that conditions and exclusions of the search hide."""
 
 
 class StandIns(NamedTuple):
@@ -393,7 +384,7 @@ def stand_ins(search: Search, vectors: Vectors, pairs: int, find: Find) -> Stand
     taken = StandIns(vectors.copy(), [""] * len(vectors), [()] * len(vectors))
 
     def look(queries: Mapping[int, QueryWords]) -> None:
-        hits = find({row: one.weights for row, one in queries.items()}) if queries else ()
+        hits = find({row: one.weights for row, one in queries.items()}, False) if queries else ()
         for (row, one), found in zip(queries.items(), hits, strict=True):
             if (stands := stand_in(one, found, pairs)) is not None:
                 taken.vectors[row], taken.words[row], taken.word_ids[row] = stands
@@ -402,7 +393,7 @@ def stand_ins(search: Search, vectors: Vectors, pairs: int, find: Find) -> Stand
     look(queries)
     doubtful = {row: one for row, one in queries.items() if not taken.word_ids[row] and one.doubtful}
     if doubtful:
-        near = find({row: one.near_weights for row, one in doubtful.items()}, everywhere=True)
+        near = find({row: one.near_weights for row, one in doubtful.items()}, True)
         corrected = {
             row: one.corrected(hit.caption for hit in hits)
             for (row, one), hits in zip(doubtful.items(), near, strict=True)

@@ -58,7 +58,7 @@ def precision_at(known: Confidence, precision: float, wrong: float = 0.0) -> flo
 def calibration() -> Mapping[str, Any]:
     asked = ask_own(records(400, 3), unmoved)["text"]
     stored: dict[str, Any] = {way: [Confidence.fit(one).to_json() for one in some] for way, some in asked.items()}
-    return {"confidence": json.loads(json.dumps({"text": stored | {"pairs": 1200, "things": 400}}))}
+    return {"confidence": json.loads(json.dumps({"text": stored | {"things": 400}}))}
 
 
 def test_each_thing_asks_once_of_what_the_memory_knows_or_not() -> None:
@@ -105,7 +105,7 @@ def test_the_best_of_a_larger_index_are_foretold() -> None:
     own[150:, 0] = True
     asked = _Scored(scores[:, :150], none, own, np.ones(400, np.bool_), queries(400))
     for times in (2, 20):
-        foretold = float(np.median(_look(asked, times, rng)[0][:, 0]))
+        foretold = float(np.median(_look(asked, times, np.ones(400, np.bool_), rng).signals[:, 0]))
         assert foretold == pytest.approx(float(np.median(scores[:, : 150 * times].max(axis=1))), abs=0.012)
 
 
@@ -216,7 +216,7 @@ def test_what_is_damaged_is_refused(calibration: Any, damage: dict[str, Any]) ->
     stored = calibration["confidence"]["text"]["plain"][0]
     damaged = [stored | damage] * len(SIZES)
     with pytest.raises(ConfigError, match="reco memory build --relearn"):
-        read_confidence({"confidence": {"text": {"plain": damaged, "things": 60, "pairs": 60}}}, "text", "plain")
+        read_confidence({"confidence": {"text": {"plain": damaged, "things": 60}}}, "text", "plain")
 
 
 def test_an_application_asks_the_memory(filled: Reco, calibration: Any) -> None:

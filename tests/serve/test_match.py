@@ -16,7 +16,7 @@ ROWS = ["small-red-circle", "large-red-circle", "large-blue-square"]
 def taught(filled):
     """A memory that knows how sure answers to plain texts are: from a cosine of .3 on, nine of ten are right."""
     store = filled.memory.store
-    sides = {"text": {"plain": [LEARNED] * 5, "pairs": 24, "things": 24}}
+    sides = {"text": {"plain": [LEARNED] * 5, "things": 24}}
     store.set_calibration({**store.header.calibration, "confidence": sides})
     return filled
 
