@@ -25,9 +25,11 @@ ANOTHER = 0.25
 """Distance, in the same unit, from which a caption is another one."""
 IDENTICAL = 0.9995
 """Cosine from which two captions are the same words, encoded in two batches."""
+LOWE = 2.0
+"""Nats per logit of Lowe's ratio, by which the memory holds what a text asks for."""
 UNKNOWN = 0.3
 """Share of the right pairs that CLIP is taken not to know: its low score says no more against a pair."""
-BOTH = 0.5
+BOTH = 0.35
 """Weight of what moves images, where texts that compete for them move too: both know the same pictures."""
 _MOST = 8.0  # nats by which CLIP, or a caption's other pictures, may speak for a pair or against it
 _TURNS = 2  # in which pairs of a caption judge one another
@@ -187,7 +189,7 @@ def text_evidence(
         held = chance_held(ratio, gate.away, coverage) * believed
         odds = np.asarray(held / (1 - np.minimum(held, 0.999)), np.float32)
         middle = pictures * plda.psi / (pictures * plda.psi + 1) * mean
-        nats = np.log1p(odds * np.sqrt(gate.captions / max(coverage, _TINY)))  # the caption's own pictures gain these
+        nats = np.log1p(odds * np.sqrt(gate.captions))  # the caption's own pictures gain these
         kappa = np.asarray(gate.kappa**held * gate.sharpest ** (1 - held), np.float32)
         size = nats / np.maximum((direction * middle).sum(axis=1), np.float32(_TINY))
         constant = np.zeros(len(query), np.float32)
@@ -237,9 +239,10 @@ def caption_ratios(
 ) -> tuple[Floats, Booleans, Floats]:
     """Log-likelihood ratio (B, K) of the caption of each neighbour for images (B, R).
 
-    With the mask of the first neighbour of each caption, and where its nats end: that an image belongs with another one
-    does not make the caption right. It is the logarithm of the chance that none of its pairs is right, less half of
-    that of the captions, any of which CLIP may score as high.
+    It is the mean of two ratios, that of its pictures together and that of its likeliest picture: pictures of one
+    caption are no Gaussian. With it come the mask of the first neighbour of each caption, and where its nats end: the
+    logarithm of the chance that none of its pairs is right, less half of that of the captions, any of which CLIP may
+    score as high.
 
     Args:
         plda: the model.
@@ -251,7 +254,10 @@ def caption_ratios(
     """
     weight = same * trust[:, None].astype(np.float32)
     n = np.maximum(weight.sum(axis=2, keepdims=True), np.float32(1e-3))
-    ratio = plda.ratio(query[:, None], np.matmul(weight, x) / n, n)
+    together = plda.ratio(query[:, None], np.matmul(weight, x) / n, n)
+    alone = plda.ratio(query[:, None], x, np.ones_like(n)) + np.log(np.maximum(trust, np.float32(_TINY)))
+    nearest = np.where(same, alone[:, None], -np.inf).max(axis=2)
+    ratio = np.asarray((together + nearest) / 2, np.float32)
     first = same.argmax(axis=2) == np.arange(same.shape[1])
     none_right = np.log1p(-np.minimum(weight, np.float32(0.999))).sum(axis=2)
     return ratio, first, np.asarray(none_right - 0.5 * np.log(captions), np.float32)
@@ -284,10 +290,10 @@ def lowe_ratio(captions: Vectors, similarity: Floats, apart: float, found: Boole
 def chance_held(ratio: Floats, away: float, coverage: float) -> Floats:
     """Probability (B,) that the memory holds what texts ask for, by Lowe's ratio (B,) and the coverage.
 
-    >>> chance_held(np.float32([0.0, 0.5, 0.95]), 0.0, 0.5).round(2).tolist()
-    [1.0, 0.5, 0.05000000074505806]
+    >>> chance_held(np.float32([0.0, 0.5, 0.75]), 0.0, 0.5).round(2).tolist()
+    [1.0, 0.5, 0.10000000149011612]
     """
-    return sigmoid(np.asarray(logit(coverage) + away - logit(ratio), np.float32))
+    return sigmoid(np.asarray(logit(coverage) + LOWE * (away - logit(ratio)), np.float32))
 
 
 def sigmoid(x: Floats) -> Floats:

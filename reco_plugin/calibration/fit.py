@@ -3,8 +3,8 @@
 One pair of each of a thousand captions asks at a time. It is hidden, so that its caption has one picture less, and in
 the model of the axes its fold was not seen. The loss is that of the paper, a softmax over the captions, made deaf to
 wrong ones: minus the logarithm of ``(1 - w) softmax + w / C``, where w, the share of wrong captions, is fitted too. An
-image asks twice: with the other pairs of its caption, and without, where nothing may move. A picture that is alone asks
-as a simulated other one.
+image asks twice: with the other pairs of its caption, and without, where nothing may move. Where no caption has two
+pictures, images count what :data:`IMAGE_START` says.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ SHARPNESS = 2.5
 """Nats that CLIP's scores count, per standard deviation of a text's: what CLIPs are trained to."""
 USELESS = 0.02
 """Nats a pair that captions must tell of their images, where most have several, else they were dealt out at random."""
-IMAGE_STARTS = ((0.03, -2.0), (0.3, -4.0))
-"""Of temper and offset of images: the better of two fits."""
+IMAGE_START = float(np.log(0.1)), -2.0
+"""Of log temper and offset of images: what they count where no caption has two pictures."""
 _MARGIN = 0.3  # of what a logit of wrong captions costs, beside one of the other parameters
 _PULL = 1.0  # towards the start, divided by the number of pairs
 _KAPPAS = np.exp(np.linspace(0.0, np.log(250.0), 24))
@@ -235,17 +235,13 @@ class Fit:
             scores[scores > 1 - 1e-6] = -1.0
             rows, near = nearest_columns(scores, min(corpus.near_text[0].shape[1], len(captions) - 1))
             ratios.append(lowe_ratio(captions[rows], near, corpus.apart))
-        return float(np.quantile(logit(np.concatenate(ratios)), 0.02))
+        return float(np.quantile(logit(np.concatenate(ratios)), 0.005))
 
     def _fit_images(self, models: dict[int, Plda], trust: Trust, kappa: float) -> ImageGate:
         """The gate of images."""
         asked = [one for draw in self._draws for one in self._look(draw, models[draw.fold], trust)]
-        fits = []
-        for temper, offset in IMAGE_STARTS:
-            start = np.array([np.log(kappa), np.log(temper), offset])
-            at, loss = self._minimise(self._image_loss(asked, start, trust.wrong), start)
-            fits.append((loss, at.tolist()))
-        at = min(fits)[1]
+        start = np.array([np.log(kappa), *IMAGE_START])
+        at = self._minimise(self._image_loss(asked, start, trust.wrong), start)[0].tolist() if asked else start.tolist()
         return ImageGate(
             float(np.exp(at[0])), float(np.exp(at[1])), float(at[2]), len(self._corpus.first), self._corpus.same_thing
         )
@@ -254,18 +250,15 @@ class Fit:
         """What images find, with the other pairs of their captions and without.
 
         CLIP's scores (n, C), and of each neighbour: log-likelihood ratio, whether it is the first of its caption, and
-        where its nats end, all (n, K), and the scores (n, K, C) of a move by one nat; what is right (n,), and
-        how far a pair that asks is trusted (n,).
+        where its nats end, all (n, K), and the scores (n, K, C) of a move by one nat; and what is right (n,).
         """
-        corpus, values = self._corpus, self._corpus.values["text"]
-        own, weight = corpus.image[draw.rows], np.ones(len(draw.rows), np.float32)
-        seen = own.copy()
-        if draw.alone.any():
-            seen[draw.alone] = plda.another(own[draw.alone], np.random.default_rng(6))
-            weight[draw.alone] = self._trusted(plda, trust, draw.rows[draw.alone])
+        corpus, values, several = self._corpus, self._corpus.values["text"], np.flatnonzero(~draw.alone)
+        if not len(several):
+            return
+        query = corpus.image[draw.rows[several]]
         captions = corpus.text[corpus.first[draw.captions]] - values.mean
-        for query, siblings, counts in ((seen, True, weight), (own, False, np.ones_like(weight))):
-            rows = self._nearest(draw, query, siblings=siblings)
+        for siblings in (True, False):
+            rows = self._nearest(draw, several, siblings=siblings)
             x, caption = plda.of(corpus.image[rows]), corpus.caption[rows]
             same = caption[:, :, None] == caption[:, None]
             right = trust.of(plda, x, self._clip_of(rows), same.astype(np.float32))
@@ -274,36 +267,35 @@ class Fit:
             towards = values.precision.apply(centred)
             towards /= np.maximum(np.einsum("nd,nd->n", centred, towards), 1e-6)[:, None]
             scores = (towards @ captions.T).reshape(*rows.shape, len(captions))
-            yield self._plain(draw, query), ratio, first, end, scores, draw.right, counts
+            yield self._plain(draw, query), ratio, first, end, scores, draw.right[several]
 
-    def _nearest(self, draw: Draw, query: Vectors, *, siblings: bool) -> RowNumbers:
+    def _nearest(self, draw: Draw, asking: RowNumbers, *, siblings: bool) -> RowNumbers:
         """Rows (n, K) of the nearest images that are not hidden; K is that of the captions around."""
         corpus, parts = self._corpus, list[RowNumbers]()
-        for start in range(0, len(query), _BLOCK):
-            some = slice(start, start + _BLOCK)
-            scores = query[some] @ corpus.image.T
+        for start in range(0, len(asking), _BLOCK):
+            some = draw.rows[asking[start : start + _BLOCK]]
+            scores = corpus.image[some] @ corpus.image.T
             scores[:, draw.hidden] = -2.0
             if not siblings:
-                scores[corpus.caption[draw.rows[some]][:, None] == corpus.caption] = -2.0
+                scores[corpus.caption[some][:, None] == corpus.caption] = -2.0
             parts.append(nearest_columns(scores, corpus.near_text[0].shape[1])[0])
         return np.concatenate(parts)
 
     def _image_loss(self, asked: list[tuple[Any, ...]], start: Doubles, wrong: float) -> Fun:
         """Of log kappa, log temper and the offset."""
-        pairs = float(sum(one[-1].sum() for one in asked))
+        pairs = sum(len(one[-1]) for one in asked)
 
         def loss(at: Doubles) -> tuple[float, Doubles]:
             kappa, temper = np.exp(at[0]), np.exp(at[1])
             off = at - start
             value, gradient = _PULL * float(off @ off) / pairs, 2 * _PULL * off / pairs
-            for plain, ratio, first, end, scores, right, counts in asked:
+            for plain, ratio, first, end, scores, right in asked:
                 log_odds = np.asarray(temper * ratio + at[2], np.float32)
                 nats, _ = image_nats(log_odds, end, first)
                 by_odds = (sigmoid(log_odds) - sigmoid(log_odds + end)) * first
                 moved = np.float32(kappa) * plain + np.matmul(nats[:, None], scores)[:, 0]
                 lost, slope, _ = self._cross_entropy(moved, right, wrong)
-                value += float(lost @ counts) / pairs
-                slope *= counts[:, None]
+                value += float(lost.sum()) / pairs
                 by_nats = np.matmul(scores, slope[:, :, None])[..., 0] * by_odds
                 by_temper = temper * float((by_nats * ratio).sum())
                 gradient += np.array([kappa * float((slope * plain).sum()), by_temper, float(by_nats.sum())]) / pairs

