@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import signal
-import subprocess
-import sys
 import threading
 from dataclasses import replace
 from typing import Any
@@ -13,13 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 from live_service import wait_until
-from starlette.testclient import TestClient
 
 from reco_plugin import Pair, Reco
 from reco_plugin.calibration import learn
 from reco_plugin.errors import InputError, VectorError
-from reco_plugin.serve.app import create_app
-from reco_plugin.serve.settings import ServeSettings
 from reco_plugin.types import Records
 
 
@@ -239,48 +232,6 @@ def test_pairs_that_come_while_a_memory_learns_are_learned_after_it(reco, monkey
     late.set()
     wait_until(lambda: not threads())
     assert (pairs_known(reco), len(reco.memory)) == (410, 410)
-
-
-KILLED = """
-import os, signal, sys, time
-import numpy as np
-from reco_plugin import Pair, Reco
-from reco_plugin.calibration import learn
-learn.calibrate = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)  # as the kernel does where RAM runs out
-with Reco.open(sys.argv[1], memory=sys.argv[2]) as reco:
-    reco.memory.learner.behind = True
-    x = np.random.default_rng(0).normal(size=(320, 2, reco.manifest.dimension))
-    x /= np.linalg.norm(x, axis=2, keepdims=True)
-    reco.memory.add([Pair(f"v{row}", *sides.astype(np.float32)) for row, sides in enumerate(x)])
-    time.sleep(60)
-"""
-
-
-@pytest.mark.slow
-def test_a_learning_that_was_killed_is_not_begun_again_by_the_next_pair(model, tmp_path, caplog, monkeypatch):
-    folder = tmp_path / "m"
-    Reco.open(model, memory=folder).close()
-    run = subprocess.run([sys.executable, "-c", KILLED, model, folder], capture_output=True, text=True)
-    assert run.returncode == -signal.SIGKILL, run.stderr
-    begun = list[int]()
-    calibrate = learn.calibrate
-    monkeypatch.setattr(learn, "calibrate", lambda *x, **how: begun.append(len(x[0])) or calibrate(*x, **how))
-    with Reco.open(model, memory=folder) as reco, TestClient(create_app(ServeSettings(), reco)) as client:
-        for row in range(2):
-            reco.memory.add(made(reco, 1, f"next{row} ", seed=row))
-            wait_until(lambda: not threads())
-        assert (begun, pairs_known(reco), len(reco.memory)) == ([], 0, 322)
-        [told] = [record.getMessage() for record in caplog.records if record.name.endswith("learner")]
-        assert re.search(r"calibration from 320 pairs began on .* and has not ended\. .*--relearn`", told)
-        metrics = client.get("/metrics").text
-        assert "reco_learning_unfinished 1.0" in metrics
-        assert "reco_learning 0.0" in metrics
-        assert "reco memory build --relearn" in client.get("/v1/models").json()["data"][0]["memory"]["plain"]
-        reco.memory.calibrate()  # as by hand
-        assert (begun, pairs_known(reco)) == ([322], 322)
-        assert "reco_learning_unfinished 0.0" in client.get("/metrics").text
-        reco.memory.add(made(reco, 100, "more", seed=9))
-        wait_until(lambda: pairs_known(reco) == 422)
 
 
 def test_closing_ends_a_fit(model):

@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import logging
-import socket
-import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 
-from ..errors import MemoryStoreError
 from ..memory import Memory
 from ..types import Records
 from .calibrate import calibrate
 from .extra import Extra
-from .note import BEGUN
-from .state import ENOUGH, FEWEST, Calibration
+from .state import FEWEST, Calibration
 
 log = logging.getLogger(__name__)
 LEARNED_FROM = 20_000
@@ -39,8 +33,6 @@ def learn(
 ) -> Calibration | None:
     """Learn calibration from a memory's pairs, at most :data:`LEARNED_FROM` drawn ones, and store it with them.
 
-    While it runs, the memory notes that it does, see :func:`~.note.unfinished`.
-
     Args:
         store: the pairs.
         k: neighbours of the searches to come.
@@ -54,50 +46,24 @@ def learn(
         MemoryStoreError: reading or writing failed.
     """
     count = store.count()
-    with noted(store, count):
-        pairs = read_pairs(store, count if count >= FEWEST else 0, progress)
-        learned = calibrate(pairs.image, pairs.text, k=k, progress=progress) if len(pairs) else None
-        if learned is None:
-            if store.header.calibration:  # learned of pairs that are no longer there
-                store.set_calibration({})
-            return None
-        told = dict[str, Mapping[str, Any]]()
-        for extra in extras if learned.state.fitted else ():
-            if (found := extra.learn(learned, pairs, k, progress)) is not None:
-                told[extra.name] = found
-        state = replace(learned.state, pairs=count)
-        store.set_calibration({**state.to_json(), **told})
+    pairs = read_pairs(store, count if count >= FEWEST else 0, progress)
+    learned = calibrate(pairs.image, pairs.text, k=k, progress=progress) if len(pairs) else None
+    if learned is None:
+        if store.header.calibration:  # learned of pairs that are no longer there
+            store.set_calibration({})
+        return None
+    told = dict[str, Mapping[str, Any]]()
+    for extra in extras if learned.state.fitted else ():
+        if (found := extra.learn(learned, pairs, k, progress)) is not None:
+            told[extra.name] = found
+    state = replace(learned.state, pairs=count)
+    store.set_calibration({**state.to_json(), **told})
     return state
 
 
 def steps_of(pairs: int) -> int:
     """The steps of learning from a memory of so many pairs."""
     return STEPS * min(pairs, LEARNED_FROM)
-
-
-@contextmanager
-def noted(store: Memory, pairs: int) -> Iterator[None]:
-    """Let the memory hold a note while something is learned from so many pairs; a process that is killed leaves it."""
-    if pairs < ENOUGH:  # it takes no RAM
-        yield
-        return
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    BEGUN.add(name := uuid.uuid4().hex)
-    store.note_learning({"id": name, "since": now, "host": socket.gethostname(), "pairs": pairs})
-    try:
-        yield
-    except BaseException:
-        _forget(store)
-        raise
-    _forget(store)
-
-
-def _forget(store: Memory) -> None:
-    """Take the note back."""
-    try:
-        store.note_learning({})
-    except MemoryStoreError as error:  # what ended the learning counts
-        log.warning("the memory still says that it is being learned from: %s", error)
 
 
 def read_pairs(store: Memory, count: int, progress: Callable[[int], object] = int) -> Records:

@@ -12,7 +12,6 @@ from typing import Any, Protocol
 from ..memory import Memory, part_of_a_write
 from .extra import Extra
 from .learn import learn, steps_of
-from .note import unfinished
 from .state import ENOUGH, Calibration
 
 log = logging.getLogger(__name__)
@@ -47,7 +46,7 @@ class Learner:
         self._learning, self._starting = threading.Lock(), threading.Lock()
         self._thread: threading.Thread | None = None
         self._wanted, self._gone = False, False  # whether the thread looks once more; whether many pairs were removed
-        self._tried, self._told = 0, ""  # pairs of the last attempt to learn; what the log was told of others'
+        self._tried = 0  # pairs of the last attempt to learn
 
     def calibrate(self, *, progress: bool = False) -> Calibration | None:
         """Learn from the pairs, and store it with the memory; see :func:`reco_plugin.calibration.learn.learn`.
@@ -74,14 +73,9 @@ class Learner:
                 self.calibrate(progress=progress)
 
     @property
-    def unfinished(self) -> str:
-        """Why a service does not learn now, for people: another process began to and has not ended, or died."""
-        return unfinished(self._memory.store.header)
-
-    @property
     def learning(self) -> bool:
         """Whether this process learns from the pairs now."""
-        return bool(self._memory.store.header.learning) and not self.unfinished
+        return self._learning.locked()
 
     def after_removal(self) -> None:
         """Learn anew, with the next write or in the thread, once a quarter of what was learned from is gone."""
@@ -136,7 +130,7 @@ class Learner:
         while self._is_wanted():
             try:
                 with self._learning:
-                    if self._is_due() and not self._tell_unfinished():
+                    if self._is_due():
                         self._fit(self._refuse_closed)
             except Exception as error:
                 if not self._stops:
@@ -150,14 +144,6 @@ class Learner:
             if not wanted:
                 self._thread = None
             return wanted
-
-    def _tell_unfinished(self) -> bool:
-        """Log, once for each, that another process learns, or died of it."""
-        said = self.unfinished
-        if said and said != self._told:
-            log.warning("%s. Until then, nothing is learned here", said)
-        self._told = said
-        return bool(said)
 
     @property
     def _stops(self) -> bool:

@@ -13,7 +13,6 @@ from ..memory import Header
 from ..types import Coverage
 from ..values import counted
 from .evidence import Evidence
-from .note import unfinished
 from .state import FEWEST, Calibration
 
 _SURE = 1e9  # odds; JSON has no infinity
@@ -109,7 +108,7 @@ def why_plain(header: Header, pairs: int | None) -> str:
         why = f"{counted(pairs, 'pair is', 'pairs are')} too few, it needs {FEWEST}: add pairs"
     else:
         captions = f"it needs {FEWEST} pairs with 5 different captions"
-        why = unfinished(header) or f"the memory is not calibrated: {captions}, then reco memory build --relearn"
+        why = f"the memory is not calibrated: {captions}, then reco memory build --relearn"
     return why and f"queries stay plain: {why}"
 
 

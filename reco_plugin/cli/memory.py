@@ -46,7 +46,6 @@ def info_command(*, memory: MemoryOption = None, as_json: JsonOption = False) ->
     The gains are those of the memory's own pairs, each hidden from itself: they are right in sign, not in size, and say
     nothing about queries of another kind.
     """
-    from ..calibration.note import unfinished
     from ..calibration.why import why_plain
     from .memory_copy import header_of
 
@@ -62,7 +61,6 @@ def info_command(*, memory: MemoryOption = None, as_json: JsonOption = False) ->
         "encoder": {"name": fingerprint.name, "digest": fingerprint.digest, "dimension": fingerprint.dimension},
         "calibration": {name: one for name, one in header.calibration.items() if name != "blob"},
         "opinions": len(said),
-        "unfinished": unfinished(header),
         "plain": plain,
     }
     lines = [plain] if plain else []
@@ -70,8 +68,7 @@ def info_command(*, memory: MemoryOption = None, as_json: JsonOption = False) ->
     lines += _block("gate", calibration_lines(header, count))
     if said:
         lines.append(f"feedback {counted(len(said), 'opinion')}: see reco memory feedback")
-    notes = (unfinished(header), describe_loss(missing) if missing else "")
-    lines += _block("note", [note for note in notes if note and note not in plain])
+    lines += _block("note", [describe_loss(missing)] if missing else [])
     say(info, "\n".join(lines), as_json)
 
 

@@ -186,7 +186,7 @@ class ServedMemory:
     def _refuse(self, *_: Any) -> Never:
         raise MemoryStoreError(f"the service that has {self.location!r} open learns from its pairs by itself")
 
-    set_calibration = note_learning = change_said = calibrate = _refuse
+    set_calibration = change_said = calibrate = _refuse
 
     def ids_after(self, last: str | None, limit: int) -> list[str]:
         """The next ids behind ``last``."""

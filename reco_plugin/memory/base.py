@@ -44,9 +44,6 @@ class Memory(Searches, Protocol):
     def set_calibration(self, calibration: dict[str, Any]) -> None:
         """Store what was learned about the pairs, durably and as a whole, see :mod:`reco_plugin.calibration`."""
 
-    def note_learning(self, note: dict[str, Any]) -> None:
-        """Keep, durably, who learns from the pairs, as :attr:`Header.learning`; an empty note where that has ended."""
-
     def look(self) -> Header:
         """The header, read anew where other processes may have written it."""
 

@@ -40,7 +40,7 @@ STATE_ID = "5d0b9a8e-7b64-5c1f-8f5e-3a1d6c2e9b47"
 """Id of the reserved point."""
 PAIRS = models.Filter(must_not=[models.HasIdCondition(has_id=[STATE_ID])])
 """All points but that."""
-_LEARNED, _LEARNING, _STAMP, _SAID = "learned", "learning", "stamp", "said_"
+_LEARNED, _STAMP, _SAID = "learned", "stamp", "said_"
 _ALIAS_S = 5.0
 
 
@@ -192,12 +192,12 @@ class ServedState:
             return known
         fingerprint, payload = encoder(), self._fetch(True)
         with damage_of(f"what the memory {self._collection!r} learned"):
-            learned, learning = (json.loads(payload.get(name, "{}")) for name in (_LEARNED, _LEARNING))
+            learned = json.loads(payload.get(_LEARNED, "{}"))
             said = [json.loads(text) for name, text in payload.items() if name.startswith(_SAID)]
             if known is not None and learned == known.calibration:
                 learned = known.calibration  # who has read it need not do so again
             self._stamp = payload.get(_STAMP)
-            return Header(fingerprint, learned, learning).with_said(said)
+            return Header(fingerprint, learned).with_said(said)
 
     def write(self, before: Header, after: Header) -> None:
         """Write what has changed in a header; what others write meanwhile stays."""
@@ -206,8 +206,6 @@ class ServedState:
         }
         if after.calibration is not before.calibration:
             payload[_LEARNED] = json.dumps(after.calibration)
-        if after.learning != before.learning:
-            payload[_LEARNING] = json.dumps(after.learning)
         self._write(payload, [_key_of(name) for name in before.said.keys() - after.said.keys()])
 
     def _fetch(self, payload: Any, *, write: bool = False) -> dict[str, Any]:

@@ -39,8 +39,6 @@ class Header:
     fingerprint: Fingerprint  # the encoder of its vectors
     calibration: dict[str, Any] = field(default_factory=dict)
     """What was learned about the pairs, as JSON values, unread; empty before the first calibration."""
-    learning: dict[str, Any] = field(default_factory=dict)
-    """Which process began to learn from the pairs, and when; empty once it ended."""
     said: Mapping[str, SaidRecord] = field(default_factory=dict)
     """Id -> what somebody said of an answer, oldest first."""
     pairs: int = 0
@@ -125,9 +123,9 @@ def damage_of(place: str) -> Iterator[None]:
 
 def write_header(folder: Path, header: Header) -> None:
     """Write ``memory.json``, durably: after a kill it is the old one or the new one."""
-    learned = {"calibration": header.calibration, "learning": header.learning}
     said = [dict(one) for one in header.said.values()]
-    stored = mark_of(header.fingerprint) | learned | {"said": said, "pairs": header.pairs}
+    learned = {"calibration": header.calibration, "said": said, "pairs": header.pairs}
+    stored = mark_of(header.fingerprint) | learned
     try:
         write_whole(folder / HEADER_NAME, lambda file: file.write(json.dumps(stored, ensure_ascii=False).encode()))
     except OSError as error:
@@ -167,8 +165,8 @@ def read_header(folder: Path) -> Header | None:
         raise MemoryStoreError(f"{path} cannot be read ({error}): {RESTORE}") from error
     fingerprint = read_mark(stored, str(path))
     with damage_of(str(path)):
-        learned, pairs = (dict(stored["calibration"]), dict(stored["learning"])), int(stored.get("pairs", 0))
-        return Header(fingerprint, *learned, pairs=pairs).with_said(stored["said"])
+        learned, pairs = dict(stored["calibration"]), int(stored.get("pairs", 0))
+        return Header(fingerprint, learned, pairs=pairs).with_said(stored["said"])
 
 
 def describe_loss(missing: int) -> str:

@@ -247,10 +247,6 @@ class StoredHeader(ABC):
         """Store what was learned."""
         self._change(lambda header: header.with_calibration(calibration))
 
-    def note_learning(self, note: dict[str, Any]) -> None:
-        """Store who learns from the pairs."""
-        self._change(lambda header: replace(header, learning=dict(note)))
-
     def change_said(self, added: Sequence[SaidRecord], gone: Collection[str]) -> None:
         """Store opinions."""
         self._change(lambda header: header.with_said(added, gone))

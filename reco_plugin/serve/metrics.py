@@ -89,10 +89,8 @@ class Metrics:
         yield GaugeMetricFamily("reco_memory_version", "changes with each write of this service", memory.version)
         with suppress(RecoError):  # one of another encoder, or away
             yield GaugeMetricFamily("reco_memory_pairs", "pairs in the memory", len(memory))
-            learns, unfinished = memory.learner.learning, bool(memory.learner.unfinished)
-            yield GaugeMetricFamily("reco_learning", "1 while this process learns from the pairs", float(learns))
-            help_text = "1 where a process began to learn and has not ended, or died: none is begun until it has"
-            yield GaugeMetricFamily("reco_learning_unfinished", help_text, float(unfinished))
+            learns = float(memory.learner.learning)
+            yield GaugeMetricFamily("reco_learning", "1 while this process learns from the pairs", learns)
         if self._edge.in_use.in_folder:
             with suppress(OSError):
                 free = shutil.disk_usage(os.path.realpath(memory.location)).free

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,6 @@ from reco_plugin.calibration import fit, nearest, plda
 from reco_plugin.calibration import learn as learning
 from reco_plugin.calibration.calibrate import calibrate
 from reco_plugin.calibration.learn import STEPS, learn, steps_of
-from reco_plugin.calibration.note import unfinished
 from reco_plugin.errors import MemoryStoreError
 from reco_plugin.memory import Fingerprint, Memory, open_memory
 from reco_plugin.types import Records
@@ -75,18 +72,3 @@ def test_large_arrays_are_made_in_parts_and_say_the_same(monkeypatch: pytest.Mon
         states.append(learned.state)
     one, other = ([state.text.kappa, state.trust.temper, state.image.kappa, state.image.temper] for state in states)
     np.testing.assert_allclose(one, other, rtol=5e-3)  # float32 sums in another order
-
-
-def test_a_note_stands_while_it_is_learned_and_goes_also_where_that_fails(memory: Memory) -> None:
-    seen = list[dict[str, Any]]()
-    learn(memory, 10, progress=lambda _: seen.append(memory.header.learning))
-    assert {(note["pairs"], note["host"]) for note in seen} == {(PAIRS, socket.gethostname())}
-    assert unfinished(replace(memory.header, learning=seen[0])) == "", "of this process, which lives"
-    assert memory.header.learning == {}
-
-    def fail(_: int) -> None:
-        raise MemoryStoreError("no room")
-
-    with pytest.raises(MemoryStoreError, match="no room"):
-        learn(memory, 10, progress=fail)
-    assert memory.header.learning == {}

@@ -46,7 +46,6 @@ GOOD = {
     'reco_queue_seconds_bucket{le="10"}': RATE,
     'reco_queue_seconds_bucket{le="+Inf"}': RATE,
     "reco_circuit_open": f"0x20 1x2 0x{MINUTES - 22}",  # a short outage
-    "reco_learning_unfinished": f"0x20 1x20 0x{MINUTES - 40}",  # another replica learns
     'reco_refined_total{modality="text"}': RATE,
     'reco_left_plain_total{modality="text"}': f"0x{MINUTES}",
     'reco_degraded_total{reason="memory_error"}': f"0x20 3x{MINUTES - 20}",
@@ -71,7 +70,6 @@ BAD = {  # alert -> the series that differ
     "RecoServiceSlow": {f"reco_http_request_duration_seconds_bucket{{{FAST}}}": f"0+550x{MINUTES}"},
     "RecoServiceQueueLong": {'reco_queue_seconds_bucket{le="0.1"}': f"0+300x{MINUTES}"},
     "RecoCircuitOpen": {"reco_circuit_open": f"0x20 1x{MINUTES - 20}"},
-    "RecoLearningUnfinished": {"reco_learning_unfinished": f"1x{MINUTES}"},
     "RecoDegraded": {'reco_degraded_total{reason="memory_error"}': f"0+60x{MINUTES}"},
     "RecoNeverRefines": {
         'reco_refined_total{modality="text"}': f"0x{MINUTES}",

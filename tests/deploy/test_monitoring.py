@@ -71,7 +71,6 @@ SERVICE = {
     "reco_memory_pairs": frozenset(),
     "reco_memory_disk_free_bytes": frozenset(),
     "reco_learning": frozenset(),
-    "reco_learning_unfinished": frozenset(),
     "process_start_time_seconds": frozenset(),
     "process_resident_memory_bytes": frozenset(),
 }

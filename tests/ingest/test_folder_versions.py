@@ -135,9 +135,9 @@ def test_who_came_by_a_link_to_the_link_goes_on_with_its_version(
     (tmp_path / "link").symlink_to("memory")
     reader = opened(tmp_path / "link")
     versions.use("memory--v2")
-    reader.note_learning({"pid": 1})
+    reader.set_calibration({"pid": 1})
     reader.close()
-    first, second = (each.header.learning for each in versions.all())
+    first, second = (each.header.calibration for each in versions.all())
     assert (first, second) == ({"pid": 1}, {})
 
 

@@ -164,7 +164,7 @@ def test_creation_that_was_cut_short_is_gone_on_with(tmp_path: Path) -> None:
 def test_a_process_that_is_killed_between_the_count_and_the_deletion_loses_nothing(tmp_path: Path) -> None:
     code = """
         memory.upsert(pairs(0, 100))
-        memory.note_learning({})
+        memory.set_calibration({})
         memory.upsert(pairs(100, 50))
         memory.delete([str(i) for i in range(80)])
         import reco_plugin.memory.edge as edge
@@ -196,7 +196,7 @@ def test_a_cut_off_file_that_the_engine_opens_is_noticed_by_the_count(tmp_path: 
         assert lost == 298 - memory.count() > 50
         left = sorted(all_ids(memory), key=int)
         memory.delete(left[:5])
-        memory.note_learning({})
+        memory.set_calibration({})
         assert memory.missing == lost  # what is deleted is not lost, and a loss is not forgotten
     with pytest.warns(UserWarning), closing(open_memory(tmp_path, FINGERPRINT)) as memory:
         memory.upsert(pairs(0, 300))  # the source anew

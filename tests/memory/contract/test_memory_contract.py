@@ -313,20 +313,12 @@ def test_scroll_some_ids_in_their_order(memory: Memory) -> None:
 # --- what is stored with them
 
 
-def test_who_learns_from_the_pairs_is_noted_and_there_again(persistent: OPENER) -> None:
+def test_calibration_is_there_again(persistent: OPENER) -> None:
     memory = persistent()
     memory.upsert(records(["a"]))
     memory.set_calibration({"format": 1, "blob": "AAAA"})
-    assert memory.header.learning == {}
-    memory.note_learning({"id": "x", "pairs": 1})
     memory.close()
-    again = persistent(create=False)
-    assert again.header.learning == {"id": "x", "pairs": 1}
-    again.set_calibration({"format": 1, "blob": "BBBB"})
-    again.note_learning({})
-    again.close()
-    third = persistent(create=False)
-    assert (third.header.learning, third.header.calibration) == ({}, {"format": 1, "blob": "BBBB"})
+    assert persistent(create=False).header.calibration == {"format": 1, "blob": "AAAA"}
 
 
 def test_feedback_is_there_again_beside_calibration_and_goes_with_a_copy(persistent: OPENER) -> None:
