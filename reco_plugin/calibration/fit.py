@@ -235,7 +235,7 @@ class Fit:
             scores[scores > 1 - 1e-6] = -1.0
             rows, near = nearest_columns(scores, min(corpus.near_text[0].shape[1], len(captions) - 1))
             ratios.append(lowe_ratio(captions[rows], near, corpus.apart))
-        return float(np.quantile(logit(np.concatenate(ratios)), 0.005))
+        return float(np.quantile(logit(np.concatenate(ratios)), 0.02))
 
     def _fit_images(self, models: dict[int, Plda], trust: Trust, kappa: float) -> ImageGate:
         """The gate of images."""

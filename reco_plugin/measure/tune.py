@@ -128,9 +128,11 @@ class Tuned:
         if one.ships:
             head = f"Refine {what} with the model {settings['model']} ({how}, the best of {self.tried})"
             return Verdict("refine", "labels", f"{head}: {figures}.", change, settings)
-        if change.sure:
-            more = "Give pictures of more things, or a larger --max-loss"
-            sentence = f"Not known for {what}, because more may be lost than is allowed ({how}): {figures}. {more}."
+        few = change.effect == "too few" and change.interval.high >= 0
+        if change.sure or few:
+            why = f"only {change.changed} of its queries change" if few else "more may be lost than is allowed"
+            more = "Give pictures of more things" + ("" if few else ", or a larger --max-loss")
+            sentence = f"Not known for {what}, because {why} ({how}): {figures}. {more}."
             return Verdict("not known", "labels", sentence, change)
         return Verdict("leave", "labels", f"Leave {what} plain; the best of {self.tried} ({how}): {figures}.", change)
 

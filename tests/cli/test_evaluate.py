@@ -46,7 +46,7 @@ def test_vectors_need_no_model_and_the_page_is_always_written(
 def test_tune_writes_the_policy_that_it_tested(work: Path, ask: Run) -> None:
     data = all_drawings()
     lines = ["image,thing"]
-    for row in data.memory_rows(("unseen",))[:720].tolist():
+    for row in data.memory_rows(("unseen",))[:1200].tolist():
         drawing(data, row).save(work / f"{row}.png")
         lines.append(f'{row}.png,"{data.by_key[data.items[row].entity].label}"')
     (work / "shop.csv").write_text("\n".join(lines), encoding="utf-8")
