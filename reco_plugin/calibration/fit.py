@@ -3,8 +3,8 @@
 One pair of each of a thousand captions asks at a time. It is hidden, so that its caption has one picture less, and in
 the model of the axes its fold was not seen. The loss is that of the paper, a softmax over the captions, made deaf to
 wrong ones: minus the logarithm of ``(1 - w) softmax + w / C``, where w, the share of wrong captions, is fitted too. An
-image asks twice: with the other pairs of its caption, and without, where nothing may move. Where no caption has two
-pictures, images count what :data:`IMAGE_START` says.
+image asks twice: with the other pairs of its caption, and without, where nothing may move. Where most captions
+have one picture, images count what :data:`IMAGE_START` says.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ SHARPNESS = 2.5
 USELESS = 0.02
 """Nats a pair that captions must tell of their images, where most have several, else they were dealt out at random."""
 IMAGE_START = float(np.log(0.1)), -2.0
-"""Of log temper and offset of images: what they count where no caption has two pictures."""
+"""Of log temper and offset of images: what they count where most captions have one picture."""
 _MARGIN = 0.3  # of what a logit of wrong captions costs, beside one of the other parameters
 _PULL = 1.0  # towards the start, divided by the number of pairs
 _KAPPAS = np.exp(np.linspace(0.0, np.log(250.0), 24))
@@ -100,13 +100,13 @@ class Fit:
         few = self._fit_texts(models, self._clip(free=False))
         many = self._fit_texts(models, self._clip(free=True))
         total, gate, trust, models, each = min(few, many, key=lambda one: one[0])
-        alone = float(np.mean(np.concatenate([draw.alone for draw in self._draws])))
+        several = float(np.mean(np.concatenate([~draw.alone for draw in self._draws]))) > 0.5
         gain = np.log(self._competing) - total / sum(len(draw.rows) for draw in self._draws)
         self._progress(len(self._corpus))
         plda = measure_plda(self._corpus.image, self._measured, self._siblings, each)
-        image = self._fit_images(models, trust, gate.kappa)
+        image = self._fit_images(models, trust, gate.kappa, fitted=several)
         self._progress(len(self._corpus))
-        return Fitted(plda, trust, gate, image, useless=alone < 0.5 and gain < USELESS)
+        return Fitted(plda, trust, gate, image, useless=several and gain < USELESS)
 
     def _model(self, trust: Floats, fold: int) -> Plda:
         """The model of the pairs outside of a fold."""
@@ -237,14 +237,14 @@ class Fit:
             ratios.append(lowe_ratio(captions[rows], near, corpus.apart))
         return float(np.quantile(logit(np.concatenate(ratios)), 0.02))
 
-    def _fit_images(self, models: dict[int, Plda], trust: Trust, kappa: float) -> ImageGate:
-        """The gate of images."""
-        asked = [one for draw in self._draws for one in self._look(draw, models[draw.fold], trust)]
-        start = np.array([np.log(kappa), *IMAGE_START])
-        at = self._minimise(self._image_loss(asked, start, trust.wrong), start)[0].tolist() if asked else start.tolist()
-        return ImageGate(
-            float(np.exp(at[0])), float(np.exp(at[1])), float(at[2]), len(self._corpus.first), self._corpus.same_thing
-        )
+    def _fit_images(self, models: dict[int, Plda], trust: Trust, kappa: float, *, fitted: bool) -> ImageGate:
+        """The gate of images; where most captions have one picture, the rest may be copies, which tell nothing."""
+        at = start = np.array([np.log(kappa), *IMAGE_START])
+        if fitted:
+            asked = [one for draw in self._draws for one in self._look(draw, models[draw.fold], trust)]
+            at, _ = self._minimise(self._image_loss(asked, start, trust.wrong), start)
+        kappa, temper = np.exp(at[:2]).tolist()
+        return ImageGate(kappa, temper, float(at[2]), len(self._corpus.first), self._corpus.same_thing)
 
     def _look(self, draw: Draw, plda: Plda, trust: Trust) -> Iterator[tuple[Any, ...]]:
         """What images find, with the other pairs of their captions and without.
