@@ -48,7 +48,7 @@ NULLS: dict[str, Callable[[Rng], Drawn]] = {
     "50 groups": lambda rng: clustered(rng, 50, 10),
     "20 uneven groups": lambda rng: clustered(rng, 20, 20, even=False),
 }
-"""Differences of queries, and their groups. Traffic is no null of its own: it does not decide, see ``main``."""
+"""Differences of queries, and their groups. Traffic is no kind of its own: it does not enter the test."""
 
 
 def main() -> None:

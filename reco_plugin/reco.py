@@ -377,8 +377,8 @@ class Reco:
 
         Args:
             queries: B, refined or plain, as :meth:`embed` and :meth:`refine` return them.
-            scores: B rankings: the cosines of the first ten answers, the best first; fewer make it less sure. None
-                before a search: only :attr:`Matches.least` is known.
+            scores: B rankings: the cosines of the answers, the best first. None before a search: only
+                :attr:`Matches.least` is known.
             modality: of the queries; the answers are of the other.
             precision: share of right ones among the first answers that pass, from .5 to below 1.
             documents: of the index; None: as many as the memory has pairs.

@@ -82,11 +82,6 @@ class Calibration(ToldShort):
     feedback: HoldsBack | None = None
 
     @property
-    def doubt(self) -> float:
-        """Share of its captions that belong to other images, about."""
-        return self.trust.wrong
-
-    @property
     def fitted(self) -> bool:
         """Whether it has enough pairs for extras, and is in use."""
         return self.pairs >= ENOUGH and not self.reason

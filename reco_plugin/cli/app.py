@@ -172,7 +172,7 @@ COMMANDS = (
     Command(
         "compare",
         "compare:compare_command",
-        "Search an index by real queries, plain and refined, and say whether to switch. The index is only read.",
+        "Search an index by real queries, plain and refined, and say what to do. The index is only read.",
         "reco compare 'postgresql://host/shop?table=products&text=title' --memory ./memory --queries log.csv",
     ),
     Command(

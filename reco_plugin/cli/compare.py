@@ -89,7 +89,7 @@ def compare_command(
     as_json: JsonOption = False,
     given: Given,
 ) -> None:
-    """Search an index by real queries, plain and refined, and say whether to switch. The index is only read.
+    """Search an index by real queries, plain and refined, and say what to do. The index is only read.
 
     Queries are embedded as the service embeds them, words and settings included. With judgments: nDCG of plain,
     refined, text search and both together, by kind of query. On the page, a person can mark thirty queries blind. What

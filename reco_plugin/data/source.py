@@ -53,7 +53,7 @@ class Location:
 
 
 def is_on(place: str, option: str, value: str | None, default: bool) -> bool:
-    """Parse an option that is 1 or 0; None where it is not given.
+    """Parse an option that is 1 or 0, or left out.
 
     Raises:
         ConfigError: neither.

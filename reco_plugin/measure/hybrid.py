@@ -46,12 +46,13 @@ def engine_query(address: IndexAddress | None, described: Description, weight: f
             )
         case "postgresql":
             name, table, words = address.id or "id", described.name, f"to_tsvector(coalesce({text}, ''))"
-            order = f"{described.vector} {_OPERATORS[described.metric]} %(vector)s"
-            return (  # printed, never run
-                f"WITH t AS (SELECT {name}, row_number() OVER (ORDER BY ts_rank_cd({words}, q) DESC) AS place\n"  # noqa: S608
-                f"  FROM {table}, websearch_to_tsquery(%(query)s) q WHERE {words} @@ q ORDER BY place LIMIT {k}),\n"
-                f"v AS (SELECT {name}, row_number() OVER (ORDER BY {order}) AS place\n"
-                f"  FROM {table} ORDER BY place LIMIT {k})\n"
+            far = f"{described.vector} {_OPERATORS[described.metric]} %(vector)s::vector"
+            return (  # the inner ORDER BY ... LIMIT is what the index of vectors answers
+                f"WITH t AS (SELECT {name}, row_number() OVER (ORDER BY score DESC) AS place FROM (\n"  # noqa: S608
+                f"  SELECT {name}, ts_rank_cd({words}, q) AS score FROM {table}, websearch_to_tsquery(%(query)s) q\n"
+                f"  WHERE {words} @@ q ORDER BY score DESC LIMIT {k}) found),\n"
+                f"v AS (SELECT {name}, row_number() OVER (ORDER BY far) AS place FROM (\n"
+                f"  SELECT {name}, {far} AS far FROM {table} ORDER BY far LIMIT {k}) found)\n"
                 f"SELECT {name} FROM t FULL JOIN v USING ({name})\n"
                 f"ORDER BY coalesce({weight:g} / ({RRF_K} + t.place), 0)\n"
                 f"  + coalesce({rest:g} / ({RRF_K} + v.place), 0) DESC LIMIT {k}"

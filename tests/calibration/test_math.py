@@ -125,8 +125,8 @@ def test_doubt_grows_with_wrong_captions_and_most_end_the_use_of_a_memory(wrong:
     learned = calibrate(image, text)
     assert learned is not None
     state = learned.state
-    assert wrong - 0.15 < state.doubt < wrong + 0.25
-    assert (state.doubt >= HOPELESS) == bool(state.reason) == (wrong == 1.0)
+    assert wrong - 0.15 < state.trust.wrong < wrong + 0.25
+    assert (state.trust.wrong >= HOPELESS) == bool(state.reason) == (wrong == 1.0)
 
 
 @pytest.mark.slow

@@ -73,7 +73,7 @@ def test_queries_that_are_unlike_it_move_as_before_to_the_last_bit(made: Any) ->
     after = refined(refiner, asks, "image", one)
     changed = (after.vectors != plain.vectors).any(axis=1)
     assert changed[0]
-    assert changed.mean() < 0.12  # those that find the same caption, only
+    assert changed.mean() < 0.12
     assert np.abs(after.moved - plain.moved)[1:].max() < 0.2 * plain.moved[0]
     assert (
         refined(refiner, asks, "text", one).vectors.tobytes() == refined(refiner, asks, "text", None).vectors.tobytes()

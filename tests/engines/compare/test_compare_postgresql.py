@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,9 @@ from typer.testing import CliRunner
 
 from reco_plugin import Reco
 from reco_plugin.cli.app import app
-from reco_plugin.measure.search import ARMS
+from reco_plugin.engines import Question, open_index, parse_address
+from reco_plugin.measure.hybrid import engine_query
+from reco_plugin.measure.search import ARMS, fuse
 
 from ..conftest import Served
 
@@ -91,6 +94,22 @@ def test_it_measures_every_arm_and_writes_a_page_and_figures(shop, tmp_path):
     assert told["verdicts"][0]["sentence"].partition(":")[0] in page
     assert "data:image/webp" in page
     assert told["verdicts"][0]["basis"] == "titles", "each query is judged by its own title"
+
+
+def test_the_printed_query_ranks_as_the_comparison_fuses(shop, postgresql, drawings, drawn_records):
+    address = parse_address(f"{shop['address']}&table=drawn&text=title")
+    with closing(open_index(address)) as index:
+        described = index.describe()
+        for row in (0, 7, 15):
+            text, vector = str(drawings[row].text).rpartition(" ")[2], drawn_records.image[row]
+            searched = [index.search(Question(vector, k=5)), index.search(Question(None, text, k=5))]
+            statement = engine_query(address, described, 0.7, 5)
+            for name, value in (("query", text), ("vector", str(vector.tolist()))):
+                statement = statement.replace(f"%({name})s", f"'{value}'")
+            found = [sku for (sku,) in postgresql.query(statement)]
+            best = fuse(searched[1], searched[0], k=5, weight=0.7)
+            scores = {hit.id: hit.score for hit in fuse(searched[1], searched[0], k=10, weight=0.7)}
+            assert [scores[sku] for sku in found] == pytest.approx([hit.score for hit in best])
 
 
 def test_a_filter_is_used(shop, tmp_path):
