@@ -22,9 +22,9 @@ import numpy as np
 from PIL import Image
 
 from reco_plugin import Reco
+from reco_plugin.fusion.exact_scores import score_both
+from reco_plugin.fusion.refiner import Refiner
 from reco_plugin.quickstart.dataset import iconify
-from reco_plugin.refine import Refiner
-from reco_plugin.score import score_both
 from reco_plugin.types import Vectors
 
 from .drawings.packages import fetch

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from reco_plugin.fuse import Fused, NeighbourFuser
-from reco_plugin.measure.ranks import Side
+from reco_plugin.evaluation.ranking import Side
+from reco_plugin.fusion.base import Fused, NeighbourFuser
 from reco_plugin.types import MODALITIES, Modality, Neighbours, Vectors
 
 ALONE = 1e6
@@ -36,7 +36,7 @@ class MeanOfNeighbours(NeighbourFuser):
     def fuse(
         self, modality: Modality, vectors: Vectors, neighbours: Neighbours, trust: npt.NDArray[np.float32]
     ) -> Fused:
-        """Refine (B, D), see :meth:`reco_plugin.fuse.Fuser.fuse`; trust only masks padding."""
+        """Refine (B, D), see :meth:`reco_plugin.fusion.base.Fuser.fuse`; trust only masks padding."""
         weight = self.image_weight if modality == "image" else self.text_weight
         shares = shares_of(neighbours.similarity, trust > 0, self.temperature)
         mean = np.einsum("bk,bkd->bd", shares, neighbours.vectors)

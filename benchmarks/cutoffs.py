@@ -21,14 +21,14 @@ import numpy.typing as npt
 from PIL import Image
 
 from reco_plugin import Reco
-from reco_plugin.calibration.learn import learn
 from reco_plugin.defaults import DEFAULT_K
-from reco_plugin.extras import LEARNED
-from reco_plugin.extras.confidence import PRECISION, match_rankings
-from reco_plugin.extras.presence import PresenceState
+from reco_plugin.fusion.refiner import Refiner, VectorMemory
+from reco_plugin.learning.learn import learn
 from reco_plugin.memory import open_memory
 from reco_plugin.quickstart.dataset import load
-from reco_plugin.refine import Refiner, VectorMemory
+from reco_plugin.signals import LEARNED
+from reco_plugin.signals.confidence import PRECISION, match_rankings
+from reco_plugin.signals.presence import PresenceState
 from reco_plugin.types import Fingerprint, Records, Vectors
 
 from .page import table

@@ -21,14 +21,14 @@ from typing import Any
 
 import numpy as np
 
-from reco_plugin.config import Settings
-from reco_plugin.models.export import cases, export, fusion_inputs, measure
-from reco_plugin.models.folder import graph_specs
-from reco_plugin.models.open_clip import FrozenClip, load_frozen
-from reco_plugin.models.options import Precision, Serving
-from reco_plugin.models.parity import Parity, check, table
-from reco_plugin.models.train import FusionConfig, Fusions
-from reco_plugin.sessions.ort import OrtSession
+from reco_plugin.encoders.runtimes.onnxruntime import OrtSession
+from reco_plugin.export.export_options import Precision, Serving
+from reco_plugin.export.folder import graph_specs
+from reco_plugin.export.onnx_export import cases, export, fusion_inputs, measure
+from reco_plugin.export.open_clip import FrozenClip, load_frozen
+from reco_plugin.export.parity import Parity, check, table
+from reco_plugin.export.train_layer import FusionConfig, Fusions
+from reco_plugin.settings import Settings
 
 from .page import write_blocks
 from .speed.turns import take_turns

@@ -6,12 +6,12 @@ from typing import Unpack
 
 import numpy as np
 
-from reco_plugin.calibration.learn import learn
 from reco_plugin.defaults import DEFAULT_K
+from reco_plugin.fusion.exact_scores import ExactScorer
+from reco_plugin.fusion.refiner import Refiner, VectorMemory
+from reco_plugin.learning.learn import learn
 from reco_plugin.memory import open_memory
 from reco_plugin.options import RefineDefaults, RefineOptions
-from reco_plugin.refine import Refiner, VectorMemory
-from reco_plugin.score import ExactScorer
 from reco_plugin.types import Fingerprint, Modality, Records, Role, Vectors
 
 _AT_ONCE = 128

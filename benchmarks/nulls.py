@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from reco_plugin.measure.statistics import compare_pairs
+from reco_plugin.evaluation.statistics import compare_pairs
 
 Drawn = tuple[np.ndarray, np.ndarray | None]
 Rng = np.random.Generator

@@ -9,7 +9,7 @@ from fastapi import FastAPI
 
 from reco_plugin import Reco
 from reco_plugin.serve.app import create_app
-from reco_plugin.serve.settings import ServeSettings
+from reco_plugin.serve.service_settings import ServeSettings
 
 
 def document(app: FastAPI) -> str:

@@ -21,18 +21,18 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from reco_plugin.artifact import Artifact
-from reco_plugin.config import load_settings
 from reco_plugin.defaults import DEFAULT_K
 from reco_plugin.demo.page import KNOWN, Bench, Group, drawing, prepare
-from reco_plugin.encode import Encoder
+from reco_plugin.encoders.local import Encoder
+from reco_plugin.encoders.model_folder import Artifact
+from reco_plugin.evaluation.memories import RamMemory, ram_memory
+from reco_plugin.evaluation.ranking import SIDES, Side, TaskItems, measure, refine_task
+from reco_plugin.evaluation.statistics import bootstrap
 from reco_plugin.files import whole_file
-from reco_plugin.fuse import Fuser, Learned, open_fusers
-from reco_plugin.measure.memories import RamMemory, ram_memory
-from reco_plugin.measure.ranks import SIDES, Side, TaskItems, measure, refine_task
-from reco_plugin.measure.statistics import bootstrap
+from reco_plugin.fusion.base import Fuser, Learned, open_fusers
+from reco_plugin.fusion.refiner import Refiner
 from reco_plugin.quickstart.dataset import ALL_SPLITS, Quickstart, load
-from reco_plugin.refine import Refiner
+from reco_plugin.settings import load_settings
 from reco_plugin.types import Neighbours, Records, Search, other
 
 from .page import FIGURES, table, write_blocks

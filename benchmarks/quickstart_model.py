@@ -23,22 +23,22 @@ from typing import Any
 import numpy as np
 import torch
 
-from reco_plugin.artifact import Artifact, FusionInfo, Policy
-from reco_plugin.config import load_settings
 from reco_plugin.defaults import DEFAULT_K
 from reco_plugin.demo.page import KNOWN, Bench, Group, drawing, prepare
-from reco_plugin.encode import Encoder, EncodesPairs
-from reco_plugin.fuse import Fuser, Learned
-from reco_plugin.measure.memories import ram_memory
-from reco_plugin.measure.ranks import measure as measured
-from reco_plugin.measure.ranks import refine_task
-from reco_plugin.measure.statistics import bootstrap
-from reco_plugin.models.export import export, refit
-from reco_plugin.models.folder import Card
-from reco_plugin.models.neighbours import FusionData, gather
-from reco_plugin.models.open_clip import FrozenClip, load_frozen
-from reco_plugin.models.parity import Parity
-from reco_plugin.models.train import FusionConfig, Fusions, TorchFuser, TrainConfig, train_fusions
+from reco_plugin.encoders.local import Encoder, EncodesPairs
+from reco_plugin.encoders.model_folder import Artifact, FusionInfo, Policy
+from reco_plugin.evaluation.memories import ram_memory
+from reco_plugin.evaluation.ranking import measure as measured
+from reco_plugin.evaluation.ranking import refine_task
+from reco_plugin.evaluation.statistics import bootstrap
+from reco_plugin.export.folder import Card
+from reco_plugin.export.onnx_export import export, refit
+from reco_plugin.export.open_clip import FrozenClip, load_frozen
+from reco_plugin.export.parity import Parity
+from reco_plugin.export.train_layer import FusionConfig, Fusions, TorchFuser, TrainConfig, train_fusions
+from reco_plugin.export.training_data import FusionData, gather
+from reco_plugin.fusion.base import Fuser, Learned
+from reco_plugin.fusion.refiner import Refiner, VectorMemory
 from reco_plugin.quickstart.dataset import (
     ALL_SPLITS,
     EMOJI_SOURCES,
@@ -49,7 +49,7 @@ from reco_plugin.quickstart.dataset import (
     Quickstart,
     load,
 )
-from reco_plugin.refine import Refiner, VectorMemory
+from reco_plugin.settings import load_settings
 from reco_plugin.types import Fingerprint, Records, Vectors
 
 from .baselines import grid

@@ -23,9 +23,9 @@ import numpy as np
 import numpy.typing as npt
 
 from reco_plugin.defaults import DEFAULT_K
-from reco_plugin.measure.statistics import Interval, bootstrap
-from reco_plugin.refine import Refiner
-from reco_plugin.score import score_both
+from reco_plugin.evaluation.statistics import Interval, bootstrap
+from reco_plugin.fusion.exact_scores import score_both
+from reco_plugin.fusion.refiner import Refiner
 from reco_plugin.types import Vectors
 
 from . import method

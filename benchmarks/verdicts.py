@@ -19,16 +19,16 @@ import numpy as np
 
 from reco_plugin import Reco
 from reco_plugin.demo.page import drawing
-from reco_plugin.engines import Description, Document, IndexHit, Question
-from reco_plugin.measure import CompareOptions, Judgments, QueryLog, SearchQuery, compare
-from reco_plugin.measure.evaluate import Askers, ask_itself
-from reco_plugin.measure.judgments import judge
-from reco_plugin.measure.ranks import measure_sides, refine_task
-from reco_plugin.measure.source import Things
-from reco_plugin.measure.statistics import points
-from reco_plugin.measure.tune import tune
+from reco_plugin.evaluation import CompareOptions, Judgments, QueryLog, SearchQuery, compare
+from reco_plugin.evaluation.evaluate import Askers, ask_itself
+from reco_plugin.evaluation.judgments import judge
+from reco_plugin.evaluation.labelled_set import Things
+from reco_plugin.evaluation.ranking import measure_sides, refine_task
+from reco_plugin.evaluation.statistics import points
+from reco_plugin.evaluation.tune import tune
+from reco_plugin.fusion.refiner import Refiner
 from reco_plugin.quickstart.dataset import EntitySplit, load
-from reco_plugin.refine import Refiner
+from reco_plugin.sources.indexes.open_index import Description, Document, IndexHit, Question
 from reco_plugin.types import Records
 
 from .page import FIGURES, table, write_blocks

@@ -28,15 +28,15 @@ import numpy.typing as npt
 from PIL import Image
 
 from reco_plugin import Reco
-from reco_plugin.calibration.learn import learn
 from reco_plugin.defaults import DEFAULT_K
 from reco_plugin.files import whole_file
+from reco_plugin.fusion.refiner import Refiner, VectorMemory
+from reco_plugin.learning.learn import learn
 from reco_plugin.memory import open_memory
 from reco_plugin.memory.edge import EdgeMemory
-from reco_plugin.memory.index import LEAST
-from reco_plugin.memory.words import QueryWords
+from reco_plugin.memory.lexical import QueryWords
+from reco_plugin.memory.search_index import LEAST
 from reco_plugin.quickstart.dataset import load
-from reco_plugin.refine import Refiner, VectorMemory
 from reco_plugin.types import Fingerprint, Records, Search, Vectors
 
 from .page import FIGURES, table, write_blocks

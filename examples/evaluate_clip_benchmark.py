@@ -19,7 +19,7 @@ from clip_benchmark import cli, models
 from PIL import Image
 
 from reco_plugin import Reco
-from reco_plugin.preprocess import ImageConfig, image_to_array
+from reco_plugin.encoders.preprocess import ImageConfig, image_to_array
 
 
 class RecoModel:

@@ -27,8 +27,8 @@ import psycopg
 from PIL import Image
 
 from reco_plugin import Reco
+from reco_plugin.fusion.refiner import used_pairs
 from reco_plugin.quickstart.dataset import load
-from reco_plugin.refine import used_pairs
 from reco_plugin.types import Vectors
 
 THINGS, STYLES, WRONG, JUDGED = 250, ("noto", "openmoji"), 1 / 7, 50

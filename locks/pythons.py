@@ -23,9 +23,10 @@ ENVIRONMENTS = ROOT / ".venv-pythons"
 RUNNING = f"{sys.version_info.major}.{sys.version_info.minor}"
 INSTALL = ("-m", "pip", "install", "-q", "--disable-pip-version-check", "--only-binary", ":all:", "--no-deps")
 SMALL = (
-    *(f"tests/{folder}" for folder in ("cli", "measure", "ingest", "memory", "preprocess", "calibration")),
+    *(f"tests/{folder}" for folder in ("cli", "evaluation", "ingest", "memory", "learning", "fusion")),
+    "tests/encoders/preprocess",
     *(f"tests/serve/test_{name}.py" for name in ("batches", "core_embed", "core_http", "limits")),
-    *(f"tests/test_{name}.py" for name in ("batching", "config", "fuse", "pairs", "reco", "refine", "options")),
+    *(f"tests/test_{name}.py" for name in ("batching", "settings", "pairs", "reco", "options")),
 )
 
 

@@ -68,7 +68,7 @@ def main() -> None:
                 text = "".join(block for block in split_blocks(text) if not OF_TORCH.match(block))
             _write(name, split_blocks(text))
     for name, folder, extras, more, where in (
-        ("triton", "tests/sessions/triton", [], [], PLATFORMS[0]),
+        ("triton", "tests/encoders/runtimes/triton", [], [], PLATFORMS[0]),
         ("clients", "tests/clients", [], [], None),
     ):
         wanted = (ROOT / folder / "requirements.txt").read_text().splitlines()

@@ -8,7 +8,7 @@ INTERRUPTED = 130
 def main() -> None:
     """Run the command line."""
     try:
-        from .machine import fewer_cores, open_closed_streams, share_cores
+        from .cpu import fewer_cores, open_closed_streams, share_cores
 
         open_closed_streams()
         if threads := fewer_cores():

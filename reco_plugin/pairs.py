@@ -11,19 +11,19 @@ from typing import Any
 
 import numpy as np
 
-from .calibration import Calibration
-from .calibration.learner import Learner
 from .defaults import INGEST_BATCH, MODEL_K, RESULTS
-from .encode import Encoder, encode_pairs
+from .encoders.local import Encoder, encode_pairs
+from .encoders.preprocess import name_image
 from .errors import ConfigError, FingerprintMismatch, ImageError, InputError
-from .extras import LEARNED
-from .extras.feedback import Feedback
-from .extras.opinions import Judgment, Opinion, Opinions, add_opinions, opinions_of, read_judgments, withdraw
-from .extras.presence import PresenceState
+from .learning import Calibration
+from .learning.trainer import Learner
 from .memory import Header, Memory
 from .memory.checks import check_pair, check_positive
-from .memory.words import QueryWords
-from .preprocess import name_image
+from .memory.lexical import QueryWords
+from .signals import LEARNED
+from .signals.feedback import Feedback
+from .signals.opinions import Judgment, Opinion, Opinions, add_opinions, opinions_of, read_judgments, withdraw
+from .signals.presence import PresenceState
 from .types import Filter, ImageInput, Modality, Neighbours, Pair, Records, Search, Vectors
 from .values import check_vectors, each_pair, show
 
@@ -34,7 +34,7 @@ class PairMemory:
     Attributes:
         store: the engine; where its server was down before, its next call opens it.
         encoder: makes the vectors of raw images and texts.
-        learner: learns from the pairs, at once or behind, see :class:`~reco_plugin.calibration.learner.Learner`.
+        learner: learns from the pairs, at once or behind, see :class:`~reco_plugin.learning.trainer.Learner`.
         kind: of the memory.
         location: folder, ``:memory:`` or URL.
     """
@@ -260,7 +260,7 @@ class PairMemory:
             self._count_change()
 
     def calibrate(self, *, progress: bool = False) -> Calibration | None:
-        """Learn from the pairs, and store it with the memory; see :func:`reco_plugin.calibration.learn.learn`.
+        """Learn from the pairs, and store it with the memory; see :func:`reco_plugin.learning.learn.learn`.
 
         Args:
             progress: show a bar on stderr.

@@ -14,12 +14,12 @@ from typing import Any, Unpack
 import numpy as np
 import numpy.typing as npt
 
-from .artifact import Artifact, Manifest
-from .config import Settings, load_settings
 from .counters import Counters
 from .defaults import TARGET
-from .encode import Encoder
-from .encoder_api import load_model, open_encoder
+from .encoders.local import Encoder
+from .encoders.model_folder import Artifact, Manifest
+from .encoders.remote import load_model, open_encoder
+from .encoders.runtimes.graphs import check_settings
 from .errors import (
     FORKED,
     ConfigError,
@@ -29,15 +29,15 @@ from .errors import (
     SessionError,
     SessionTimeout,
 )
-from .extras.confidence import PRECISION, Matches, match_rankings
 from .files import in_home
-from .fuse import NeighbourFuser, open_fusers
-from .guard import Breaker, Circuit, Guard, Outage, guard_memory, open_or_await
+from .fusion.base import NeighbourFuser, open_fusers
+from .fusion.exact_scores import Scores, score_both
+from .fusion.refiner import ROLES, Refiner, check_texts
 from .options import RefineDefaults, RefineOptions, check_options
 from .pairs import PairMemory
-from .refine import ROLES, Refiner, check_texts
-from .score import Scores, score_both
-from .sessions import check_settings
+from .retrieval.guard import Breaker, Circuit, Guard, Outage, guard_memory, open_or_await
+from .settings import Settings, load_settings
+from .signals.confidence import PRECISION, Matches, match_rankings
 from .types import MODALITIES, UNMOVED, FuserName, ImageInput, Modality, Refinement, Role, Vectors
 from .values import check_choice, check_flag, check_vectors, show
 
@@ -99,7 +99,7 @@ class Reco:
         memory: str | os.PathLike[str] | None = None,
         **settings: Any,
     ) -> Reco:
-        """Open a model folder and a memory; see :class:`~reco_plugin.config.Settings` for all settings.
+        """Open a model folder and a memory; see :class:`~reco_plugin.settings.Settings` for all settings.
 
         Args:
             model: folder of ``reco model export``; None: the setting, else ``./triton_models``, else the quickstart

@@ -17,8 +17,8 @@ from .errors import InputError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from .calibration.why import Why
-    from .memory.words import QueryWords
+    from .fusion.explain import Why
+    from .memory.lexical import QueryWords
 
 Modality: TypeAlias = Literal["image", "text"]
 Role: TypeAlias = Literal["query", "candidate"]

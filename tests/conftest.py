@@ -18,8 +18,9 @@ from shapes import COLOURS, SHAPES, draw
 from small_disk import mounted
 from xdist.scheduler import LoadGroupScheduling
 
-from reco_plugin import Pair, Reco, artifact
-from reco_plugin.sessions.ort import OrtSession
+from reco_plugin import Pair, Reco
+from reco_plugin.encoders import model_folder
+from reco_plugin.encoders.runtimes.onnxruntime import OrtSession
 from reco_plugin.types import Records
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # also where a test imports ONNX Runtime before any of ours
@@ -99,7 +100,7 @@ def what_is_the_same_is_made_once(tmp_path_factory: pytest.TempPathFactory) -> I
     learned.mkdir(exist_ok=True)
     with pytest.MonkeyPatch.context() as patch, learned_once(learned):
         patch.setattr(OrtSession, "__init__", sessions_of(MODEL))
-        patch.setattr(artifact, "sha256_file", digests_of(MODEL, artifact.sha256_file))
+        patch.setattr(model_folder, "sha256_file", digests_of(MODEL, model_folder.sha256_file))
         yield
 
 

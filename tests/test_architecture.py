@@ -15,31 +15,30 @@ from typing import NamedTuple, TypeGuard
 import pytest
 
 import reco_plugin
-from reco_plugin.artifact import GRAPHS, Artifact
-from reco_plugin.models.folder import graph_specs, render_config
+from reco_plugin.encoders.model_folder import GRAPHS, Artifact
+from reco_plugin.export.folder import graph_specs, render_config
 
 PACKAGE = Path(reco_plugin.__file__).parent
 ROOMS = {  # name -> the modules and packages in it; an import goes to the same room or to one above it
-    "ground": "errors files values types defaults fingerprint proxies progress counters batching machine",
-    "options, settings": "options config",
+    "ground": "errors files values vectors types defaults fingerprint proxies progress counters batching cpu",
+    "options, settings": "options settings",
     "quickstart": "quickstart",
     "memory": "memory",
-    "runtime": "sessions preprocess artifact encode",
-    "encoder APIs": "encoder_api",
-    "method": "calibration fuse refine score",
-    "extras": "extras",
-    "path": "reco pairs guard",
-    "sources, engines, ingest": "data engines ingest",
-    "models": "models",
-    "measure": "measure",
+    "encoders": "encoders",
+    "method": "learning fusion",
+    "signals": "signals",
+    "path": "retrieval reco pairs",
+    "sources": "sources ingest",
+    "export": "export",
+    "evaluation": "evaluation",
     "client, adapters": "client adapters",
     "demo": "demo",
     "serve": "serve",
     "cli": "cli __main__",
 }
-_WITHOUT = ("files", "folder", "options", "parity", "ready")
+_WITHOUT = ("ready_files", "folder", "export_options", "parity", "ready")
 LARGE = ("torch", "torchvision", "open_clip", "transformers", "safetensors", "helm_python", "kubernetes_validate")
-WITHOUT_TORCH = {f"models.{name}" for name in _WITHOUT}
+WITHOUT_TORCH = {f"export.{name}" for name in _WITHOUT}
 """Modules of the models that import no torch."""
 MAX_FUNCTION, MAX_PARAMETERS = 60, 8
 
@@ -163,9 +162,9 @@ def test_torch_is_loaded_by_commands_only_when_they_run():
     users = {
         name
         for name, path in modules().items()
-        if name.partition(".")[0] != "models"
+        if name.partition(".")[0] != "export"
         for found in imports_of(path)
-        if found.at_import and found.name.startswith("reco_plugin.models")
+        if found.at_import and found.name.startswith("reco_plugin.export")
         if found.name.removeprefix("reco_plugin.") not in WITHOUT_TORCH
     }
     assert not users
@@ -174,7 +173,7 @@ def test_torch_is_loaded_by_commands_only_when_they_run():
 def test_qdrant_is_known_to_the_memory_and_to_its_index_only():
     users = third_party("qdrant_client", "qdrant_edge")
     assert all(users.values())
-    users["qdrant_client"] -= {"engines.qdrant"}  # any collection as an index
+    users["qdrant_client"] -= {"sources.indexes.qdrant"}  # any collection as an index
     assert {name.partition(".")[0] for names in users.values() for name in names} == {"memory"}
 
 
@@ -182,7 +181,7 @@ def test_torch_is_known_to_the_training_only():
     users = third_party("torch", "open_clip")
     assert all(users.values())
     users["torch"] -= {"adapters.sentence_transformers"}  # whose framework asks for tensors; imported late, see below
-    assert {name.partition(".")[0] for names in users.values() for name in names} == {"models"}
+    assert {name.partition(".")[0] for names in users.values() for name in names} == {"export"}
     assert not users["torch"] & WITHOUT_TORCH
 
 
@@ -192,13 +191,13 @@ def test_open_clip_is_loaded_with_what_loads_its_models_only():
     wanted = {name for name, names in loaded.items() if any(one.startswith("open_clip") for one in names)}
     while more := {name for name, names in loaded.items() if names & {f"reco_plugin.{one}" for one in wanted}} - wanted:
         wanted |= more
-    assert wanted == {"models.open_clip"}
+    assert wanted == {"export.open_clip"}
 
 
 def test_onnxruntime_runs_models_in_the_sessions_only():
-    tools = {"cli.doctor", "models.folder"}  # one shows its version, one uses its converter
-    assert third_party("onnxruntime")["onnxruntime"] - tools == {"sessions.ort"}
-    assert third_party("openvino")["openvino"] == {"sessions.openvino"}
+    tools = {"cli.doctor", "export.folder"}  # one shows its version, one uses its converter
+    assert third_party("onnxruntime")["onnxruntime"] - tools == {"encoders.runtimes.onnxruntime"}
+    assert third_party("openvino")["openvino"] == {"encoders.runtimes.openvino"}
 
 
 def test_the_environment_is_read_by_the_settings_only():
@@ -209,7 +208,10 @@ def test_the_environment_is_read_by_the_settings_only():
             attribute = node.attr if isinstance(node, ast.Attribute) else None
             if {"environ", "environb", "getenv"} & (named | {attribute}):
                 readers.add(name)
-    assert readers == {"config", "machine"}  # it sets how many threads, before numpy is loaded, which config does
+    assert readers == {
+        "settings",
+        "cpu",
+    }  # cpu sets the threads before numpy is loaded
 
 
 @pytest.mark.parametrize(
@@ -224,8 +226,8 @@ def test_the_environment_is_read_by_the_settings_only():
             "import reco_plugin.cli.app",
             "torch onnxruntime qdrant_client qdrant_edge PIL tokenizers numpy pydantic rich",
         ),
-        ("import reco_plugin.models.options", "torch onnx"),
-        ("import reco_plugin.models.ready", "torch open_clip transformers huggingface_hub PIL"),
+        ("import reco_plugin.export.export_options", "torch onnx"),
+        ("import reco_plugin.export.ready", "torch open_clip transformers huggingface_hub PIL"),
         (
             "import reco_plugin.client, reco_plugin.adapters.sentence_transformers",
             "torch onnxruntime httpx fastapi pydantic sentence_transformers tqdm",
@@ -299,7 +301,7 @@ def test_plain_pytest_skips_what_needs_a_package_that_is_not_installed() -> None
         if re.search(r"^(pytestmark.*torch|helm_python)", path.read_text("utf-8"), re.MULTILINE)
     ]
     code = "import pytest, sys; sys.modules |= dict.fromkeys(sys.argv[1].split()); sys.exit(pytest.main(sys.argv[2:]))"
-    words = ["--collect-only", "-q", "-p", "no:cacheprovider", *map(str, files), str(PACKAGE / "models")]
+    words = ["--collect-only", "-q", "-p", "no:cacheprovider", *map(str, files), str(PACKAGE / "export")]
     done = subprocess.run(
         [sys.executable, "-c", code, " ".join(LARGE), *words], cwd=root, capture_output=True, text=True, check=False
     )

@@ -56,9 +56,9 @@ def test_what_was_opened_before_a_fork_is_refused_in_it(model, tmp_path):
 def test_a_model_that_was_not_used_before_the_fork_may_be_used_in_it(model):
     script = """
 import os, sys
-from reco_plugin.artifact import Artifact
-from reco_plugin.config import load_settings
-from reco_plugin.encode import Encoder
+from reco_plugin.encoders.model_folder import Artifact
+from reco_plugin.settings import load_settings
+from reco_plugin.encoders.local import Encoder
 
 encoder = Encoder(Artifact.load(sys.argv[1]), load_settings())
 if (child := os.fork()) == 0:

@@ -81,7 +81,7 @@ def test_documents() -> None:
 def test_messages() -> None:
     saying = [path for path in MODULES if "pip install" in path.read_text("utf-8")]
     found = [(path.name, words) for path in saying for text in messages(path) for words in lines(text)]
-    assert {"errors.py", "ort.py", "packages.py"} <= {name for name, _ in found}
+    assert {"errors.py", "onnxruntime.py", "packages.py"} <= {name for name, _ in found}
     assert [(name, words) for name, words in found if refused(words, installed=True)] == []
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from reco_plugin.config import MemoryOptions
+from reco_plugin.settings import MemoryOptions
 
 DOCS = Path(__file__).resolve().parents[1] / "docs" / "memory.md"
 

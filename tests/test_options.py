@@ -32,9 +32,9 @@ def test_an_option_is_stated_once_and_is_a_setting_a_flag_a_field_of_requests_an
             kind.__annotations__["tint"] = Annotated[str | None, said]
 
         from reco_plugin.cli.shared import flags_of
-        from reco_plugin.config import Settings, load_settings
-        from reco_plugin.refine import Refiner
-        from reco_plugin.serve.refine import RefineRequest
+        from reco_plugin.settings import Settings, load_settings
+        from reco_plugin.fusion.refiner import Refiner
+        from reco_plugin.serve.refine_routes import RefineRequest
 
         assert "tint" in {flag.name for flag in flags_of(options.RefineOptions)}
         assert load_settings(tint="red").refining == {"tint": "red"}

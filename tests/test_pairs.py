@@ -11,8 +11,8 @@ import pytest
 from live_service import wait_until
 
 from reco_plugin import Pair, Reco
-from reco_plugin.calibration import learn
 from reco_plugin.errors import InputError, VectorError
+from reco_plugin.learning import learn
 from reco_plugin.types import Records
 
 

@@ -17,8 +17,8 @@ from PIL import Image
 
 from reco_plugin import Reco
 from reco_plugin.cli.app import app
-from reco_plugin.config import Settings
-from reco_plugin.serve.settings import ServeSettings
+from reco_plugin.serve.service_settings import ServeSettings
+from reco_plugin.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 PAGES = ["README.md", "CONTRIBUTING.md", *sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("docs/**/*.md"))]

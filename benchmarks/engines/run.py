@@ -19,9 +19,9 @@ import numpy as np
 import typer
 
 from benchmarks.page import PAGE, table, write_blocks
-from reco_plugin.engines import Engine, Question, open_index
+from reco_plugin.evaluation import load_function
 from reco_plugin.files import whole_file
-from reco_plugin.measure import load_function
+from reco_plugin.sources.indexes.open_index import Engine, Question, open_index
 from reco_plugin.types import Vectors
 
 from .demo import Demo, prepared

@@ -11,13 +11,13 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
-from reco_plugin.artifact import Artifact, clip_graph
-from reco_plugin.config import load_settings
-from reco_plugin.models.open_clip import FrozenClip, load_frozen
-from reco_plugin.models.options import Precision
-from reco_plugin.preprocess import Tokenizer, cut_to_longest
-from reco_plugin.sessions.openvino import Arithmetic, OpenVinoSession, fastest_arithmetic
-from reco_plugin.sessions.ort import OrtSession
+from reco_plugin.encoders.model_folder import Artifact, clip_graph
+from reco_plugin.encoders.preprocess import Tokenizer, cut_to_longest
+from reco_plugin.encoders.runtimes.onnxruntime import OrtSession
+from reco_plugin.encoders.runtimes.openvino import Arithmetic, OpenVinoSession, fastest_arithmetic
+from reco_plugin.export.export_options import Precision
+from reco_plugin.export.open_clip import FrozenClip, load_frozen
+from reco_plugin.settings import load_settings
 from reco_plugin.types import MODALITIES, Modality
 
 from ..page import table

@@ -16,7 +16,7 @@ from reco_plugin.memory.edge import EdgeMemory
 from reco_plugin.types import Modality, Records
 
 if TYPE_CHECKING:
-    from reco_plugin.models.options import Precision
+    from reco_plugin.export.export_options import Precision
 
 VIT, DIMENSION, SIDE, BLOCK = "ViT-B-32", 512, 224, 1000
 _WORDS = ("small", "large", "young", "old", "red", "green", "blue", "grey", "wooden", "paper", "glass", "iron")
@@ -45,8 +45,8 @@ def vit(folder: Path, precision: Precision = "int8") -> Path:
     """ViT-B/32 of random weights, exported where it is missing; torch is imported only then."""
     out = folder / f"vit-{precision}"
     if not (out / "manifest.json").exists():
-        from reco_plugin.models.export import export
-        from reco_plugin.models.open_clip import load_frozen
+        from reco_plugin.export.onnx_export import export
+        from reco_plugin.export.open_clip import load_frozen
 
         export(load_frozen(VIT, random_weights=True), None, out, precision=precision)
     return out

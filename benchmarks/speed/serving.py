@@ -17,7 +17,7 @@ from statistics import median
 
 import numpy as np
 
-from reco_plugin.artifact import Artifact
+from reco_plugin.encoders.model_folder import Artifact
 
 from ..page import table
 from ..processes import ask, free_port, running

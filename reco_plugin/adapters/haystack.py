@@ -12,8 +12,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, get_args
 
-from ..config import PREFIX, SECRET
 from ..errors import ConfigError, InputError, importing
+from ..settings import PREFIX, SECRET
 from ..types import InputType, Vectors
 from ..values import check_choice, check_flag
 from .base import Embeds, IndexOf, VectorSource, check_place

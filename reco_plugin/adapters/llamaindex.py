@@ -9,8 +9,8 @@ from typing import Any, Self
 
 from pydantic import Field, PrivateAttr, SecretStr, field_serializer, model_validator
 
-from ..config import SECRET
 from ..errors import ConfigError, importing
+from ..settings import SECRET
 from ..types import ImageInput, InputType
 from .base import Embeds, IndexOf, VectorSource, check_known
 

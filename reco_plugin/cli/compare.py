@@ -19,10 +19,10 @@ from ..options import RefineOptions
 from .shared import AllowPrivateUrls, Given, JsonOption, OpenOptions, print_result, reco_of, take_flags, takes
 
 if TYPE_CHECKING:
-    from ..engines import IndexAddress
-    from ..measure.compare import CompareOptions
-    from ..measure.queries import QueryLog
-    from ..measure.record import Record
+    from ..evaluation.compare import CompareOptions
+    from ..evaluation.queries import QueryLog
+    from ..evaluation.record import Record
+    from ..sources.indexes.open_index import IndexAddress
 
 LIMIT = 1000
 
@@ -105,11 +105,11 @@ def compare_command(
         )
     for module in ("jinja2", "scipy"):
         need(module, "reco compare", "measure")
-    from ..measure.page import check_writable, write_record
+    from ..evaluation.report import check_writable, write_record
 
     check_writable(out)  # not after minutes of searching
     record = _compare(index, queries, flags, given)
-    from ..measure.table import render
+    from ..evaluation.table import render
 
     page = write_record(record, out, "compare")
     told = json.dumps(record.to_dict(), indent=2, ensure_ascii=False)
@@ -117,10 +117,10 @@ def compare_command(
 
 
 def _compare(index: str | None, queries: str, flags: _Compared, options: dict[str, Any]) -> Record:
-    from ..engines import open_index, parse_address
-    from ..measure.compare import compare, compare_runs
-    from ..measure.function import load_function
-    from ..measure.queries import read_queries
+    from ..evaluation.compare import compare, compare_runs
+    from ..evaluation.function import load_function
+    from ..evaluation.queries import read_queries
+    from ..sources.indexes.open_index import open_index, parse_address
 
     log = read_queries(queries).sample(flags.limit, flags.seed)
     target = options.pop("target", None)
@@ -136,9 +136,9 @@ def _compare(index: str | None, queries: str, flags: _Compared, options: dict[st
 
 
 def _options(flags: _Compared, address: IndexAddress | None, target: Any, options: dict[str, Any]) -> CompareOptions:
-    from ..measure.compare import CompareOptions
-    from ..measure.judgments import read_judgments
-    from ..measure.search import SearchHow
+    from ..evaluation.compare import CompareOptions
+    from ..evaluation.judgments import read_judgments
+    from ..evaluation.search import SearchHow
 
     return CompareOptions(
         SearchHow(flags.k, flags.where, flags.seed),

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from ..config import load_settings
 from ..errors import need
+from ..settings import load_settings
 
 
 def demo_command(

@@ -12,13 +12,13 @@ from typing import Any
 
 import typer
 
-from ..config import Settings, sources
-from ..encoder_api import load_model
-from ..encoder_api.dialects import parse_address
+from ..cpu import fewer_cores
+from ..encoders.api_dialects import parse_address
+from ..encoders.remote import load_model
 from ..errors import ArtifactError, ConfigError, RecoError, SessionError
 from ..files import in_home
-from ..machine import fewer_cores
-from ..serve.settings import load_serve_settings
+from ..serve.service_settings import load_serve_settings
+from ..settings import Settings, sources
 from ..types import Pair
 from ..values import counted
 from .shared import JsonOption, MemoryOption, ModelOption, OpenOptions, print_result
@@ -118,7 +118,7 @@ def _model(model: str) -> str:
 
 def _memory(place: OpenOptions, report: dict[str, Any]) -> str:
     """Open the memory of any encoder, and compare the encoder with the model's, if there is a model."""
-    from ..calibration.why import why_plain
+    from ..fusion.explain import why_plain
     from ..memory.header import check_fingerprint
     from ..memory.opening import check_package
     from .memory import calibration_lines
@@ -166,7 +166,7 @@ def _self_test(model: str) -> str:
 
 def _where(reco: Any) -> str:
     """Where the encoder runs."""
-    from ..sessions import describe_engines
+    from ..encoders.runtimes.graphs import describe_engines
 
     if reco.encoder.client is not None:
         return f"encoder at {reco.encoder.client.address.host}"

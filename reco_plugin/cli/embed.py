@@ -9,11 +9,11 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from ..config import load_settings
-from ..data.source import read_lines
 from ..errors import InputError
 from ..files import whole_file
 from ..options import RefineOptions
+from ..settings import load_settings
+from ..sources.location import read_lines
 from .shared import Given, JsonOption, OpenOptions, explained_lock, print_result, take_flags, takes
 
 

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from ..config import load_settings
-from ..encoder_api import load_model
+from ..encoders.remote import load_model
 from ..errors import ConfigError, need
 from ..options import RefineDefaults, RefineHow
+from ..settings import load_settings
 from .shared import AllowPrivateUrls, Given, JsonOption, OpenOptions, keeps, print_result, reco_of, take_flags, takes
 
 if TYPE_CHECKING:
-    from ..measure.record import Record
-    from ..measure.source import Reading, Things
+    from ..evaluation.labelled_set import Reading, Things
+    from ..evaluation.record import Record
     from ..reco import Reco
 
 
@@ -96,7 +96,7 @@ def eval_command(
     flags = take_flags(_Evaluated, given)
     for module in ("jinja2", "scipy"):
         need(module, "reco eval", "measure")
-    from ..measure.page import check_writable
+    from ..evaluation.report import check_writable
 
     if (flags.paper or flags.max_loss is not None) and not flags.tune:
         raise ConfigError("--paper and --max-loss belong to --tune: add it, or leave them out")
@@ -107,18 +107,18 @@ def eval_command(
     with keeps(f"what was encoded so far stays in {out}; the same command goes on from there"):
         record = _measure(source, flags, how, out)
     told = json.dumps(record.to_dict(), indent=2, ensure_ascii=False)
-    from ..measure.page import write_record
-    from ..measure.table import render
+    from ..evaluation.report import write_record
+    from ..evaluation.table import render
 
     page = write_record(record, out, "eval")
     print_result(told if as_json else f"{render(record)}\n\npage: {page}")
 
 
 def _measure(source: str, flags: _Evaluated, how: Mapping[str, Any], out: Path) -> Record:
-    from ..extras.confidence import cutoff_notes
-    from ..measure.evaluate import ask_memory, evaluate, evaluate_itself
-    from ..measure.source import Reading, needs_encoder
-    from ..measure.tune import MAX_LOSS, choose
+    from ..evaluation.evaluate import ask_memory, evaluate, evaluate_itself
+    from ..evaluation.labelled_set import Reading, needs_encoder
+    from ..evaluation.tune import MAX_LOSS, choose
+    from ..signals.confidence import cutoff_notes
 
     reading = Reading(
         group=flags.group,
@@ -161,7 +161,7 @@ def _measure(source: str, flags: _Evaluated, how: Mapping[str, Any], out: Path) 
 
 
 def _read(source: str, reading: Reading, reco: Reco | None) -> Things:
-    from ..measure.source import read_things
+    from ..evaluation.labelled_set import read_things
 
     with _bar() as advance:
         reading = replace(reading, progress=advance)

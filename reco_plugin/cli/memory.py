@@ -31,9 +31,9 @@ from .shared import (
 )
 
 if TYPE_CHECKING:
-    from ..client.memory import ServedMemory
-    from ..extras.opinions import Opinion
+    from ..client.served_memory import ServedMemory
     from ..memory import Header
+    from ..signals.opinions import Opinion
 
 _COLUMNS, _CAPTION = 100, 60
 _AGAIN = "run reco memory build --relearn"
@@ -46,7 +46,7 @@ def info_command(*, memory: MemoryOption = None, as_json: JsonOption = False) ->
     The gains are those of the memory's own pairs, each hidden from itself: they are right in sign, not in size, and say
     nothing about queries of another kind.
     """
-    from ..calibration.why import why_plain
+    from ..fusion.explain import why_plain
     from .memory_copy import header_of
 
     with closing(MemoryFlags(memory).open()) as store:
@@ -131,8 +131,8 @@ def remove_command(
 
 def _ids_in(source: str) -> list[str]:
     """The ids of a list, or of a source, also of its rejected rows."""
-    from ..data.source import read_lines
-    from ..ingest.source import open_source
+    from ..ingest.origins import open_source
+    from ..sources.location import read_lines
 
     if (path := Path(source)).suffix.lower() == ".txt":
         return read_lines(path)
@@ -235,7 +235,7 @@ def _judge(asked: _Judgment, *, as_json: bool) -> None:
 
 
 def _withdraw(asked: _Judgment, ids: list[str], *, as_json: bool) -> None:
-    from ..extras.opinions import withdraw
+    from ..signals.opinions import withdraw
 
     with closing(asked.open()) as store:
         gone = cast("ServedMemory", store).withdraw(ids) if store.kind == "served" else withdraw(store, ids)
@@ -245,7 +245,7 @@ def _withdraw(asked: _Judgment, ids: list[str], *, as_json: bool) -> None:
 
 
 def _list(asked: _Judgment, *, as_json: bool) -> None:
-    from ..extras.opinions import opinions_of
+    from ..signals.opinions import opinions_of
 
     with closing(asked.open()) as store:
         served = store.kind == "served"

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..config import Settings
 from ..errors import ConfigError
 from ..files import in_home
 from ..memory import Header, Memory, memory_of
 from ..memory.header import read_header
+from ..settings import Settings
 from ..values import counted
 from .shared import (
     JsonOption,
@@ -77,7 +77,7 @@ def copy_command(
     Nothing is deleted in a memory. A copy from a file takes the model, to check that its vectors are of the model's
     encoder; the others need no model.
     """
-    from ..data import is_vectors
+    from ..sources import is_vectors
 
     if is_vectors(target):
         copied = _to_file(source, Path(target), yes=yes)
@@ -91,8 +91,8 @@ def copy_command(
 
 
 def _to_file(source: str, target: Path, *, yes: bool) -> _Copied:
-    from ..data import write_pairs
     from ..memory.base import all_pairs
+    from ..sources import write_pairs
 
     if target.exists() and not yes:
         raise ConfigError(f"{target} exists: name another file, or give --yes to replace it")
@@ -104,10 +104,10 @@ def _to_file(source: str, target: Path, *, yes: bool) -> _Copied:
 
 
 def _from_file(source: Path, target: str, model: str | None) -> _Copied:
-    from ..data import read_feedback, read_records
-    from ..data.rows import Rows
-    from ..data.same_encoder import SameEncoder
-    from ..extras.opinions import add_opinions
+    from ..signals.opinions import add_opinions
+    from ..sources import read_feedback, read_records
+    from ..sources.rows import Rows
+    from ..sources.same_encoder import SameEncoder
 
     feedback, records = read_feedback(source), read_records(source)
     first = list(islice(records, 1))  # a file that cannot be read is refused before a memory is made
@@ -129,9 +129,9 @@ def _from_file(source: Path, target: str, model: str | None) -> _Copied:
 
 
 def _to_memory(source: str, target: str, *, yes: bool) -> _Copied:
-    from ..extras.opinions import add_opinions
     from ..memory.base import copy
     from ..progress import progress_bar
+    from ..signals.opinions import add_opinions
 
     origin, into_settings = MemoryFlags(source).existing, MemoryFlags(target).settings
     if _place(origin) == _place(into_settings):

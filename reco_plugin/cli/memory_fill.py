@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ..calibration.why import why_plain
-from ..config import Settings
-from ..data.rows import Rows
-from ..encoder_api import load_model
+from ..encoders.remote import load_model
 from ..errors import ConfigError, DataError
 from ..files import in_home
-from ..ingest.options import Cluster, IngestOptions
-from ..ingest.source import name_of, open_source
+from ..fusion.explain import why_plain
+from ..ingest.origins import name_of, open_source
+from ..ingest.run_options import Cluster, IngestOptions
 from ..memory import Memory, memory_of
 from ..memory.versions import FolderVersions, Version, version_name
+from ..settings import Settings
+from ..sources.rows import Rows
 from ..values import SOURCE, counted
 from .memory import calibration_lines
 from .memory_versions import describe, is_server, open_versions_of
@@ -257,9 +257,9 @@ class Fill:
 
     def run(self, reco: Reco, what: str, *, dry_run: bool, **more: Any) -> Outcome:
         """Fill the memory, with a progress bar, and allow the playground to show its image files."""
-        from ..data.images import note_folders
         from ..ingest.fill import ingest
         from ..ingest.near import excluded_images
+        from ..sources.images import note_folders
 
         location = reco.memory.store.location
         kept = f"what was written stays in {location}; the same command resumes from there"
@@ -389,9 +389,9 @@ def _build_version(fill: Fill, asked: _Build) -> None:
 
 def _relearn(asked: _Build) -> None:
     """Learn anew from all pairs; searches go on meanwhile, by the old state or the new one."""
-    from ..calibration.learn import learn, steps_of
-    from ..extras import LEARNED
+    from ..learning.learn import learn, steps_of
     from ..progress import progress_bar
+    from ..signals import LEARNED
 
     settings = asked.existing
     manifest = load_model(settings.model).manifest

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..config import Settings
 from ..errors import ConfigError, MemoryTimeout
 from ..memory.opening import server_of
 from ..memory.versions import FolderVersions, Version, Versions
+from ..settings import Settings
 from ..values import counted
 from .shared import JsonOption, MemoryFlags, MemoryOption, keeps, say, served_memory
 
 if TYPE_CHECKING:
-    from ..client.memory import ServedMemory
+    from ..client.served_memory import ServedMemory
 
 _PATIENCE = 20
 """Deadlines of the service that putting a version to use may take: a large one opens slowly."""
@@ -58,7 +58,7 @@ def versions_command(
 
 def _use(flags: MemoryFlags, name: str | None) -> Version:
     """Put a version to use (None: the one before), with the feedback of the one in use."""
-    from ..extras.opinions import add_opinions
+    from ..signals.opinions import add_opinions
 
     with closing(open_versions_of(flags.settings)) as versions:
         before = next((one for one in versions.all() if one.live), None)

@@ -10,9 +10,9 @@ from typing import Annotated
 
 import typer
 
-from ..artifact import Artifact
+from ..encoders.model_folder import Artifact
 from ..errors import importing
-from ..models.options import AddOptions, ExportOptions, Recipe, Serving
+from ..export.export_options import AddOptions, ExportOptions, Recipe, Serving
 from .shared import Given, JsonOption, say, take_flags, takes
 
 _TORCH = partial(importing, None, "train", "training and export")
@@ -28,8 +28,8 @@ def export_command(*, given: Given, out: _OutOption, as_json: JsonOption = False
     """
     serving, options = take_flags(Serving, given), ExportOptions(**given)
     with _TORCH():
-        from ..models.export import export_model
-        from ..models.parity import table
+        from ..export.onnx_export import export_model
+        from ..export.parity import table
 
         parities = export_model(options, out, serving)
     found = [vars(one) for one in parities]
@@ -56,8 +56,8 @@ def add_command(
     """
     serving, options = take_flags(Serving, given), AddOptions(**given)
     with importing(None, "import", "importing towers"):
-        from ..models.parity import table
-        from ..models.ready import add, remarks_on
+        from ..export.parity import table
+        from ..export.ready import add, remarks_on
 
     parities = add(source, options, out, serving)
     manifest = Artifact.load(out).manifest
@@ -87,7 +87,7 @@ def train_command(
     """
     recipe = Recipe(source=source, **given)
     with _TORCH():
-        from ..models.train import train
+        from ..export.train_layer import train
 
         train(recipe, out)
     weights = ["--pretrained", recipe.pretrained] if recipe.pretrained else []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..errors import ConfigError, need
-from ..serve.settings import ServeSettings, load_serve_settings
+from ..serve.service_settings import ServeSettings, load_serve_settings
 from .shared import Given, OpenOptions, reco_of, take_flags, takes
 
 _PATIENCE_S = 1.0  # with an API that encodes: callers who get 503 within their deadline repeat a request themselves
@@ -19,7 +19,7 @@ def serve_command(*, given: Given) -> None:
     for module in ("fastapi", "uvicorn"):
         need(module, "reco serve", "serve")
     from ..serve.logs import log_to_stderr
-    from ..serve.run import bind, run
+    from ..serve.server import bind, run
 
     place = take_flags(OpenOptions, given)
     if "aliases" in given:

@@ -36,16 +36,16 @@ from pydantic import BaseModel, SecretStr
 from pydantic_settings import BaseSettings
 from typer.models import OptionInfo
 
-from ..config import Settings, load_settings, said_of
 from ..errors import DataError, FingerprintMismatch, MemoryLocked, MemoryStoreError, RecoError
 from ..files import in_home
 from ..memory import Memory, memory_of
 from ..options import options_of
 from ..serve.note import read_note
+from ..settings import Settings, load_settings, said_of
 from ..types import Fingerprint, Records
 
 if TYPE_CHECKING:
-    from ..client.memory import ServedMemory
+    from ..client.served_memory import ServedMemory
     from ..reco import Reco
 
 
@@ -276,7 +276,7 @@ def served_memory(settings: Settings, fingerprint: Fingerprint | None) -> Served
     if note is None:
         return None
     from ..client import Client
-    from ..client.memory import PATIENCE, TIMEOUT_S, ServedMemory
+    from ..client.served_memory import PATIENCE, TIMEOUT_S, ServedMemory
 
     client = Client(note.url, admin_key=note.token, timeout_s=TIMEOUT_S, retries=PATIENCE)
     try:
@@ -332,8 +332,8 @@ def reco_of(settings: Settings, **more: Any) -> Reco:
 
 def reco_here_or_served(settings: Settings) -> Reco:
     """The same to change the memory, too: through the service that has it open, if there is one."""
-    from ..client.memory import ServedPairs
-    from ..encoder_api import load_model
+    from ..client.served_memory import ServedPairs
+    from ..encoders.remote import load_model
     from ..reco import Reco, tell_fallback
 
     store = served_memory(settings, load_model(settings.model).manifest.fingerprint)

@@ -5,7 +5,7 @@ and answers, ``service`` sends them.
 """
 
 from ..types import Used
-from .calls import Refined
+from .requests import Refined
 from .service import Client
 
 __all__ = ["Client", "Refined", "Used"]

@@ -29,13 +29,13 @@ from ..errors import (
 from ..proxies import proxy_of, usable_environment
 from ..types import Away, ImageInput, Modality, Pair, Role, Vectors
 from ..values import check_key, check_vectors, show
-from . import calls
-from .calls import Call, Refined, ServedHow, T, to_json
+from . import requests
+from .requests import Call, Refined, ServedHow, T, to_json
 
 if TYPE_CHECKING:
     import httpx
 
-    from ..guard import Circuit
+    from ..retrieval.guard import Circuit
 
 _AGAIN = frozenset({429, 503})
 _LONGEST_S = 30.0
@@ -102,7 +102,12 @@ class Service:
         with importing("httpx", "client", "the client"):
             import httpx
 
-        from ..guard import Breaker, Deadline, Guard, Outage  # beside httpx: importing this package stays light
+        from ..retrieval.guard import (  # beside httpx: importing this package stays light
+            Breaker,
+            Deadline,
+            Guard,
+            Outage,
+        )
 
         self.url, self.batch_size = url.rstrip("/"), batch_size
         self._degrades, self._query_s = degrade_after_s is not None, min(degrade_after_s or timeout_s, timeout_s)
@@ -218,7 +223,7 @@ class Service:
         )
 
     def _warn(self, reason: str) -> None:
-        from ..guard import DegradedWarning
+        from ..retrieval.guard import DegradedWarning
 
         warnings.warn(f"{self.url} answers with frozen CLIP vectors ({reason})", DegradedWarning, stacklevel=4)
 
@@ -271,7 +276,7 @@ class Client(Service):
         **options: Unpack[ServedHow],
     ) -> Refined:
         """Embed B texts or images to (B, D), and say whether they are refined; otherwise as :meth:`embed_texts`."""
-        parts = calls.embed(items, modality, role, refine, self.batch_size, options)
+        parts = requests.embed(items, modality, role, refine, self.batch_size, options)
         return Refined.join([self.send(part) for part in parts])
 
     def refine(
@@ -295,7 +300,7 @@ class Client(Service):
         Raises:
             RecoError: as :meth:`embed_texts`.
         """
-        parts = calls.refine(vectors, modality, role, self.batch_size, explain=explain, options=options)
+        parts = requests.refine(vectors, modality, role, self.batch_size, explain=explain, options=options)
         if not self._degrades or role != "query":
             return Refined.join([self.send(part) for part in parts])
         try:
@@ -314,7 +319,7 @@ class Client(Service):
         **options: Unpack[ServedHow],
     ) -> Refined:
         """Refine B texts or images to (B, D) and return the pairs that were used; options as in :meth:`refine`."""
-        parts = calls.explain(items, modality, role, self.batch_size, options)
+        parts = requests.explain(items, modality, role, self.batch_size, options)
         return Refined.join([self.send(part) for part in parts])
 
     def match(
@@ -338,15 +343,15 @@ class Client(Service):
             refine: whether the index was searched with refined vectors.
         """
         fields = {"precision": precision, "documents": documents, "refine": refine}
-        return self.send(calls.match(items, results, modality, fields))
+        return self.send(requests.match(items, results, modality, fields))
 
     def add_pairs(self, pairs: Iterable[Pair | tuple[Any, ...]]) -> int:
         """Add pairs to the memory, or replace those with the same id; needs the admin key. Returns how many."""
-        return sum(map(self.send, calls.add_pairs(pairs, self.batch_size)))
+        return sum(map(self.send, requests.add_pairs(pairs, self.batch_size)))
 
     def remove_pairs(self, ids: Sequence[str]) -> int:
         """Delete pairs by id; needs the admin key. Returns how many existed."""
-        return sum(map(self.send, calls.remove_pairs(ids, self.batch_size)))
+        return sum(map(self.send, requests.remove_pairs(ids, self.batch_size)))
 
     def _send_guarded(self, call: Call[T]) -> T:
         """Send a request of queries: not while the service is known to be away, and with all tries in short time."""

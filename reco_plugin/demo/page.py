@@ -14,15 +14,15 @@ import numpy.typing as npt
 from jinja2 import Environment, PackageLoader, select_autoescape
 from PIL import Image
 
-from ..calibration.why import explain_decision
-from ..encode import EncodesPairs
+from ..encoders.local import EncodesPairs
+from ..evaluation.ranking import SIDES, Measured, Side, Task, TaskItems, measure, measure_sides, refine_task, scores_of
 from ..files import whole_file
-from ..measure.ranks import SIDES, Measured, Side, Task, TaskItems, measure, measure_sides, refine_task, scores_of
+from ..fusion.exact_scores import Refines
+from ..fusion.explain import explain_decision
+from ..fusion.refiner import used_pairs
 from ..options import RefineHow
 from ..quickstart.dataset import ALL_SPLITS, EMOJI_SOURCES, NAMES_SOURCE, Entity, EntitySplit, Quickstart
 from ..reco import Reco
-from ..refine import used_pairs
-from ..score import Refines
 from ..types import Pair, Refinement
 
 _GAINS, _HARMS = 18, 6

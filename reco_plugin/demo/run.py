@@ -10,13 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..artifact import Artifact
-from ..data.images import note_folders
+from ..encoders.model_folder import Artifact
 from ..errors import MemoryStoreError
+from ..evaluation.table import align
 from ..files import as_data_error, whole_file
-from ..measure.table import align
 from ..quickstart.dataset import EntitySplit, Quickstart, load
 from ..reco import Reco
+from ..sources.images import note_folders
 from ..types import Pair
 from .page import KNOWN, TEST_GROUPS, Accuracies, Bench, drawing, pairs, prepare, write_page
 

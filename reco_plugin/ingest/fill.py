@@ -8,7 +8,7 @@
                       there
 
 Each arrow is a bounded queue, each stage a thread or a pool; order is kept. A row that cannot be used is a
-:class:`~reco_plugin.data.rows.Rejected` that travels with the others and is listed at the end.
+:class:`~reco_plugin.sources.rows.Rejected` that travels with the others and is listed at the end.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from ..data.rows import Rejected, Rows
-from ..data.same_encoder import SameEncoder
 from ..defaults import INGEST_BATCH
-from ..encode import Encoder
+from ..encoders.local import Encoder
 from ..errors import MemoryLocked
-from ..extras.opinions import add_opinions
 from ..memory import Memory
 from ..memory.checks import chunks
 from ..memory.versions import Version, Versions
 from ..reco import Reco
+from ..signals.opinions import add_opinions
+from ..sources.rows import Rejected, Rows
+from ..sources.same_encoder import SameEncoder
 from ..types import Fingerprint, Pair, Records
 from ..values import ROW, SOURCE
 from .near import Excluded
-from .options import Cluster, IngestOptions
+from .origins import IndexPart
 from .prepare import (
     DOWNLOADS,
     Loaded,
@@ -53,7 +53,7 @@ from .prepare import (
     prepare,
     read_rows,
 )
-from .source import IndexPart
+from .run_options import Cluster, IngestOptions
 from .write import Outcome, Writer
 
 _INDEXED_S = 36_000.0

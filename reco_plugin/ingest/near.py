@@ -9,17 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from ..data import read_labelled
-from ..data.images import RemoteImage
-from ..data.rows import Rejected
 from ..defaults import SAME_IMAGE
-from ..encode import Preparation
+from ..encoders.local import Preparation
 from ..errors import DataError, ImageError
 from ..reco import Reco
+from ..sources import read_labelled
+from ..sources.images import RemoteImage
+from ..sources.rows import Rejected
 from ..types import Vectors
 from ..values import check_vectors
+from .origins import open_source
 from .prepare import make_chunks
-from .source import open_source
 
 _AT_ONCE = 256
 

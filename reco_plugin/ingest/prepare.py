@@ -17,11 +17,11 @@ from typing import Any, Literal, TypeAlias, TypeVar, cast
 import numpy as np
 import numpy.typing as npt
 
-from ..data.images import RemoteImage
-from ..data.rows import Rejected, SourcePart, digest
-from ..encode import Encoder, Preparation
+from ..encoders.local import Encoder, Preparation
 from ..errors import ImageError, InputError, RecoError, UnusableFeatures
 from ..memory.checks import check_ids, check_pair
+from ..sources.images import RemoteImage
+from ..sources.rows import Rejected, SourcePart, digest
 from ..types import MODALITIES, Modality, Pair, Payload, Vectors
 from ..values import ROW, SOURCE, strip_marks
 
@@ -32,7 +32,7 @@ class Loaded:
 
     where: str  # in the source, for messages
     pair: Pair  # with an image that is bytes, a vector or a RemoteImage
-    digest: str  # of its content, see :func:`~reco_plugin.data.rows.digest`
+    digest: str  # of its content, see :func:`~reco_plugin.sources.rows.digest`
 
     @property
     def id(self) -> str:

@@ -23,17 +23,16 @@ from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from ..artifact import Artifact
-from ..config import MemoryOptions, Settings
-from ..data.rows import Rejected, Rows, SourcePart
-from ..encode import Encoder
-from ..encoder_api import load_model, open_encoder
-from ..encoder_api.dialects import is_address
+from ..encoders.api_dialects import is_address
+from ..encoders.local import Encoder
+from ..encoders.model_folder import Artifact
+from ..encoders.remote import load_model, open_encoder
 from ..errors import ArtifactError, ConfigError, DataError, RecoError, importing
 from ..fingerprint import are_one_encoder
 from ..reco import Reco
+from ..settings import MemoryOptions, Settings
+from ..sources.rows import Rejected, Rows, SourcePart
 from ..types import Fingerprint
-from .options import Cluster, IngestOptions
 from .prepare import (
     DOWNLOADS,
     Known,
@@ -48,6 +47,7 @@ from .prepare import (
     prepare,
     read_rows,
 )
+from .run_options import Cluster, IngestOptions
 
 with importing("ray", "ray", "--engine ray"):
     import ray

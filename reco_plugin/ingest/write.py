@@ -17,16 +17,16 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from ..data.rows import Rejected
-from ..data.same_encoder import SameEncoder
 from ..errors import DataError
 from ..memory import part_of_a_write
 from ..pairs import PairMemory
+from ..sources.rows import Rejected
+from ..sources.same_encoder import SameEncoder
 from ..types import MODALITIES, Modality, Payload, Records
 from ..values import ROW, SOURCE
 from .near import Excluded, Near
-from .options import IngestOptions
 from .prepare import Encoded, Loaded, Skipped, WriterItem, add_marks, given_vectors, key_of
+from .run_options import IngestOptions
 
 LOOK_AFTER = 200
 """Rows after which the share of rejected ones is checked."""

@@ -42,7 +42,7 @@ class Memory(Searches, Protocol):
     """Folder, ``:memory:`` or URL; never a key."""
 
     def set_calibration(self, calibration: dict[str, Any]) -> None:
-        """Store what was learned about the pairs, durably and as a whole, see :mod:`reco_plugin.calibration`."""
+        """Store what was learned about the pairs, durably and as a whole, see :mod:`reco_plugin.learning`."""
 
     def look(self) -> Header:
         """The header, read anew where other processes may have written it."""
@@ -127,7 +127,7 @@ def copy(
     """Copy all pairs, and what was learned if the target holds no other pairs; returns how many were read.
 
     An id that exists in the target is replaced. Opinions are copied by
-    :func:`reco_plugin.extras.opinions.add_opinions`.
+    :func:`reco_plugin.signals.opinions.add_opinions`.
     ``progress`` gets the number of pairs of each batch.
 
     Raises:

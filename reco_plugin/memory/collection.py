@@ -17,9 +17,10 @@ from typing import Any
 from pydantic import ValidationError
 from qdrant_client import QdrantClient, models
 
-from ..config import MemoryOptions
 from ..errors import ConfigError, MemoryStoreError, MemoryUnavailable
+from ..settings import MemoryOptions
 from ..types import MODALITIES, Fingerprint
+from .connection import Server, read_fault
 from .header import (
     Header,
     check_fingerprint,
@@ -29,7 +30,6 @@ from .header import (
     read_mark,
 )
 from .points import WORDS
-from .server import Server, read_fault
 from .versions import version_name, version_number
 
 METADATA_KEY = "reco"

@@ -15,15 +15,15 @@ from typing import Any
 import numpy as np
 import qdrant_edge as qe
 
-from ..config import MemoryOptions
 from ..errors import MemoryReadOnly, MemoryStoreError
+from ..settings import MemoryOptions
 from ..types import MODALITIES, Fingerprint, Modality, Records, Search, Vectors
 from .checks import CheckedSearch
 from .disk import SHARD_NAME, check_room, hold, load_shard, make_shard, release
 from .filters import Library
 from .header import HEADER_NAME, RESTORE, Header, describe_loss, make_folder, open_folder, write_header
-from .index import SearchIndex
 from .points import AT_ONCE, PointMemory, StoredHeader, pages, to_sides, translate_errors
+from .search_index import SearchIndex
 
 _FLUSH_EVERY = 5000
 """Points after which the write-ahead log is emptied: reopening after a crash replays it."""
@@ -126,7 +126,7 @@ class EdgeMemory(StoredHeader, PointMemory):
 
     @property
     def index_state(self) -> str:
-        """See :attr:`reco_plugin.memory.index.SearchIndex.state`."""
+        """See :attr:`reco_plugin.memory.search_index.SearchIndex.state`."""
         return self._index.state
 
     def point_ids(self) -> Iterator[list[str]]:

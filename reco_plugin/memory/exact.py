@@ -20,8 +20,8 @@ from ..types import MODALITIES, Fingerprint, Modality, Neighbours, Payload, Reco
 from .checks import CheckedSearch, check_ids, check_positive, check_records, check_search, chunks
 from .filters import check_numbers
 from .header import Header
+from .lexical import MOST, Worded, stand_ins, stored_words
 from .points import AT_ONCE, StoredHeader, empty_neighbours
-from .words import MOST, Worded, stand_ins, stored_words
 
 _QUERIES_AT_ONCE = 64
 

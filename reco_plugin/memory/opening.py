@@ -17,8 +17,8 @@ from .base import Memory
 from .checks import NO_SERVER, SERVERS
 
 if TYPE_CHECKING:
-    from ..config import MemoryOptions, Settings
-    from .server import Server
+    from ..settings import MemoryOptions, Settings
+    from .connection import Server
 
 
 def open_memory(
@@ -50,7 +50,7 @@ def open_memory(
         MemoryUnavailable: the server cannot be reached.
         MemoryStoreError: there is none and ``create`` is False, or it cannot be read.
     """
-    from ..config import MemoryOptions
+    from ..settings import MemoryOptions
 
     place = ":memory:" if location is None else os.fspath(location)
     options = options or MemoryOptions()
@@ -69,8 +69,8 @@ def open_memory(
                 gc.collect()  # one that was dropped without close() holds its folder until Python looks for cycles
             return EdgeMemory.open(folder, fingerprint, options, create=create)
     with _importing("qdrant"):
-        from .qdrant import QdrantMemory
-        from .server import Server
+        from .connection import Server
+        from .qdrant_server import QdrantMemory
     memory = QdrantMemory(Server.parse(place, api_key, options), fingerprint, collection, create=create)
     if not later:
         try:
@@ -116,7 +116,7 @@ def server_of(settings: Settings) -> Server:
         MissingExtra: qdrant-client is not installed.
     """
     with _importing("qdrant"):
-        from .server import Server
+        from .connection import Server
     return Server.parse(settings.memory, _key_of(settings), settings.memory_options)
 
 

@@ -23,7 +23,7 @@ from .base import part_of_a_write
 from .checks import CheckedSearch, check_ids, check_positive, check_records, check_search, chunks
 from .filters import COSINE, RESERVED, USER_ID, Library, check_numbers
 from .header import RESTORE, Header, SaidRecord
-from .words import MOST, StandIns, Worded, stand_ins, stored_words
+from .lexical import MOST, StandIns, Worded, stand_ins, stored_words
 
 T = TypeVar("T")
 AT_ONCE = 1000
@@ -423,7 +423,7 @@ class PointMemory(ABC):
     def _by_words(
         self, filters: Sequence[Any], weights: Mapping[int, Mapping[int, float]], everywhere: bool
     ) -> list[list[Worded]]:
-        """See :data:`~reco_plugin.memory.words.Find`; each row under its filter."""
+        """See :data:`~reco_plugin.memory.lexical.Find`; each row under its filter."""
         requests = [
             self.library.request(
                 self.library.sparse(list(words), list(words.values())),

@@ -19,7 +19,7 @@ from .collection import (
     read_collection,
     version_numbers,
 )
-from .server import Server
+from .connection import Server
 from .versions import Version, Versions, version_name
 
 T = TypeVar("T")

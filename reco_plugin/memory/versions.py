@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 
-from ..config import MemoryOptions
 from ..errors import ConfigError, FingerprintMismatch, MemoryLocked, MemoryStoreError
 from ..files import PARTIAL, in_home, sync_folder
 from ..fingerprint import are_one_encoder
+from ..settings import MemoryOptions
 from ..types import Fingerprint
 from .header import Header, read_header
 

@@ -15,13 +15,22 @@ from starlette.exceptions import HTTPException
 
 from .. import __version__
 from ..reco import Reco
-from . import dialects, feedback, health, memory, metrics, models, refine, versions
-from .edge import Edge
+from . import (
+    dialects,
+    feedback_routes,
+    health,
+    memory_routes,
+    metrics,
+    model_routes,
+    refine_routes,
+    version_routes,
+)
+from .app_state import Edge
 from .embedder import Embedder
 from .hosts import known_hosts
-from .life import Requests
-from .routes import life_of, no_route, shape_for_all, to_failure, to_response
-from .settings import ServeSettings, load_serve_settings
+from .request_context import Requests
+from .routing import life_of, no_route, shape_for_all, to_failure, to_response
+from .service_settings import ServeSettings, load_serve_settings
 
 _ABOUT = """CLIP embeddings, refined through a memory of image-text pairs.
 
@@ -76,7 +85,7 @@ def create_app(
     app.include_router(health.router(state))
     app.include_router(metrics.router(measured))
     if settings.page:
-        from .page import router as page
+        from .playground import router as page
 
         app.include_router(page(edge))
     _document_keys(app)
@@ -88,7 +97,7 @@ def _include(app: FastAPI, edge: Edge) -> Iterator[APIRoute]:
     """Include all that is documented, the busiest first, and yield its routes."""
     for part in (
         *dialects.routers(edge),
-        *(one.router(edge) for one in (models, refine, memory, feedback, versions)),
+        *(one.router(edge) for one in (model_routes, refine_routes, memory_routes, feedback_routes, version_routes)),
     ):
         app.include_router(part)
         yield from (route for route in part.routes if isinstance(route, APIRoute))

@@ -28,17 +28,17 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from ..calibration.why import Why
-from ..encode import EncoderInput
+from ..encoders.local import EncoderInput
 from ..errors import ImageError, InputError
+from ..fusion.explain import Why
+from ..fusion.refiner import used_pairs
 from ..options import RefineOptions
 from ..reco import Reco
-from ..refine import used_pairs
 from ..types import MODALITIES, ROLE_OF, Coverage, Degraded, InputType, Modality, Refinement, Target, Used, Vectors
+from .executor import Pixels, leave_place, still_wanted, take_place
 from .failures import Failure, Refused, failure_of, too_many_bytes, too_many_items
 from .items import EMPTY, IMAGE_AS_TEXT, Item, image_bytes, is_bare_picture
-from .lanes import Pixels, leave_place, still_wanted, take_place
-from .settings import MOST_K, Manner, ServeSettings
+from .service_settings import MOST_K, Manner, ServeSettings
 
 FoundBy: TypeAlias = Literal["words", "neighbours"]
 MOST_PAIRS = 50_000

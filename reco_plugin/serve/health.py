@@ -14,15 +14,15 @@ from fastapi.responses import JSONResponse
 from PIL import Image
 from pydantic import BaseModel
 
-from ..calibration.closed_form import ClosedForm
-from ..calibration.why import why_plain
 from ..errors import MemoryStoreError, RecoError, SessionTimeout, SessionUnavailable
+from ..fusion.closed_form import ClosedForm
+from ..fusion.explain import why_plain
 from ..memory.header import describe_loss
 from ..reco import Reco
-from .edge import Edge
+from .app_state import Edge
 from .failures import failure_of
 from .logs import LOGGER
-from .routes import answering_in, openai_shape
+from .routing import answering_in, openai_shape
 
 log = logging.getLogger(LOGGER)
 _EVERY_S = 1.0  # and a server has a second to answer: what is down is known within two

@@ -100,7 +100,7 @@ def log_to_stderr(form: Literal["auto", "json", "text"], level: str) -> Iterator
     else:
         handler.setFormatter(JsonLines())
     root, uvicorn = logging.getLogger(), logging.getLogger("uvicorn.error")
-    logs = [logging.getLogger(LOGGER), logging.getLogger("reco_plugin.sessions"), uvicorn]
+    logs = [logging.getLogger(LOGGER), logging.getLogger("reco_plugin.encoders.runtimes.graphs"), uvicorn]
     before = [*root.handlers], {log: log.level for log in (root, *logs)}, warnings.showwarning
     warnings.showwarning = _log_warning
     root.handlers[:] = [handler]

@@ -16,8 +16,8 @@ from prometheus_client.metrics_core import GaugeMetricFamily, InfoMetricFamily, 
 from .. import __version__
 from ..counters import SECONDS
 from ..errors import RecoError
-from .edge import Edge
-from .routes import answering_in, openai_shape
+from .app_state import Edge
+from .routing import answering_in, openai_shape
 
 if TYPE_CHECKING:
     from .health import Health

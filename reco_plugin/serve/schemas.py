@@ -17,14 +17,14 @@ from pydantic import (
     model_validator,
 )
 
-from ..calibration.why import Why, explain_decision
+from ..fusion.explain import Why, explain_decision
 from ..options import Option, RefineOptions, check_option, check_options, options_of
 from ..types import Coverage, Degraded, Modality, Used
 from ..values import EXCLUSIONS, unpack
 from .embedder import AnswerRow, Embedded, FoundBy
 from .failures import Failure, Refused, too_many_items
 from .items import Item
-from .settings import ServeSettings
+from .service_settings import ServeSettings
 
 T = TypeVar("T")
 most_items: ContextVar[int] = ContextVar("most_items", default=ServeSettings.model_fields["max_items"].default)

@@ -19,7 +19,7 @@ from reco_plugin.adapters.llamaindex import RecoEmbedding
 from reco_plugin.adapters.sentence_transformers import RecoSentenceTransformer
 from reco_plugin.client import Client
 from reco_plugin.serve.app import create_app
-from reco_plugin.serve.settings import ServeSettings
+from reco_plugin.serve.service_settings import ServeSettings
 
 pytestmark = pytest.mark.slow
 

@@ -8,7 +8,7 @@ import pytest
 from made_sources import png
 
 from benchmarks.class_folders import write_folders
-from reco_plugin.data import read_labelled, read_pairs
+from reco_plugin.sources import read_labelled, read_pairs
 
 pytest.importorskip("torch")
 from torchvision import datasets

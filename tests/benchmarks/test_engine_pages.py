@@ -12,7 +12,7 @@ import pytest
 from benchmarks.engines.entries import ENTRIES, PAGE, TITLES
 from benchmarks.engines.pages import ClaimFailed, Page, read_blocks
 from benchmarks.engines.run import loss, write_rows
-from reco_plugin.engines import parse_address
+from reco_plugin.sources.indexes.open_index import parse_address
 
 
 def test_the_section_of_each_engine_can_be_run() -> None:

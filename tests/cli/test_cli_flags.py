@@ -11,8 +11,8 @@ from pydantic import Field, SecretStr
 from typer.testing import CliRunner
 
 from reco_plugin.cli.shared import Given, take_flags, takes
-from reco_plugin.config import CommandOptions, option
 from reco_plugin.errors import ConfigError
+from reco_plugin.settings import CommandOptions, option
 
 
 @dataclass(frozen=True)

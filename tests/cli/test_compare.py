@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 
 import titles
-from reco_plugin.measure import FunctionIndex
-from reco_plugin.engines import IndexHit
+from reco_plugin.evaluation import FunctionIndex
+from reco_plugin.sources.indexes.open_index import IndexHit
 
 vectors = np.random.default_rng(0).normal(size=(24, 128))
 vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)

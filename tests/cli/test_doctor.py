@@ -13,10 +13,10 @@ import pytest
 from click.testing import Result
 
 from reco_plugin import Reco
-from reco_plugin.config import load_settings
 from reco_plugin.errors import ArtifactError
 from reco_plugin.memory import Fingerprint, open_memory
-from reco_plugin.serve.models import describe_calibration
+from reco_plugin.serve.model_routes import describe_calibration
+from reco_plugin.settings import load_settings
 from reco_plugin.types import Records
 
 Run = Callable[..., Result]

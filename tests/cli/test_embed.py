@@ -96,7 +96,7 @@ def test_errors_are_one_line(
     assert [path.name for path in work.iterdir()] == ["memory"]
 
 
-@pytest.mark.filterwarnings("default::reco_plugin.guard.DegradedWarning")
+@pytest.mark.filterwarnings("default::reco_plugin.retrieval.guard.DegradedWarning")
 def test_vectors_of_a_broken_fusion_are_plain_and_marked(
     memory: Path, run: Run, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,9 +11,9 @@ import pytest
 from shop_worlds import made
 from some_drawings import all_drawings
 
-from reco_plugin.artifact import Artifact
-from reco_plugin.data import write_pairs
 from reco_plugin.demo.page import drawing
+from reco_plugin.encoders.model_folder import Artifact
+from reco_plugin.sources import write_pairs
 
 pytestmark = pytest.mark.slow
 

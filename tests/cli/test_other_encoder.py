@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reco_plugin.encode import Encoder
+from reco_plugin.encoders.local import Encoder
 from reco_plugin.memory import Fingerprint, open_memory
 from reco_plugin.types import Records
 

@@ -21,7 +21,7 @@ from reco_plugin import Pair, Reco
 from reco_plugin.client import Client, service
 from reco_plugin.errors import SessionError
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::reco_plugin.guard.DegradedWarning")]
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::reco_plugin.retrieval.guard.DegradedWarning")]
 TEXT = "a small red circle"
 LIMIT_S = 0.5
 

@@ -18,12 +18,12 @@ import pytest
 from reco_plugin.client import Client, Refined
 from reco_plugin.client import service as client_module
 from reco_plugin.errors import ConfigError, InputError, SessionUnavailable, VectorError
-from reco_plugin.guard import DegradedWarning
+from reco_plugin.retrieval.guard import DegradedWarning
 
 PLAIN = np.float32([[1, 0], [0, 1]])
 REFINED = np.float32([[0.6, 0.8], [0.8, 0.6]])
 TEXTS = ["a red fox", "a grey wolf"]
-quiet = pytest.mark.filterwarnings("ignore::reco_plugin.guard.DegradedWarning")
+quiet = pytest.mark.filterwarnings("ignore::reco_plugin.retrieval.guard.DegradedWarning")
 
 
 class Served:

@@ -18,7 +18,7 @@ import pytest
 from live_service import serve_on_a_free_port
 
 from reco_plugin import Pair, Reco
-from reco_plugin.serve.settings import ServeSettings
+from reco_plugin.serve.service_settings import ServeSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = ROOT / ".venv-clients" / "bin" / "python"

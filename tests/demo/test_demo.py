@@ -19,8 +19,8 @@ from some_drawings import load_some
 from typer.testing import CliRunner
 
 from reco_plugin.cli.app import app
-from reco_plugin.data.images import noted_folders
 from reco_plugin.memory import open_memory
+from reco_plugin.sources.images import noted_folders
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("quickstart")]  # one worker runs the whole demo
 

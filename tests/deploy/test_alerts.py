@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from reco_plugin.serve.routes import PROBES
+from reco_plugin.serve.routing import PROBES
 
 pytestmark = pytest.mark.slow
 

@@ -18,8 +18,8 @@ import yaml
 from live_service import serve_on_a_free_port
 
 from reco_plugin import Reco
-from reco_plugin.config import Settings, load_settings, secrets_of
-from reco_plugin.serve.settings import ServeSettings
+from reco_plugin.serve.service_settings import ServeSettings
+from reco_plugin.settings import Settings, load_settings, secrets_of
 
 helm_python = pytest.importorskip("helm_python", reason="helm-python-sdk comes with dev-all, where it has a wheel")
 import kubernetes_validate  # noqa: E402

@@ -12,10 +12,10 @@ import pytest
 from starlette.testclient import TestClient
 
 from reco_plugin import Reco
-from reco_plugin.config import load_settings
-from reco_plugin.models.options import ENGINE_CACHE
+from reco_plugin.export.export_options import ENGINE_CACHE
 from reco_plugin.serve.app import create_app
-from reco_plugin.serve.settings import ServeSettings
+from reco_plugin.serve.service_settings import ServeSettings
+from reco_plugin.settings import load_settings
 
 pytestmark = pytest.mark.slow
 

@@ -23,7 +23,7 @@ from live_service import wait_until
 from qdrant_stand_in import StandIn, serving
 
 from reco_plugin import Pair, Reco
-from reco_plugin.serve.settings import ServeSettings
+from reco_plugin.serve.service_settings import ServeSettings
 
 pytestmark = pytest.mark.slow
 needs_nginx = pytest.mark.skipif(shutil.which("nginx") is None, reason="nginx is not installed")

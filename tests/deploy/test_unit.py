@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from reco_plugin import Reco
-from reco_plugin.config import load_settings
 from reco_plugin.errors import ArtifactError
+from reco_plugin.settings import load_settings
 
 
 def test_a_unit_without_its_model_does_not_serve_the_quickstart_model(

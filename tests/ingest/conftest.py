@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from reco_plugin import Pair, Reco
-from reco_plugin.data import open_rows
 from reco_plugin.ingest.fill import ingest
-from reco_plugin.ingest.options import IngestOptions
+from reco_plugin.ingest.run_options import IngestOptions
 from reco_plugin.ingest.write import Outcome
+from reco_plugin.sources import open_rows
 from reco_plugin.types import Records
 
 MANY = 250  # of `many`

@@ -21,16 +21,16 @@ from typer.testing import CliRunner
 
 from reco_plugin import Reco
 from reco_plugin.cli.app import app
-from reco_plugin.data.rows import Rows
 from reco_plugin.errors import ArtifactError, ConfigError, DataError, MissingExtra
 from reco_plugin.ingest.fill import ingest
-from reco_plugin.ingest.options import IngestOptions
 from reco_plugin.ingest.prepare import Encoded, Skipped
+from reco_plugin.ingest.run_options import IngestOptions
+from reco_plugin.sources.rows import Rows
 
 ray = pytest.importorskip("ray", reason="pip install 'reco-plugin[ray]'")
 from reco_plugin.ingest import ray_engine  # noqa: E402
-from reco_plugin.ingest.options import Cluster  # noqa: E402
 from reco_plugin.ingest.ray_engine import job_of  # noqa: E402
+from reco_plugin.ingest.run_options import Cluster  # noqa: E402
 
 pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]  # one cluster at a time is enough for two cores
 SUPPORT = Path(__file__).resolve().parents[1] / "support"

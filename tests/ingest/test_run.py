@@ -12,12 +12,12 @@ import pytest
 from spoiled_features import SpoiledFeatures
 
 from reco_plugin import Pair, Reco
-from reco_plugin.data import open_rows, read_pairs
 from reco_plugin.errors import DataError
 from reco_plugin.ingest.fill import ingest
 from reco_plugin.ingest.near import excluded_images
-from reco_plugin.ingest.options import IngestOptions
+from reco_plugin.ingest.run_options import IngestOptions
 from reco_plugin.ingest.write import Outcome, Writer
+from reco_plugin.sources import open_rows, read_pairs
 from reco_plugin.values import ROW, SOURCE
 
 from .conftest import Catalogue, Fill, Watched, all_rows, assert_equal, content

@@ -12,13 +12,13 @@ import holes
 import numpy as np
 import pytest
 
-from reco_plugin.config import MemoryOptions
-from reco_plugin.memory import index
+from reco_plugin.memory import search_index
 from reco_plugin.memory.edge import EdgeMemory
+from reco_plugin.settings import MemoryOptions
 from reco_plugin.types import Fingerprint, Modality, Neighbours, Records, Search, Vectors
 
 pytest.importorskip("faiss", reason="the environment of another Python has the small set of packages")
-from reco_plugin.memory import index_faiss
+from reco_plugin.memory import ann
 
 pytestmark = pytest.mark.slow
 
@@ -45,7 +45,7 @@ PAYLOADS = dict(zip(drawn(0, PAIRS).ids, drawn(0, PAIRS).payloads, strict=True))
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(index, "LEAST", 1000)
+    monkeypatch.setattr(search_index, "LEAST", 1000)
 
 
 @pytest.fixture(scope="module")
@@ -192,7 +192,7 @@ def test_where_it_fails_every_pair_is_compared(
         raise MemoryError
 
     with opened(stored) as memory:
-        monkeypatch.setattr(index_faiss if name == "build" else index_faiss.Built, name, fail)
+        monkeypatch.setattr(ann if name == "build" else ann.Built, name, fail)
         some = next(memory.scroll(20))
         while "is compared until" not in caplog.text:
             assert [names[0] for names in near(memory, some.image, k=1).ids] == some.ids
@@ -200,7 +200,7 @@ def test_where_it_fails_every_pair_is_compared(
 
 
 def test_a_memory_works_where_faiss_is_missing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(index.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(search_index.importlib.util, "find_spec", lambda name: None)
     new = drawn(5000, 5010, "new")
     with opened(folder) as memory:
         memory.upsert(new)

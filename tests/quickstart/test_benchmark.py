@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reco_plugin.artifact import Artifact
-from reco_plugin.config import load_settings
 from reco_plugin.defaults import SAME_IMAGE
 from reco_plugin.demo.page import drawing
-from reco_plugin.encode import Encoder
-from reco_plugin.fuse import Fuser, Learned
+from reco_plugin.encoders.local import Encoder
+from reco_plugin.encoders.model_folder import Artifact
+from reco_plugin.fusion.base import Fuser, Learned
+from reco_plugin.fusion.refiner import Refiner
 from reco_plugin.quickstart.dataset import ALL_SPLITS, HELD_STYLE, QUERY_STYLES, Quickstart
 from reco_plugin.reco import Reco
-from reco_plugin.refine import Refiner
+from reco_plugin.settings import load_settings
 from reco_plugin.types import MODALITIES
 
 pytest.importorskip("torch")

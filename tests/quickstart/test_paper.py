@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from benchmarks.paper import GROUPS, Ablations, InModes, Mode
-from reco_plugin.artifact import Artifact
-from reco_plugin.measure.ranks import measure
+from reco_plugin.encoders.model_folder import Artifact
+from reco_plugin.evaluation.ranking import measure
 from reco_plugin.quickstart.dataset import Quickstart
 from reco_plugin.types import Search
 

@@ -19,14 +19,14 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from reco_plugin import Pair, Reco
-from reco_plugin.artifact import Artifact
-from reco_plugin.config import load_settings
-from reco_plugin.encode import Encoder
-from reco_plugin.fuse import open_fusers
+from reco_plugin.encoders.local import Encoder
+from reco_plugin.encoders.model_folder import Artifact
+from reco_plugin.fusion.base import open_fusers
 from reco_plugin.memory import open_memory
 from reco_plugin.pairs import PairMemory
 from reco_plugin.serve.app import create_app
-from reco_plugin.serve.settings import ServeSettings
+from reco_plugin.serve.service_settings import ServeSettings
+from reco_plugin.settings import load_settings
 from reco_plugin.types import Records
 
 ADMIN = "the-admin-key-4711"

@@ -23,9 +23,9 @@ from reco_plugin.serve.dialects.clip import VectorizeRequest
 from reco_plugin.serve.dialects.cohere import CohereRequest
 from reco_plugin.serve.dialects.openai import EmbeddingsRequest
 from reco_plugin.serve.dialects.voyage import VoyageRequest
-from reco_plugin.serve.memory import AddPairs
-from reco_plugin.serve.refine import ExplainRequest, RefineRequest
-from reco_plugin.serve.routes import MOST_VALUES
+from reco_plugin.serve.memory_routes import AddPairs
+from reco_plugin.serve.refine_routes import ExplainRequest, RefineRequest
+from reco_plugin.serve.routing import MOST_VALUES
 
 from .test_core_run import process
 
@@ -212,7 +212,7 @@ def test_bodies_of_unknown_length_take_only_what_has_come(filled, live):
 def test_a_head_that_does_not_end_is_400_and_one_that_does_not_come_is_closed(filled, live, monkeypatch, begun):
     with live(filled) as (url, _), connected(url, begun, b"x" * (64_001 - len(begun))) as long:
         assert all_of(long).startswith(b"HTTP/1.1 400")
-    monkeypatch.setattr("reco_plugin.serve.run._IDLE_S", 0.3)
+    monkeypatch.setattr("reco_plugin.serve.server._IDLE_S", 0.3)
     with live(filled) as (url, server):
         whole = b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n"
         with connected(url) as silent, connected(url, begun) as slow, connected(url, whole) as second:

@@ -15,7 +15,7 @@ from reco_plugin.options import RefineOptions
 from reco_plugin.serve.embedder import Asked, Embedder, EmbedRequest
 from reco_plugin.serve.failures import Refused
 from reco_plugin.serve.items import Item
-from reco_plugin.serve.settings import ServeSettings
+from reco_plugin.serve.service_settings import ServeSettings
 
 TEXTS = ["a small red circle", "a large blue square", "something else"]
 TEXT_ITEMS = [Item(text, "text") for text in TEXTS]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from reco_plugin import Pair
-from reco_plugin.client.calls import _parse_refined
+from reco_plugin.client.requests import _parse_refined
 from reco_plugin.errors import (
     MemoryLocked,
     MemoryOverloaded,

@@ -24,11 +24,11 @@ from typer.testing import CliRunner
 from reco_plugin import Reco
 from reco_plugin.cli.app import app
 from reco_plugin.cli.serve import serve_command
-from reco_plugin.config import load_settings
 from reco_plugin.errors import ConfigError
 from reco_plugin.memory.header import HEADER_NAME
-from reco_plugin.serve.run import bind
-from reco_plugin.serve.settings import ServeSettings, load_serve_settings
+from reco_plugin.serve.server import bind
+from reco_plugin.serve.service_settings import ServeSettings, load_serve_settings
+from reco_plugin.settings import load_settings
 
 pytestmark = pytest.mark.slow
 

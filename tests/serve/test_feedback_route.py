@@ -100,7 +100,7 @@ def test_what_cannot_be_meant_is_refused_and_nothing_is_stored(
 def test_a_memory_that_is_full_of_opinions_says_what_to_do(
     client: TestClient, admin: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("reco_plugin.extras.opinions.MOST", 1)
+    monkeypatch.setattr("reco_plugin.signals.opinions.MOST", 1)
     said = [{"text": text, "pair": "circle-red-18"} for text in ("a red circle", "a green square")]
     answer = client.post("/v1/memory/feedback", json={"judgments": said}, headers=admin)
     assert (answer.status_code, "retry-after" in answer.headers) == (400, False)  # the same again would not help

@@ -15,13 +15,13 @@ from prometheus_client.parser import text_string_to_metric_families
 from qdrant_stand_in import serving
 
 from reco_plugin import Reco
-from reco_plugin.calibration.why import why_plain
 from reco_plugin.errors import MemoryStoreError, MemoryUnavailable, SessionError, SessionUnavailable
+from reco_plugin.fusion.explain import why_plain
 from reco_plugin.serve import health
-from reco_plugin.serve.edge import Edge
+from reco_plugin.serve.app_state import Edge
 from reco_plugin.serve.embedder import Embedder
 from reco_plugin.serve.logs import LOGGER
-from reco_plugin.serve.settings import ServeSettings
+from reco_plugin.serve.service_settings import ServeSettings
 from reco_plugin.types import MODALITIES
 
 QUESTION = {"input": [{"text": "a small red circle"}]}
@@ -63,7 +63,7 @@ def test_a_model_that_does_not_run_is_named_while_liveness_answers(troubled, ser
         assert "the graph is broken" in caplog.text
 
 
-@pytest.mark.filterwarnings("ignore::reco_plugin.guard.DegradedWarning")
+@pytest.mark.filterwarnings("ignore::reco_plugin.retrieval.guard.DegradedWarning")
 def test_a_memory_that_is_down_degrades_answers_and_says_so(troubled, served):
     made = troubled(breaker_failures=2)
     frozen = made.reco.embed_texts(["a small red circle"], refine=False)[0]

@@ -10,10 +10,10 @@ import pytest
 
 from reco_plugin import Reco
 from reco_plugin.errors import ConfigError
+from reco_plugin.serve.auth import Keys
 from reco_plugin.serve.failures import Refused
-from reco_plugin.serve.keys import Keys
 from reco_plugin.serve.logs import LOGGER
-from reco_plugin.serve.settings import ServeSettings, load_serve_settings
+from reco_plugin.serve.service_settings import ServeSettings, load_serve_settings
 
 from .conftest import ADMIN
 

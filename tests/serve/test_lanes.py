@@ -13,12 +13,12 @@ import pytest
 from live_service import wait_until
 from PIL import Image
 
-from reco_plugin.guard import GuardedMemory
+from reco_plugin.retrieval.guard import GuardedMemory
 from reco_plugin.serve.embedder import Embedder, EmbedRequest
+from reco_plugin.serve.executor import Lanes, still_wanted
 from reco_plugin.serve.failures import Refused
 from reco_plugin.serve.items import Item
-from reco_plugin.serve.lanes import Lanes, still_wanted
-from reco_plugin.serve.settings import ServeSettings
+from reco_plugin.serve.service_settings import ServeSettings
 from reco_plugin.types import Neighbours, Search
 
 TEXT, PICTURE = Item("a red circle", "text"), Item(b"\x89PNG", "image")

@@ -13,7 +13,7 @@ import pytest
 from live_service import wait_until
 
 from reco_plugin.serve.schemas import RefinedItem
-from reco_plugin.serve.settings import ServeSettings
+from reco_plugin.serve.service_settings import ServeSettings
 from reco_plugin.serve.wire import write_json
 
 SERVE_MD = Path(__file__).resolve().parents[2] / "docs" / "serve.md"

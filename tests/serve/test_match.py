@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from reco_plugin.client import calls
+from reco_plugin.client import requests
 
 LEARNED = {"weights": [20.0, 0.0, 0.0, -6.0], "cuts": [0.9, 0.5], "holds": [0.95, 0.9], "passes": [0.3, 0.5]}
 QUERY = "circle red small"
@@ -30,7 +30,7 @@ def test_results_are_judged_by_scores_or_ids(taught, served):
         asked = {"input": [{"text": QUERY}] * 2, "refine": False, "documents": 40}
         both = [results, [{"score": 0.6}, {"score": 0.31}, {"score": 0.29}]]
         by_id, by_score = client.post("/v1/match", json=asked | {"results": both}).json()["data"]
-        call = calls.match([QUERY], [[0.6, 0.2]], "text", {"refine": False, "documents": 40, "precision": None})
+        call = requests.match([QUERY], [[0.6, 0.2]], "text", {"refine": False, "documents": 40, "precision": None})
         assert call.read(client.request(call.method, call.path, json=call.body).json())[0]["right"] == [0]
         nothing = client.post("/v1/match", json=asked | {"documents": 5_000}).json()["data"][0]
         refined = client.post("/v1/match", json=asked | {"refine": True}).json()["data"][0]

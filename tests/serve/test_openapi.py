@@ -19,7 +19,7 @@ from schemathesis.specs.openapi.checks import (
 from benchmarks.openapi import document
 from reco_plugin import Reco
 from reco_plugin.serve.app import create_app
-from reco_plugin.serve.settings import ServeSettings
+from reco_plugin.serve.service_settings import ServeSettings
 
 pytestmark = pytest.mark.slow
 

@@ -17,14 +17,14 @@ from typer.testing import CliRunner
 
 from reco_plugin import Pair, Reco
 from reco_plugin.cli.app import app
+from reco_plugin.encoders.preprocess import ImageConfig
+from reco_plugin.encoders.preprocess.image import thumbnail
 from reco_plugin.errors import MemoryUnavailable
-from reco_plugin.preprocess import ImageConfig
-from reco_plugin.preprocess.image import thumbnail
-from reco_plugin.serve.page.compare import PairPictures
+from reco_plugin.serve.playground.comparison import PairPictures
 
 pytestmark = pytest.mark.slow
 
-STATIC = {entry.name: entry.read_text() for entry in (files("reco_plugin.serve.page") / "static").iterdir()}
+STATIC = {entry.name: entry.read_text() for entry in (files("reco_plugin.serve.playground") / "static").iterdir()}
 CONFIG = ImageConfig((64, 64))
 
 

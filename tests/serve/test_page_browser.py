@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from reco_plugin import Pair, Reco
+from reco_plugin.encoders.preprocess.image import thumbnail
 from reco_plugin.errors import MemoryUnavailable
-from reco_plugin.preprocess.image import thumbnail
 
 from .conftest import encoded
 

@@ -120,8 +120,8 @@ def test_it_ends_in_time_though_a_call_hangs(tmp_path, model):
     hangs.write_text(
         "import sys, threading\n"
         "from reco_plugin.cli.app import app\n"
-        "from reco_plugin.serve import memory\n"
-        "memory.search = lambda *_: threading.Event().wait()\n"
+        "from reco_plugin.serve import memory_routes\n"
+        "memory_routes.search = lambda *_: threading.Event().wait()\n"
         "sys.argv[0] = 'reco'\n"
         "app()\n"
     )

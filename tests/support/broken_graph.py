@@ -6,7 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
-from reco_plugin.artifact import MANIFEST
+from reco_plugin.encoders.model_folder import MANIFEST
 from reco_plugin.files import sha256_file
 
 

@@ -22,7 +22,7 @@ from open_clip.tokenizer import bytes_to_unicode, default_bpe
 from tokenizers import models, normalizers, pre_tokenizers, processors, trainers
 from torch import Tensor, nn
 
-from reco_plugin.models.parity import sample_texts
+from reco_plugin.export.parity import sample_texts
 
 _SIDE, _PATCH, _DIMENSION, _LENGTH = 32, 16, 24, 77
 _TEXT = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}

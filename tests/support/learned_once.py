@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reco_plugin.calibration import learn
+from reco_plugin.learning import learn
 
 
 @contextmanager

@@ -12,8 +12,8 @@ import uvicorn
 
 from reco_plugin import Reco
 from reco_plugin.serve.app import create_app
-from reco_plugin.serve.run import server_options
-from reco_plugin.serve.settings import ServeSettings
+from reco_plugin.serve.server import server_options
+from reco_plugin.serve.service_settings import ServeSettings
 
 PATIENCE_S = 60  # until a test is given up; nothing waits that long when all is well
 

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from reco_plugin.config import Settings
-from reco_plugin.sessions.ort import OrtSession
+from reco_plugin.encoders.runtimes.onnxruntime import OrtSession
+from reco_plugin.settings import Settings
 
 open_session = OrtSession.__init__  # for tests of sessions themselves
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from reco_plugin import Pair
-from reco_plugin.data import Rejected
+from reco_plugin.sources import Rejected
 
 
 def png(shade: int = 0) -> bytes:

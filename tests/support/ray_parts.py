@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from reco_plugin import Pair
-from reco_plugin.data.rows import Rejected
+from reco_plugin.sources.rows import Rejected
 
 
 class Deadly(str):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from reco_plugin.calibration.learn import learn
 from reco_plugin.defaults import DEFAULT_K
+from reco_plugin.fusion.refiner import Refiner, VectorMemory
+from reco_plugin.learning.learn import learn
 from reco_plugin.memory import Fingerprint, open_memory
-from reco_plugin.refine import Refiner, VectorMemory
 from reco_plugin.types import Records
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from reco_plugin.extras.opinions import Opinion, Opinions
 from reco_plugin.memory import Memory
 from reco_plugin.memory.header import SaidRecord
+from reco_plugin.signals.opinions import Opinion, Opinions
 from reco_plugin.types import Records
 
 D = 8

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from reco_plugin.calibration.corpus import Corpus, measure_corpus
+from reco_plugin.learning.corpus import Corpus, measure_corpus
 from reco_plugin.types import Vectors
 
 D = 48

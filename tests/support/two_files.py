@@ -7,8 +7,8 @@ from pathlib import Path
 
 import onnx
 
-from reco_plugin.artifact import MANIFEST, Artifact, ModelFile
-from reco_plugin.models.folder import save
+from reco_plugin.encoders.model_folder import MANIFEST, Artifact, ModelFile
+from reco_plugin.export.folder import save
 
 
 def split_graphs(folder: Path, *names: str) -> Artifact:

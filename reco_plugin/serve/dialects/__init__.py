@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from ..edge import Edge
+from ..app_state import Edge
 from . import clip, cohere, immich, openai, tei, titan, voyage
 
 

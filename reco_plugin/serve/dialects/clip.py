@@ -11,12 +11,12 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field, model_validator
 
-from ..edge import Edge
+from ..app_state import Edge
 from ..embedder import Embedded
 from ..failures import Failure, Refused
 from ..items import Item
-from ..models import describe_calibration
-from ..routes import life_of
+from ..model_routes import describe_calibration
+from ..routing import life_of
 from ..schemas import Items
 from .shared import Wanted, answer, dialect_router, numbered
 

@@ -18,11 +18,11 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 
 from ...types import InputType
-from ..edge import Edge
+from ..app_state import Edge
 from ..embedder import Embedded, EmbedRequest
 from ..failures import Failure, Refused
 from ..items import Item
-from ..routes import BodyRefused, life_of
+from ..routing import BodyRefused, life_of
 from ..schemas import Strict
 from .shared import dialect_router
 

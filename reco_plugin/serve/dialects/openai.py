@@ -8,12 +8,12 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BeforeValidator, Field, ValidationInfo, WithJsonSchema, model_validator
 
 from ...options import RefineOptions
-from ..edge import Edge
+from ..app_state import Edge
 from ..embedder import AnswerRow, Embedded, Embedder
 from ..failures import Failure, Refused
 from ..items import Item, is_data_uri
-from ..life import Life
-from ..routes import life_of, shape_for_all
+from ..request_context import Life
+from ..routing import life_of, shape_for_all
 from ..schemas import HowToRefine, Items, Strict, Threshold, check_length
 from .shared import (
     Cut,

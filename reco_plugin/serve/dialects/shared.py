@@ -22,8 +22,8 @@ from ...types import InputType
 from ..embedder import AnswerRow, Embedded, Embedder, EmbedRequest
 from ..failures import Failure, Refused
 from ..items import EMPTY, Item
-from ..life import Life
-from ..routes import Shape, answering_in
+from ..request_context import Life
+from ..routing import Shape, answering_in
 from ..wire import Answer
 
 Cut: TypeAlias = Annotated[

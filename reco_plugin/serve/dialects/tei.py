@@ -7,10 +7,10 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from pydantic import Field, model_validator
 
-from ..edge import Edge
+from ..app_state import Edge
 from ..failures import Failure
 from ..items import Item
-from ..routes import life_of
+from ..routing import life_of
 from ..schemas import Items, Strict
 from .shared import Wanted, answer, check_offered, cut_to, dialect_router, numbered, side_of, truncates
 

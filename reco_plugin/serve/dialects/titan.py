@@ -7,11 +7,11 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
-from ..edge import Edge
+from ..app_state import Edge
 from ..embedder import Embedded, Embedder
 from ..failures import Failure, Refused
 from ..items import Item
-from ..routes import life_of
+from ..routing import life_of
 from ..schemas import Strict
 from .shared import Wanted, answer, cut_to, dialect_router, side_of
 

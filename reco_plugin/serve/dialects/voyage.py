@@ -7,10 +7,10 @@ from typing import Annotated, Any, Literal, TypeAlias
 from fastapi import APIRouter, Request, Response
 from pydantic import Field, model_validator
 
-from ..edge import Edge
+from ..app_state import Edge
 from ..embedder import Embedded, Embedder
 from ..items import Item
-from ..routes import life_of
+from ..routing import life_of
 from ..schemas import Items, Strict
 from .shared import (
     Wanted,

@@ -27,7 +27,7 @@ from safetensors.torch import load_file
 
 from benchmarks.pretrain.contrastive import MEAN, STD, Embedded, PretrainConfig, Sampler, augment, contrastive
 from benchmarks.pretrain.towers import pretrain, write_tokenizer
-from reco_plugin.models.open_clip import load_frozen
+from reco_plugin.export.open_clip import load_frozen
 
 pytestmark = pytest.mark.torch
 

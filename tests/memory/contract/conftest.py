@@ -83,21 +83,21 @@ def _location(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def always_indexed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each search of an embedded memory makes the index first, and looks through all of its lists."""
     pytest.importorskip("faiss")
-    from reco_plugin.memory import index, index_faiss
+    from reco_plugin.memory import ann, search_index
 
-    candidates = index.SearchIndex.candidates
+    candidates = search_index.SearchIndex.candidates
 
-    def waited(self: index.SearchIndex, *arguments: Any) -> Any:
+    def waited(self: search_index.SearchIndex, *arguments: Any) -> Any:
         self._built = None
         candidates(self, *arguments)
         while self.state == "being made":
             time.sleep(0.001)
         return candidates(self, *arguments)
 
-    monkeypatch.setattr(index, "LEAST", 1)
+    monkeypatch.setattr(search_index, "LEAST", 1)
     for name, value in {"_SHARE": 1, "_ACROSS": 1}.items():
-        monkeypatch.setattr(index_faiss, name, value)
-    monkeypatch.setattr(index.SearchIndex, "candidates", waited)
+        monkeypatch.setattr(ann, name, value)
+    monkeypatch.setattr(search_index.SearchIndex, "candidates", waited)
 
 
 @pytest.fixture(params=BACKENDS)

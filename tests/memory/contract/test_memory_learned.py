@@ -14,11 +14,11 @@ import pytest
 from qdrant_stand_in import Refusal, StandIn, serving
 from small_records import D, records, said_record
 
-from reco_plugin.config import MemoryOptions
 from reco_plugin.errors import MemoryFull, MemoryStoreError
 from reco_plugin.memory import Fingerprint, Memory, open_memory
-from reco_plugin.memory.server import Server
+from reco_plugin.memory.connection import Server
 from reco_plugin.memory.server_versions import ServerVersions
+from reco_plugin.settings import MemoryOptions
 from reco_plugin.types import Search
 
 FINGERPRINT = Fingerprint("mini/clip", "ab" * 32, D)

@@ -11,11 +11,11 @@ import pytest
 from qdrant_client import QdrantClient, models
 from qdrant_stand_in import StandIn, serving
 
-from reco_plugin.config import MemoryOptions
 from reco_plugin.errors import FingerprintMismatch
 from reco_plugin.memory import Fingerprint, Memory, open_memory
-from reco_plugin.memory.server import Server
+from reco_plugin.memory.connection import Server
 from reco_plugin.memory.server_versions import ServerVersions
+from reco_plugin.settings import MemoryOptions
 from reco_plugin.types import Records, Search
 
 D = 4

@@ -21,7 +21,6 @@ from qdrant_stand_in import Engine, Refusal, StandIn, serving
 from qdrant_stand_in.server import Certificate
 
 from reco_plugin import Pair, Reco
-from reco_plugin.config import MemoryOptions
 from reco_plugin.errors import (
     ConfigError,
     MemoryOverloaded,
@@ -30,9 +29,10 @@ from reco_plugin.errors import (
     MemoryUnavailable,
 )
 from reco_plugin.memory import Fingerprint, Memory, open_memory, part_of_a_write
-from reco_plugin.memory import server as memory_server
+from reco_plugin.memory import connection as memory_server
 from reco_plugin.memory.base import copy
-from reco_plugin.memory.server import Server
+from reco_plugin.memory.connection import Server
+from reco_plugin.settings import MemoryOptions
 from reco_plugin.types import Records, Search
 
 pytestmark = pytest.mark.slow

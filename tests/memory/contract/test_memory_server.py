@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from qdrant_client import QdrantClient, models
 
-from reco_plugin.config import MemoryOptions
 from reco_plugin.errors import MemoryOverloaded, MemoryStoreError
 from reco_plugin.memory import Fingerprint, open_memory
-from reco_plugin.memory.server import Server
+from reco_plugin.memory.connection import Server
 from reco_plugin.memory.server_versions import ServerVersions
+from reco_plugin.settings import MemoryOptions
 from reco_plugin.types import Records, Search
 
 D = 64

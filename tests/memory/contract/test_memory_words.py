@@ -9,7 +9,7 @@ import numpy as np
 from small_records import D, axis
 
 from reco_plugin.memory import Memory
-from reco_plugin.memory.words import MOST, QueryWords
+from reco_plugin.memory.lexical import MOST, QueryWords
 from reco_plugin.types import Filter, Neighbours, Records, Search
 
 CAPTIONS = {

@@ -1,0 +1,1 @@
+"""Runtimes: each runs one ONNX graph, in process or on a Triton server."""

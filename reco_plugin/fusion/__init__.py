@@ -1,0 +1,1 @@
+"""Fusion: how far a query moves towards what the memory holds."""

@@ -1,0 +1,1 @@
+"""Indexes of search engines, read in place: one module an engine."""
