@@ -1,6 +1,6 @@
 """Cut-offs: recall at 90 % precision where the index is larger than the memory, and half of the queries have no answer.
 
-    python -m benchmarks.cutoffs [--data DIRECTORY]   # also OpenAI's ViT-B/32 on ImageNet, of stored vectors
+    python -m benchmarks.cutoffs [--data DIRECTORY]   # also stored vectors of real encoders
 
 A memory holds two pictures of some things. The index has another picture of each, and pictures of things that the
 memory lacks, until it has 1, 3 and 10 documents for each pair. Half of the queries are for things that neither has.
@@ -117,7 +117,11 @@ def made_up() -> World:
 
 
 def stored(data: Path) -> Iterator[World]:
-    """Marqo-FashionCLIP on 1,000 products of one picture each, which the memory holds, too; ViT-B/32 on ImageNet."""
+    """Catalogues with one picture a product, which the memory holds, too; and ViT-B/32 on ImageNet."""
+    amazon = np.load(data / "amazon997_clip_vit_b32.npz")
+    for things, absent in ((600, 200), (300, 90)):
+        name = f"Amazon, {things} products"
+        yield World(name, _unit(amazon["image"][:, None]), _unit(amazon["text"]), things, absent, 1)
     fashion = np.load(data / "marqo_fashionclip_products.npz")
     yield World("products", _unit(fashion["image"][:, None]), _unit(fashion["text"]), 600, 200, 1)
     classes = np.load(data / "clip_vit_b32_imagenet.npz")
@@ -132,7 +136,7 @@ def _unit(x: npt.NDArray[Any]) -> Vectors:
 def main() -> None:
     """Measure, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="the folder of clip_vit_b32_imagenet.npz")
+    parser.add_argument("--data", type=Path, help="the folder of the stored vectors")
     given = parser.parse_args()
     rows = list[list[str]]()
     for world in [made_up(), drawings(), *(stored(given.data) if given.data else [])]:
