@@ -147,6 +147,14 @@ def test_every_module_is_in_a_room():
     assert {name for held in ROOMS.values() for name in held.split()} <= modules().keys()
 
 
+def test_the_tree_on_the_page_is_that_of_the_repository():
+    root, path = PACKAGE.parent, list[str]()
+    tree = (root / "docs" / "architecture.md").read_text("utf-8").partition("```text\n")[2].partition("```")[0]
+    for line in tree.splitlines():
+        path = [*path[: (len(line) - len(line.lstrip())) // 2], line.split()[0]]
+        assert root.joinpath(*path).exists(), line
+
+
 def test_modules_import_their_own_room_or_one_above_it():
     assert upward() == set()
 
