@@ -56,7 +56,7 @@ def main() -> None:
     draws = int(sys.argv[1]) if len(sys.argv) > 1 else 2000
     for number, (name, make) in enumerate(NULLS.items()):
         found = [compare_pairs(*make(np.random.default_rng([draw, number, 7])), seed=draw) for draw in range(draws)]
-        print(f"{name:30} {100 * sum(one.sure for one in found) / draws:.2f} %", flush=True)
+        print(f"{name:30} {100 * sum(one.is_gain for one in found) / draws:.2f} %", flush=True)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from reco_plugin.demo.page import KNOWN, Bench, Group, drawing, prepare
 from reco_plugin.encoders.local import Encoder
 from reco_plugin.encoders.model_folder import Artifact
 from reco_plugin.evaluation.memories import RamMemory, ram_memory
-from reco_plugin.evaluation.ranking import SIDES, Side, TaskItems, measure, refine_task
+from reco_plugin.evaluation.ranking import SIDES, Side, TaskItems, hits_at, rank_task, refine_task
 from reco_plugin.evaluation.statistics import bootstrap
 from reco_plugin.files import whole_file
 from reco_plugin.fusion.base import Fuser, Learned, open_fusers
@@ -159,7 +159,7 @@ class Ablations:
         refined = refine_task(refiner, bench.task, {side})
         for group in GROUPS:
             task = bench.group(group)
-            before, after = measure(task).top(1), measure(bench.group(group, refined)).top(1)
+            before, after = (hits_at(rank_task(one), 1) for one in (task, bench.group(group, refined)))
             found = (after.mean(), *bootstrap(after - before, task.groups))
             cells.append([round(100 * float(share), 1) for share in found])
         return cells
@@ -184,7 +184,7 @@ TITLES = {
 def measured(model: str) -> dict[str, Any]:
     """Measure all ablations, and frozen CLIP."""
     ablations = Ablations(load(), Artifact.load(model))
-    frozen = {name: round(100 * float(measure(ablations.bench.group(name)).top(1).mean()), 1) for name in GROUPS}
+    frozen = {name: round(100 * float(hits_at(rank_task(ablations.bench.group(name)), 1).mean()), 1) for name in GROUPS}
     return {"frozen": frozen} | {name: dict(getattr(ablations, name)()) for name in TITLES}
 
 

@@ -28,8 +28,7 @@ from reco_plugin.demo.page import KNOWN, Bench, Group, drawing, prepare
 from reco_plugin.encoders.local import Encoder, EncodesPairs
 from reco_plugin.encoders.model_folder import Artifact, FusionInfo, Policy
 from reco_plugin.evaluation.memories import ram_memory
-from reco_plugin.evaluation.ranking import measure as measured
-from reco_plugin.evaluation.ranking import refine_task
+from reco_plugin.evaluation.ranking import hits_at, rank_task, refine_task
 from reco_plugin.evaluation.statistics import bootstrap
 from reco_plugin.export.folder import Card
 from reco_plugin.export.onnx_export import export, refit
@@ -160,7 +159,7 @@ def best_baseline(study: Study, memory: VectorMemory) -> tuple[Fuser, int]:
 
     def top1(choice: tuple[Fuser, int]) -> float:
         refined = refine_task(study.refine(memory, choice[0], gate=False, k=choice[1]), task)
-        return float(measured(refined).top(1).mean())
+        return float(hits_at(rank_task(refined), 1).mean())
 
     return max(((fuser, k) for k in (5, 10) for fuser in grid()), key=top1)
 
@@ -213,7 +212,7 @@ def _intervals(study: Study, ours: Refiner, baseline: Refiner) -> dict[str, Any]
     for group in ("unseen", "seen"):
         task = study.bench.group(group)
         after = _hits(study, group, ours)
-        others = {"best training-free baseline": _hits(study, group, baseline), "frozen": measured(task).top(1)}
+        others = {"best training-free baseline": _hits(study, group, baseline), "frozen": hits_at(rank_task(task), 1)}
         out[group] = {
             name: [round(100 * v, 2) for v in bootstrap(after - before, task.groups)] for name, before in others.items()
         }
@@ -222,7 +221,7 @@ def _intervals(study: Study, ours: Refiner, baseline: Refiner) -> dict[str, Any]
 
 def _hits(study: Study, group: Group, refine: Refiner) -> Any:
     bench = study.bench
-    return measured(bench.group(group, refine_task(refine, bench.task))).top(1)
+    return hits_at(rank_task(bench.group(group, refine_task(refine, bench.task))), 1)
 
 
 SHOWN = (

@@ -20,10 +20,10 @@ import numpy as np
 from reco_plugin import Reco
 from reco_plugin.demo.page import drawing
 from reco_plugin.evaluation import CompareOptions, Judgments, QueryLog, SearchQuery, compare
-from reco_plugin.evaluation.evaluate import Askers, ask_itself
-from reco_plugin.evaluation.judgments import judge
-from reco_plugin.evaluation.labelled_set import Things
-from reco_plugin.evaluation.ranking import measure_sides, refine_task
+from reco_plugin.evaluation.evaluate import QuerySplit, hold_out
+from reco_plugin.evaluation.judgments import measure_rankings
+from reco_plugin.evaluation.labelled_set import LabelledSet
+from reco_plugin.evaluation.ranking import hits_at, rank_sides, refine_task
 from reco_plugin.evaluation.statistics import points
 from reco_plugin.evaluation.tune import tune
 from reco_plugin.fusion.refiner import Refiner
@@ -140,7 +140,9 @@ def verdict_of(shops: Shops, kind: str, titles: str, seed: int, *, new: float) -
             interval = "–" if verdict.gain is None else points(verdict.gain.interval)
             found |= {name: verdict.decision, f"{name} gain": interval, f"{name} sentence": verdict.sentence}
     grades = [shop.right(str(row["id"])) for row in record.queries]
-    plain, refined = (judge([row[side] for row in record.queries], grades, K)["ndcg"] for side in ("plain", "refined"))
+    plain, refined = (
+        measure_rankings([row[side] for row in record.queries], grades, K)["ndcg"] for side in ("plain", "refined")
+    )
     found["true"] = 100 * float((refined - plain).mean())
     return found | {"right": is_right(found)}
 
@@ -158,26 +160,26 @@ def tuned_of(shops: Shops, kind: str, titles: str, most: int, seed: int) -> dict
     names = np.random.default_rng(seed).permutation(sorted(set(shop.things)))
     apart = np.isin(shop.things, names[: len(names) // 3])
     labels = np.array(shop.titles)[~apart].tolist()
-    askers = ask_itself(
-        Things("classes", "shop", shop.pairs.take(~apart), labels, labels), shops.reco.manifest.fingerprint, seed
+    split = hold_out(
+        LabelledSet("classes", "shop", shop.pairs.take(~apart), labels, labels), shops.reco.manifest.fingerprint, seed
     )
-    found = tune(askers, max_loss=ALLOWED, seed=seed)
-    assert askers.memory is not None
+    found = tune(split, max_loss=ALLOWED, seed=seed)
+    assert split.memory is not None
     true = replace(shop.pairs, text=shops.make(kind, "right", seed, most).pairs.text)  # by true names
-    policy, lost, rest = found.shipped, [np.zeros(1)], np.flatnonzero(apart)
-    things = Things("classes", "shop", true, shop.things, shop.things)
-    third = Askers(things, rest, rest < 0, None, [()] * len(rest))
-    refiner = Refiner(askers.memory.at(policy.k), None, k=policy.k, coverage=policy.coverage)
+    lost, rest = [np.zeros(1)], np.flatnonzero(apart)
+    things = LabelledSet("classes", "shop", true, shop.things, shop.things)
+    third = QuerySplit(things, rest, rest < 0, None, [()] * len(rest))
+    refiner = Refiner(split.memory.at(found.k), None, k=found.k, coverage=found.coverage)
     for direction, task in third.tasks().items():
-        if direction in policy.sides:
-            side = policy.sides[direction]
-            sides = measure_sides(task, refine_task(refiner, task, [side]), [side])
-            lost.append(sides["frozen"].top(1) - sides[side].top(1))
+        if direction in found.shipped:
+            side = found.shipped[direction]
+            ranks = rank_sides(task, refine_task(refiner, task, [side]), [side])
+            lost.append(hits_at(ranks["frozen"], 1) - hits_at(ranks[side], 1))
     return {
         "things": f"{most} {kind}",
         "titles": titles,
-        "ships": found.ships,
-        "policy": str(policy),
+        "ships": bool(found.shipped),
+        "policy": str(found.policy()),
         "true loss": max(float(part.mean()) for part in lost),
     }
 

@@ -37,13 +37,6 @@ class _Compared(OpenOptions):
             metavar="FILE", help="Read judgments: lines of `query 0 document grade`, or a table of these three columns."
         ),
     ] = None
-    run: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=FILE",
-            help="Instead of INDEX, read what an engine found, in TREC's form; give it for plain and for refined.",
-        ),
-    ] = None
     function: Annotated[
         str | None,
         typer.Option(
@@ -98,11 +91,8 @@ def compare_command(
     flags = take_flags(_Compared, given)
     if queries is None:
         raise ConfigError("give real queries: --queries FILE")
-    if sum((index is not None, bool(flags.run), flags.function is not None)) != 1:
-        raise ConfigError(
-            "give the address of an index, or in its place --function FILE.py:NAME, or --run plain=FILE and --run "
-            "refined=FILE"
-        )
+    if (index is None) == (flags.function is None):
+        raise ConfigError("give the address of an index, or in its place --function FILE.py:NAME")
     for module in ("jinja2", "scipy"):
         need(module, "reco compare", "measure")
     from ..evaluation.report import check_writable, write_record
@@ -112,12 +102,12 @@ def compare_command(
     from ..evaluation.table import render
 
     page = write_record(record, out, "compare")
-    told = json.dumps(record.to_dict(), indent=2, ensure_ascii=False)
-    print_result(told if as_json else f"{render(record)}\n\npage: {page}")
+    text = json.dumps(record.to_dict(), indent=2, ensure_ascii=False)
+    print_result(text if as_json else f"{render(record)}\n\npage: {page}")
 
 
 def _compare(index: str | None, queries: str, flags: _Compared, options: dict[str, Any]) -> Record:
-    from ..evaluation.compare import compare, compare_runs
+    from ..evaluation.compare import compare
     from ..evaluation.function import load_function
     from ..evaluation.queries import read_queries
     from ..sources.indexes.open_index import open_index, parse_address
@@ -125,23 +115,21 @@ def _compare(index: str | None, queries: str, flags: _Compared, options: dict[st
     log = read_queries(queries).sample(flags.limit, flags.seed)
     target = options.pop("target", None)
     address = None if index is None else parse_address(index)
-    asked = _options(flags, address, target, options)
-    if flags.run:
-        return compare_runs(log, dict(map(_named, flags.run)), asked)
+    compared = _options(flags, address, target, options)
     with reco_of(flags.existing, on_memory_failure="fail") as reco, _bar(log) as progress:
         dimension = reco.manifest.fingerprint.dimension
         engine = load_function(flags.function or "", dimension) if address is None else open_index(address)
         with closing(engine):
-            return compare(reco, engine, log, asked, progress)
+            return compare(reco, engine, log, compared, progress)
 
 
 def _options(flags: _Compared, address: IndexAddress | None, target: Any, options: dict[str, Any]) -> CompareOptions:
     from ..evaluation.compare import CompareOptions
     from ..evaluation.judgments import read_judgments
-    from ..evaluation.search import SearchHow
+    from ..evaluation.search import SearchOptions
 
     return CompareOptions(
-        SearchHow(flags.k, flags.where, flags.seed),
+        SearchOptions(flags.k, flags.where, flags.seed),
         target,
         None if flags.qrels is None else read_judgments(flags.qrels),
         flags.marks or (),
@@ -151,13 +139,6 @@ def _options(flags: _Compared, address: IndexAddress | None, target: Any, option
         flags.allow_private_urls,
         address,
     )
-
-
-def _named(run: str) -> tuple[str, Path]:
-    name, found, path = run.partition("=")
-    if not found or not name or not path:
-        raise ConfigError(f"--run is NAME=FILE, as in plain=plain.run, got {run!r}")
-    return name, Path(path)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from ..settings import load_settings
 from .shared import AllowPrivateUrls, Given, JsonOption, OpenOptions, keeps, print_result, reco_of, take_flags, takes
 
 if TYPE_CHECKING:
-    from ..evaluation.labelled_set import Reading, Things
+    from ..evaluation.labelled_set import LabelledSet, ReadOptions
     from ..evaluation.record import Record
     from ..reco import Reco
 
@@ -52,7 +52,6 @@ class _Evaluated(OpenOptions):
     tune: Annotated[
         bool, typer.Option("--tune", help="Choose k, coverage and sides by labels, test them, write a model folder.")
     ] = False
-    paper: Annotated[bool, typer.Option("--paper", help="With --tune, also train and try the paper's layer.")] = False
     max_loss: Annotated[
         float | None,
         typer.Option(
@@ -98,39 +97,39 @@ def eval_command(
         need(module, "reco eval", "measure")
     from ..evaluation.report import check_writable
 
-    if (flags.paper or flags.max_loss is not None) and not flags.tune:
-        raise ConfigError("--paper and --max-loss belong to --tune: add it, or leave them out")
+    if flags.max_loss is not None and not flags.tune:
+        raise ConfigError("--max-loss belongs to --tune: add it, or leave --max-loss out")
     if flags.tune and flags.memory is not None:
         raise ConfigError("--tune measures pairs that are their own memory: leave out --memory")
     check_writable(out)
     how = {**given, "seed": flags.seed, "command": shlex.join(["reco", *sys.argv[1:]])}
     with keeps(f"what was encoded so far stays in {out}; the same command goes on from there"):
         record = _measure(source, flags, how, out)
-    told = json.dumps(record.to_dict(), indent=2, ensure_ascii=False)
+    text = json.dumps(record.to_dict(), indent=2, ensure_ascii=False)
     from ..evaluation.report import write_record
     from ..evaluation.table import render
 
     page = write_record(record, out, "eval")
-    print_result(told if as_json else f"{render(record)}\n\npage: {page}")
+    print_result(text if as_json else f"{render(record)}\n\npage: {page}")
 
 
 def _measure(source: str, flags: _Evaluated, how: Mapping[str, Any], out: Path) -> Record:
-    from ..evaluation.evaluate import ask_memory, evaluate, evaluate_itself
-    from ..evaluation.labelled_set import Reading, needs_encoder
-    from ..evaluation.tune import MAX_LOSS, choose
+    from ..evaluation.evaluate import evaluate, evaluate_held_out, query_memory
+    from ..evaluation.labelled_set import ReadOptions, needs_encoder
+    from ..evaluation.tune import MAX_LOSS, tune_model
     from ..signals.confidence import cutoff_notes
 
-    reading = Reading(
+    reading = ReadOptions(
         group=flags.group,
         templates=flags.template or (),
         folder=out,
-        labelled=flags.tune,
+        needs_labels=flags.tune,
         allow_private_urls=flags.allow_private_urls,
     )
     named = flags.model is not None or "model" in load_settings().model_fields_set
     if flags.memory is not None:
         with reco_of(flags.existing, on_memory_failure="fail") as reco:
-            things = _read(source, reading, reco)
+            source_set = _read(source, reading, reco)
             if not len(reco.memory):
                 raise ConfigError(f"the memory {flags.memory} is empty: fill it, or leave out --memory")
             if reco.memory.calibration is None:
@@ -138,36 +137,35 @@ def _measure(source: str, flags: _Evaluated, how: Mapping[str, Any], out: Path) 
                     f"the memory {flags.memory} has learned nothing about its pairs, so no query would move: run reco "
                     f"memory build --relearn --memory {flags.memory}, or add pairs"
                 )
-            record = evaluate(ask_memory(things, reco.memory.store), reco, **how)
+            record = evaluate(query_memory(source_set, reco.memory.store), reco, **how)
             return replace(record, notes=[*record.notes, *cutoff_notes(reco.memory.store.header.calibration)])
     if not needs_encoder(source) and not named and not flags.tune:
-        return evaluate_itself(_read(source, reading, None), **how)[1]
+        return evaluate_held_out(_read(source, reading, None), **how)[1]
     with reco_of(load_settings(memory=":memory:", model=flags.model)) as reco:
-        asking, record = evaluate_itself(_read(source, reading, reco), reco, **how)
+        split, record = evaluate_held_out(_read(source, reading, reco), reco, **how)
         if not flags.tune:
             return record
         most = MAX_LOSS if flags.max_loss is None else flags.max_loss
         base = load_model(reco.settings.model)
-        return choose(
+        return tune_model(
             record,
-            asking,
+            split,
             base,
             out,
             max_loss=most,
             seed=flags.seed,
-            paper=flags.paper,
             refine=cast(RefineDefaults, {**reco.defaults, **how}),
         )
 
 
-def _read(source: str, reading: Reading, reco: Reco | None) -> Things:
-    from ..evaluation.labelled_set import read_things
+def _read(source: str, reading: ReadOptions, reco: Reco | None) -> LabelledSet:
+    from ..evaluation.labelled_set import read_labelled_set
 
     with _bar() as advance:
         reading = replace(reading, progress=advance)
         if reco is not None:
             reading = replace(reading, encoder=reco.encoder, fingerprint=reco.manifest.fingerprint)
-        return read_things(source, reading)
+        return read_labelled_set(source, reading)
 
 
 @contextmanager

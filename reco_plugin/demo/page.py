@@ -15,7 +15,18 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 from PIL import Image
 
 from ..encoders.local import EncodesPairs
-from ..evaluation.ranking import SIDES, Measured, Side, Task, TaskItems, measure, measure_sides, refine_task, scores_of
+from ..evaluation.ranking import (
+    SIDES,
+    Ranks,
+    Side,
+    Task,
+    TaskItems,
+    hits_at,
+    rank_sides,
+    rank_task,
+    refine_task,
+    scores_of,
+)
 from ..files import whole_file
 from ..fusion.exact_scores import Refines
 from ..fusion.explain import explain_decision
@@ -73,18 +84,18 @@ class Bench:
         """Zero-shot accuracy in percent, per group, frozen and refined; the prompts of all entities are one set."""
         refined, accuracies = refine_task(reco, self.task, sides, **options), Accuracies()
         for name in groups:
-            found = measure_sides(self.group(name), self.group(name, refined), sides)
-            accuracies[name] = {side: accuracy(one) for side, one in found.items()}
+            ranks = rank_sides(self.group(name), self.group(name, refined), sides)
+            accuracies[name] = {side: accuracy(one) for side, one in ranks.items()}
         return accuracies
 
 
-def accuracy(found: Measured) -> Accuracy:
+def accuracy(ranks: Ranks) -> Accuracy:
     """Top-1 and top-5 in percent.
 
-    >>> accuracy(Measured(np.array([0, 3, 7, 0])))
+    >>> accuracy(np.array([0, 3, 7, 0]))
     {'top1': 50.0, 'top5': 75.0}
     """
-    return {f"top{k}": round(100 * float(found.top(k).mean()), 2) for k in (1, 5)}
+    return {f"top{k}": round(100 * float(hits_at(ranks, k).mean()), 2) for k in (1, 5)}
 
 
 def prepare(data: Quickstart, encoder: EncodesPairs, splits: tuple[EntitySplit, ...] = ("unseen", "seen")) -> Bench:
@@ -175,7 +186,7 @@ def write_page(
 
 def _choose(bench: Bench, refined: Task) -> list[int]:
     """Choose the rows with the largest rise and fall among all labels; each entity once."""
-    before, after = measure(bench.task).ranks, measure(refined).ranks
+    before, after = rank_task(bench.task), rank_task(refined)
     order = np.argsort(np.log1p(after) - np.log1p(before), kind="stable")
     unseen = order[bench.query_splits[order] == "unseen"]
     return _each_once(unseen, refined, _GAINS) + _each_once(order[::-1], refined, _HARMS)

@@ -1,18 +1,18 @@
-"""Does it help? Measured on pictures with known answers, and in an index that exists; one record, one decision a kind.
+"""Measure whether refinement helps, on pictures with known answers and in an existing index.
 
 ::
 
     evaluate  pictures with classes or captions, plain and refined      tune     a policy, chosen and tested
     compare   real queries in an index: plain, refined, text, both      verdict  the decisions
-    record    all that was measured ──► table, page                     hybrid   the engine's own query of both
+    record    all results ──► table, report                             hybrid   the engine's own hybrid query
 """
 
-from .compare import CompareOptions, compare, compare_runs
+from .compare import CompareOptions, compare
 from .function import FunctionIndex, load_function
 from .judgments import Judgments, read_judgments
 from .queries import QueryLog, SearchQuery, read_queries
 from .record import Record
-from .search import SearchHow
+from .search import SearchOptions
 
 __all__ = [
     "CompareOptions",
@@ -20,10 +20,9 @@ __all__ = [
     "Judgments",
     "QueryLog",
     "Record",
-    "SearchHow",
+    "SearchOptions",
     "SearchQuery",
     "compare",
-    "compare_runs",
     "load_function",
     "read_judgments",
     "read_queries",

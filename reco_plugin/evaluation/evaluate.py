@@ -1,18 +1,18 @@
-"""``reco eval``: what refinement changes on pictures with classes or captions, by side and direction, as a record.
+"""``reco eval``: what refinement changes on pictures with classes or captions, by side and direction.
 
 ::
 
-    Things ──► who asks, what is hidden ──► Task of each direction ──► ranks, plain and refined ──► Record
-    (source)   (hiding)                     (here)                     (ranks)
+    LabelledSet ──► QuerySplit ──► Task of each direction ──► ranks, plain and refined ──► Record
+    (labelled_set)  (here, memories)   (ranking)                                           (record)
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias, Unpack, cast
+from typing import Any, TypeAlias, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -24,310 +24,288 @@ from ..fusion.refiner import Refiner
 from ..memory import Searches
 from ..options import RefineHow
 from ..reco import Reco
-from ..sources.images import RemoteImage
 from ..types import Fingerprint
 from ..values import counted
-from .labelled_set import Things
-from .memories import RamMemory, draw_asking, find_copies, ram_memory
-from .ranking import SIDES, Side, Task, TaskItems, measure_sides, nearest, refine_task
-from .record import Basis, Example, Line, Record, ShownHit, Verdict, pick
+from .labelled_set import LabelledSet
+from .memories import RamMemory, draw_queries, find_copies, ram_memory
+from .ranking import SIDES, Side, Task, TaskItems, hits_at, nearest, rank_sides, refine_task, with_side
+from .record import Basis, Example, Line, Record, ShownHit, Verdict, pick_extremes
 from .report import Thumbnails
-from .statistics import CHANGED, Difference, Figures, bootstrap, compare_pairs, points
-from .verdict import whether_to_refine
+from .statistics import MIN_CHANGED, Figures, bootstrap, compare_pairs, points
+from .verdict import decide_refinement
 
 Direction: TypeAlias = str
-"""``text->image``, ``image->text``, ``image->image``."""
-MOST = 4000
-"""Pairs that ask: more would narrow intervals by little, and take longer."""
-_RIVALS = 10_000  # things that nobody asks for whose texts compete, at most
+"""``text->image``, ``image->text`` or ``image->image``: modality of the queries and of the candidates."""
+MAX_QUERIES = 4000
+"""More queries would take longer and narrow the intervals by little."""
+_MAX_DISTRACTORS = 10_000  # labels without queries whose texts are candidates
 MEASURED: Mapping[Direction, Sequence[Side]] = {
     "text->image": ("text",),
     "image->text": SIDES,
     "image->image": ("image",),
 }
-"""Sides that are refined: an index of pictures stays as it is, and names of classes may be refined as one set."""
+"""Sides to refine: an index of images stays as it is, and names of classes may be refined as one set."""
 _RESULTS = 6  # of each side of an example
-
-
-@dataclass(frozen=True)
-class Askers:
-    """Who asks whom.
-
-    Attributes:
-        things: the source.
-        rows: (Q,) of the pairs that ask.
-        test: (Q,) whether they are of the part that a choice is tested on.
-        memory: of the other pairs; None where the source asks a memory of its own.
-        hidden: Q collections of ids of the memory that are hidden: its own pairs, and copies of its picture.
-        same: Q collections of ids of all pairs of its thing; empty where the memory is not of the source.
-    """
-
-    things: Things
-    rows: npt.NDArray[np.int64]
-    test: npt.NDArray[np.bool_]
-    memory: RamMemory | None
-    hidden: Sequence[Collection[str]]
-    same: Sequence[Collection[str]] = ()
-
-    def tasks(self, chosen: npt.NDArray[np.bool_] | None = None, *, known: bool = True) -> dict[Direction, Task]:
-        """The task of each direction, for all who ask or for some, (Q,).
-
-        Texts of things that do not ask compete, too, since among the others alone the choice is easier than in use.
-
-        Args:
-            chosen: who asks.
-            known: whether the memory holds other pairs of their things.
-        """
-        some = np.flatnonzero(np.ones(len(self.rows), np.bool_) if chosen is None else chosen)
-        rows, hiding = self.rows[some], self.hidden if known else self.same
-        pairs, hidden = self.things.pairs.take(rows), [set(hiding[place]) for place in some.tolist()]
-        names, numbers = np.unique([self.things.things[row] for row in rows], return_inverse=True)
-        labels = numbers.astype(np.int64)
-        keys = [(label, text.tobytes()) for label, text in zip(labels.tolist(), pairs.text, strict=True)]
-        place = {key: number for number, key in enumerate(dict.fromkeys(keys))}  # of each text of a thing
-        first = np.unique([place[key] for key in keys], return_index=True)[1]
-        own: list[set[str]] = [set() for _ in first]
-        for ids, key in zip(hidden, keys, strict=True):
-            own[place[key]] |= ids
-        images = TaskItems(pairs.image, "image", labels, hidden, ids=pairs.ids)
-        words = [self.things.texts[row] for row in rows[first].tolist()]
-        texts = TaskItems(pairs.text[first], "text", labels[first], own, words)
-        asked = set(names.tolist())
-        rivals = {thing: row for row, thing in enumerate(self.things.things) if thing not in asked}
-        far = list(rivals.values())[:_RIVALS]
-        compete = TaskItems(
-            np.concatenate([texts.vectors, self.things.pairs.text[far]]),
-            "text",
-            np.concatenate([texts.labels, len(names) + np.arange(len(far))]),
-            [*own, *[set[str]()] * len(far)],
-        )
-        tasks = {
-            "text->image": Task(texts, images, labels[first], tuple(names.tolist())),
-            "image->text": Task(images, compete, labels, (*names.tolist(), *rivals)),
-        }
-        shown = np.zeros(len(rows), np.bool_)  # the first picture of a thing is searched, its others search
-        shown[np.unique(labels, return_index=True)[1]] = True
-        if not shown.all():
-            asks = np.flatnonzero(~shown)
-            mine, others = pairs.take(asks), pairs.take(shown)
-            queries = TaskItems(mine.image, "image", labels[asks], [hidden[row] for row in asks.tolist()], ids=mine.ids)
-            among = TaskItems(others.image, "image", labels[shown], ids=others.ids)
-            tasks["image->image"] = Task(queries, among, labels[asks], tuple(names.tolist()))
-        return tasks
-
-
-def ask_itself(things: Things, fingerprint: Fingerprint, seed: int = 0) -> Askers:
-    """Half of the things ask, by about half of their pairs, and all other pairs are the memory.
-
-    Raises:
-        DataError: too few things to tell anything.
-    """
-    asks, test = draw_asking(things.pairs.ids, things.things, MOST, seed)
-    rows = np.flatnonzero(asks)
-    if len(rows) < CHANGED or len(things) - len(rows) < CHANGED:
-        raise DataError(
-            f"{things.name} has {len(things):,} pictures of {len(set(things.things)):,} things, too few to hold some "
-            f"out: {len(rows):,} would be queries and {len(things) - len(rows):,} the memory, and each needs "
-            f"{CHANGED}. Give more, or a memory that is filled already (--memory)"
-        )
-    memory = ram_memory(things.pairs.take(~asks), fingerprint)
-    of_thing: dict[str, set[str]] = {}
-    for row in np.flatnonzero(~asks).tolist():
-        of_thing.setdefault(things.things[row], set()).add(things.pairs.ids[row])
-    copies = find_copies(memory.store, things.pairs.image[rows], [()] * len(rows))
-    same = [of_thing.get(things.things[row], set()) | ids for row, ids in zip(rows.tolist(), copies, strict=True)]
-    return Askers(things, rows, test[rows], memory, copies, same)
-
-
-def ask_memory(things: Things, memory: Searches) -> Askers:
-    """All pairs, or a sample, ask a memory; pairs of the same ids, and copies of pictures, are hidden."""
-    rows = np.arange(len(things))
-    if len(rows) > MOST:
-        rows = np.sort(np.random.default_rng(0).permutation(len(rows))[:MOST])
-    own = [(things.pairs.ids[row],) for row in rows.tolist()]
-    return Askers(things, rows, np.zeros(len(rows), np.bool_), None, find_copies(memory, things.pairs.image[rows], own))
-
-
-def evaluate(asking: Askers, reco: Refines, *, seed: int = 0, command: str = "", **how: Unpack[RefineHow]) -> Record:
-    """Measure each direction, plain and with each of its sides refined.
-
-    Args:
-        asking: who asks whom.
-        reco: refines by the memory that is asked, with the settings of the service.
-        seed: of intervals.
-        command: that makes the record again.
-        how: options of the refinement.
-    """
-    sides = list[_SideFound]()
-    unknown = asking.tasks(known=False) if asking.same else {}
-    for direction, task in asking.tasks().items():
-        asked = MEASURED[direction]
-        refined = refine_task(reco, task, asked, **how)
-        measured = measure_sides(task, refined, asked)
-        lost: dict[str, Figures] = {}
-        if direction in unknown:
-            hidden = refine_task(reco, unknown[direction], asked, **how)
-            lost = {side: one.top(1) for side, one in measure_sides(unknown[direction], hidden, asked).items()}
-        plain = measured["frozen"]
-        for side in asked:
-            one = measured[side]
-            gain = one.top(1) - plain.top(1)
-            without = None if not lost else bootstrap(lost[side] - lost["frozen"], task.groups, seed=seed)
-            line = Line(
-                f"{_words(direction)}, {_NAMES[side]} refined",
-                len(task),
-                {"plain": float(plain.top(1).mean()), "refined": float(one.top(1).mean())},
-                compare_pairs(gain, task.groups, tried=len(asked), seed=seed),
-                float((gain > 0).mean()),
-                float((gain < 0).mean()),
-                unknown=without,
-            )
-            sides.append(_SideFound(direction, side, line, gain, task, refined))
-    return _record(asking, sides, command, how)
-
-
-def evaluate_itself(
-    things: Things, reco: Reco | None = None, *, seed: int = 0, command: str = "", **how: Unpack[RefineHow]
-) -> tuple[Askers, Record]:
-    """:func:`evaluate` of a source that asks itself, with who asks whom.
-
-    Args:
-        things: the source.
-        reco: whose empty memory takes the pairs that do not ask; None: vectors of an encoder that is not known.
-        seed: of the draw of who asks, and of intervals.
-        command: that makes the record again.
-        how: options of the refinement.
-    """
-    if reco is None:
-        vectors = things.pairs.image
-        fingerprint = Fingerprint("vectors", hashlib.sha256(vectors.tobytes()).hexdigest(), vectors.shape[1])
-    else:
-        fingerprint = reco.manifest.fingerprint
-    asking = ask_itself(things, fingerprint, seed)
-    assert asking.memory is not None  # noqa: S101 - it asks itself
-    if reco is not None:
-        reco.memory.add_records([asking.memory.pairs])
-    refines = reco or refiner(asking, how.get("k") or DEFAULT_K)
-    return asking, evaluate(asking, refines, seed=seed, command=command, **how)
-
-
 _NAMES: Mapping[str, str] = {"image": "pictures", "text": "texts", "both": "both"}
 
 
+@dataclass(frozen=True)
+class QuerySplit:
+    """Pairs of a source that are queries, and what is hidden from each.
+
+    Attributes:
+        rows: (Q,) rows of the queries in the source.
+        test: (Q,) whether a query is in the part that tests a tuned policy.
+        memory: the other pairs; None if the memory is not of this source.
+        excluded: Q collections of ids in the memory: the query's own pair and copies of its image.
+        same_label: the same with all ids of the query's label; empty if the memory is not of this source.
+    """
+
+    source: LabelledSet
+    rows: npt.NDArray[np.int64]
+    test: npt.NDArray[np.bool_]
+    memory: RamMemory | None
+    excluded: Sequence[Collection[str]]
+    same_label: Sequence[Collection[str]] = ()
+
+    def tasks(self, chosen: npt.NDArray[np.bool_] | None = None, *, known: bool = True) -> dict[Direction, Task]:
+        """Make the task of each direction.
+
+        Args:
+            chosen: (Q,) mask of the queries; None: all.
+            known: whether the memory holds other pairs with their labels.
+        """
+        some = np.flatnonzero(np.ones(len(self.rows), np.bool_) if chosen is None else chosen)
+        hidden = self.excluded if known else self.same_label
+        rows, excluded = self.rows[some], [set(hidden[place]) for place in some.tolist()]
+        pairs = self.source.pairs.take(rows)
+        names, numbers = np.unique([self.source.labels[row] for row in rows], return_inverse=True)
+        labels, classes, drawn = numbers.astype(np.int64), tuple(names.tolist()), set(names.tolist())
+        images = TaskItems(pairs.image, "image", labels, excluded, ids=pairs.ids)
+        texts = self._distinct_texts(rows, labels, excluded)
+        distractors = {label: row for row, label in enumerate(self.source.labels) if label not in drawn}
+        others = list(distractors.values())[:_MAX_DISTRACTORS]
+        candidates = TaskItems(
+            np.concatenate([texts.vectors, self.source.pairs.text[others]]),
+            "text",
+            np.concatenate([texts.labels, len(classes) + np.arange(len(others))]),
+            [*(texts.excluded or ()), *[set[str]()] * len(others)],
+        )
+        tasks = {
+            "text->image": Task(texts, images, texts.labels, classes),
+            "image->text": Task(images, candidates, labels, (*classes, *distractors)),
+        }
+        is_indexed = np.zeros(len(rows), np.bool_)  # the first image of each label; the others are queries
+        is_indexed[np.unique(labels, return_index=True)[1]] = True
+        if not is_indexed.all():
+            among = TaskItems(pairs.image[is_indexed], "image", labels[is_indexed], ids=pairs.take(is_indexed).ids)
+            tasks["image->image"] = Task(images.only(~is_indexed), among, labels[~is_indexed], classes)
+        return tasks
+
+    def _distinct_texts(
+        self, rows: npt.NDArray[np.int64], labels: npt.NDArray[np.int64], excluded: Sequence[set[str]]
+    ) -> TaskItems:
+        """Each text of a label once; what is excluded from any of its pairs is excluded from the text."""
+        vectors = self.source.pairs.text[rows]
+        places, chosen, merged = dict[tuple[int, bytes], int](), list[int](), list[set[str]]()
+        for row, label in enumerate(labels.tolist()):
+            place = places.setdefault((label, vectors[row].tobytes()), len(merged))
+            if place == len(merged):
+                chosen.append(row)
+                merged.append(set())
+            merged[place] |= excluded[row]
+        words = [self.source.texts[row] for row in rows[chosen].tolist()]
+        return TaskItems(vectors[chosen], "text", labels[chosen], merged, words)
+
+
+def hold_out(source: LabelledSet, fingerprint: Fingerprint, seed: int = 0) -> QuerySplit:
+    """Draw queries from a source, and build a memory of its other pairs.
+
+    Raises:
+        DataError: the source has too few pairs for both.
+    """
+    is_query, test = draw_queries(source.pairs.ids, source.labels, MAX_QUERIES, seed)
+    rows = np.flatnonzero(is_query)
+    if min(len(rows), len(source) - len(rows)) < MIN_CHANGED:
+        raise DataError(
+            f"{source.name} has {len(source):,} pictures of {len(set(source.labels)):,} things, too few to hold some "
+            f"out: {len(rows):,} would be queries and {len(source) - len(rows):,} the memory, and each needs "
+            f"{MIN_CHANGED}. Give more, or a memory that is filled already (--memory)"
+        )
+    memory = ram_memory(source.pairs.take(~is_query), fingerprint)
+    of_label: dict[str, set[str]] = {}
+    for row in np.flatnonzero(~is_query).tolist():
+        of_label.setdefault(source.labels[row], set()).add(source.pairs.ids[row])
+    copies = find_copies(memory.store, source.pairs.image[rows], [()] * len(rows))
+    same = [of_label.get(source.labels[row], set()) | ids for row, ids in zip(rows.tolist(), copies, strict=True)]
+    return QuerySplit(source, rows, test[rows], memory, copies, same)
+
+
+def query_memory(source: LabelledSet, memory: Searches) -> QuerySplit:
+    """Make all pairs of a source queries to an existing memory, or a sample of them."""
+    rows = np.arange(len(source))
+    if len(rows) > MAX_QUERIES:
+        rows = np.sort(np.random.default_rng(0).permutation(len(rows))[:MAX_QUERIES])
+    same_ids = [(source.pairs.ids[row],) for row in rows.tolist()]
+    excluded = find_copies(memory, source.pairs.image[rows], same_ids)
+    return QuerySplit(source, rows, np.zeros(len(rows), np.bool_), None, excluded)
+
+
+def evaluate(split: QuerySplit, reco: Refines, *, seed: int = 0, command: str = "", **how: Unpack[RefineHow]) -> Record:
+    """Measure each direction, plain and with each of its sides refined.
+
+    Args:
+        split: the queries.
+        reco: refines by the memory of the split, with the settings of the service.
+        seed: of intervals.
+        command: the command line, for the record.
+        how: options of the refinement.
+    """
+    outcomes = list[_SideOutcome]()
+    unknown = split.tasks(known=False) if split.same_label else {}
+    for direction, task in split.tasks().items():
+        sides = MEASURED[direction]
+        refined = refine_task(reco, task, sides, **how)
+        first = {side: hits_at(ranks, 1) for side, ranks in rank_sides(task, refined, sides).items()}
+        lost: dict[str, Figures] = {}
+        if direction in unknown:
+            without = refine_task(reco, unknown[direction], sides, **how)
+            lost = {side: hits_at(one, 1) for side, one in rank_sides(unknown[direction], without, sides).items()}
+        for side in sides:
+            gain = first[side] - first["frozen"]
+            line = Line(
+                f"{_words(direction)}, {_NAMES[side]} refined",
+                len(task),
+                {"plain": float(first["frozen"].mean()), "refined": float(first[side].mean())},
+                compare_pairs(gain, task.groups, tried=len(sides), seed=seed),
+                float((gain > 0).mean()),
+                float((gain < 0).mean()),
+                unknown=bootstrap(lost[side] - lost["frozen"], task.groups, seed=seed) if lost else None,
+            )
+            outcomes.append(_SideOutcome(direction, side, line, gain, task, with_side(task, refined, side)))
+    return _record(split, outcomes, command, how)
+
+
+def evaluate_held_out(
+    source: LabelledSet, reco: Reco | None = None, *, seed: int = 0, command: str = "", **how: Unpack[RefineHow]
+) -> tuple[QuerySplit, Record]:
+    """Evaluate on queries that are held out from a source; the other pairs are the memory.
+
+    Args:
+        source: pictures with texts.
+        reco: its empty memory takes these pairs; None: the vectors are of an unknown encoder.
+        seed: of the draw of queries, and of intervals.
+        command: the command line, for the record.
+        how: options of the refinement.
+    """
+    if reco is None:
+        vectors = source.pairs.image
+        fingerprint = Fingerprint("vectors", hashlib.sha256(vectors.tobytes()).hexdigest(), vectors.shape[1])
+    else:
+        fingerprint = reco.manifest.fingerprint
+    split = hold_out(source, fingerprint, seed)
+    if reco is not None and split.memory is not None:
+        reco.memory.add_records([split.memory.pairs])
+    refines = reco or make_refiner(split, how.get("k") or DEFAULT_K)
+    return split, evaluate(split, refines, seed=seed, command=command, **how)
+
+
+def make_refiner(split: QuerySplit, k: int, **options: Any) -> Refiner:
+    """A refiner with the memory of :func:`hold_out`."""
+    assert split.memory is not None  # noqa: S101 - the split is held out
+    return Refiner(split.memory.at(k), None, k=k, **options)
+
+
 def _words(direction: Direction) -> str:
-    asks, _, searched = direction.partition("->")
-    return f"{_NAMES[asks]} search {_NAMES[searched]}"
+    query, _, candidate = direction.partition("->")
+    return f"{_NAMES[query]} search {_NAMES[candidate]}"
 
 
 @dataclass(frozen=True)
-class _SideFound:
-    """What one refined side of a direction gives: its line, and the gain (Q,) of each query."""
+class _SideOutcome:
+    """One refined side of a direction: its line, the gain of each query (Q,), and both tasks."""
 
     direction: Direction
     side: Side
     line: Line
     gain: Figures
-    task: Task
+    plain: Task
     refined: Task
 
-    @property
-    def change(self) -> Difference:
-        """Against plain."""
-        assert self.line.change is not None  # noqa: S101 - all lines have one
-        return self.line.change
 
-    @property
-    def moved(self) -> Task:
-        """The task with this side refined alone."""
-        if self.side == "both":
-            return self.refined
-        if self.side == self.task.queries.modality:
-            return replace(self.task, queries=self.refined.queries)
-        return replace(self.task, candidates=self.refined.candidates)
-
-
-def _record(asking: Askers, sides: Sequence[_SideFound], command: str, how: RefineHow) -> Record:
-    things = asking.things
-    best = [max(mine, key=lambda one: one.change.interval.mean) for mine in _by_direction(sides)]
-    shown = max(best, key=lambda one: abs(one.change.interval.mean))
-    made = _ExampleTasks(asking, shown)
-    hidden = sum(map(len, asking.hidden))
-    memory = "; the other pairs are the memory" if asking.memory is not None else " to the memory"
-    taken = "pictures of classes" if things.kind == "classes" else "pictures with captions"
-    notes = [
-        f"{things.name} was taken for {taken}: {len(things):,} pictures of {len(set(things.things)):,} things.",
-        f"{len(asking.rows):,} pairs are queries{memory}. The query's own pair and copies of its picture are hidden "
-        f"from it: {counted(hidden, 'pair')} in all.",
-        *_unique(things),
-        *things.notes,
+def _record(split: QuerySplit, outcomes: Sequence[_SideOutcome], command: str, how: RefineHow) -> Record:
+    source, directions = split.source, dict.fromkeys(one.direction for one in outcomes)
+    best = [
+        max((one for one in outcomes if one.direction == direction), key=lambda one: one.line.change.interval.mean)
+        for direction in directions
     ]
+    shown = max(best, key=lambda one: abs(one.line.change.interval.mean))
+    examples = _TaskExamples(split, shown)
+    hidden = sum(map(len, split.excluded))
+    memory = "; the other pairs are the memory" if split.memory is not None else " to the memory"
+    kind = "pictures of classes" if source.kind == "classes" else "pictures with captions"
+    notes = [
+        f"{source.name} was taken for {kind}: {len(source):,} pictures of {len(set(source.labels)):,} things.",
+        f"{len(split.rows):,} pairs are queries{memory}. The query's own pair and copies of its picture are hidden "
+        f"from it: {counted(hidden, 'pair')} in all.",
+        *source.notes,
+    ]
+    if len(set(source.labels)) >= 0.9 * len(source):
+        notes.insert(
+            2,
+            "Nearly every picture shows a thing of its own, so there is little to learn, and a picture that shows the "
+            "same counts as wrong: name the column of what a picture shows (--group).",
+        )
     return Record(
-        title=f"What refinement changes on {Path(things.name).name or things.name}",
+        title=f"What refinement changes on {Path(source.name).name or source.name}",
         command=command,
-        setup={"pictures": f"{len(things):,}", **{str(name): str(value) for name, value in how.items()}},
-        verdicts=[_decide(one, things.kind == "classes") for one in best],
+        setup={"pictures": f"{len(source):,}", **{str(name): str(value) for name, value in how.items()}},
+        verdicts=[_decide(one, "labels" if source.kind == "classes" else "titles") for one in best],
         metric="Right result first",
-        lines=[one.line for one in sides],
+        lines=[one.line for one in outcomes],
         notes=notes,
-        examples=[made.of(row) for row in pick(shown.gain)],
+        examples=[examples.of(row) for row in pick_extremes(shown.gain)],
     )
 
 
-def _by_direction(sides: Sequence[_SideFound]) -> list[list[_SideFound]]:
-    directions = dict.fromkeys(one.direction for one in sides)
-    return [[one for one in sides if one.direction == direction] for direction in directions]
-
-
-def _decide(one: _SideFound, labelled: bool) -> Verdict:
-    """Whether to refine in a direction, by the side that gains most."""
-    whose, values = f"{_NAMES[one.side]} where {_words(one.direction)}", one.line.values
-    figures = f"{points(one.change.interval)} points on {len(one.gain):,} queries"
-    taken = "The captions are taken as true: a wrong one counts as right, too."
-    firsts, basis = (values["plain"], values["refined"]), "labels" if labelled else "titles"
-    return whether_to_refine(whose, one.change, firsts, figures, cast(Basis, basis), taken)
-
-
-def _unique(things: Things) -> list[str]:
-    """A warning where there is hardly anything to learn."""
-    if len(set(things.things)) < 0.9 * len(things):
-        return []
-    return [
-        "Nearly every picture shows a thing of its own, so there is little to learn, and a picture that shows the same "
-        "counts as wrong: name the column of what a picture shows (--group)."
-    ]
+def _decide(one: _SideOutcome, basis: Basis) -> Verdict:
+    """Decide for a direction by the side that gains most."""
+    values, change = one.line.values, one.line.change
+    return decide_refinement(
+        f"{_NAMES[one.side]} where {_words(one.direction)}",
+        change,
+        (values["plain"], values["refined"]),
+        f"{points(change.interval)} points on {len(one.gain):,} queries",
+        basis,
+        "The captions are taken as true: a wrong one counts as right, too.",
+    )
 
 
 @dataclass
-class _ExampleTasks:
-    """Makes examples of queries of one direction."""
+class _TaskExamples:
+    """Makes examples of queries of one direction, by row."""
 
-    asking: Askers
-    found: _SideFound
+    split: QuerySplit
+    outcome: _SideOutcome
     thumbnails: Thumbnails = field(default_factory=Thumbnails)
 
     def of(self, row: int) -> Example:
-        """One query, by its row in the task."""
-        task, queries = self.found.task, self.found.task.queries
-        name = task.classes[queries.labels[row]]
-        picture = self._picture(queries, row)
+        """Make one example."""
+        one, queries = self.outcome, self.outcome.plain.queries
+        name = one.plain.classes[queries.labels[row]]
         plain, refined = (
-            [self._hit(task, place, row) for place in nearest(one, row, _RESULTS)] for one in (task, self.found.moved)
+            [self._hit(place, row) for place in nearest(task, row, _RESULTS)] for task in (one.plain, one.refined)
         )
-        return Example(f"{self.found.direction} {row}", name, plain, refined, picture, float(self.found.gain[row]))
+        gain = float(one.gain[row])
+        return Example(f"{one.direction} {row}", name, plain, refined, self._picture(queries, row), gain)
 
-    def _hit(self, task: Task, place: int, row: int) -> ShownHit:
+    def _hit(self, place: int, row: int) -> ShownHit:
+        task = self.outcome.plain
         label = task.candidates.labels[place]
-        picture = self._picture(task.candidates, place)
-        return ShownHit(task.classes[label], picture, bool(label == task.queries.labels[row]))
+        right = bool(label == task.queries.labels[row])
+        return ShownHit(task.classes[label], self._picture(task.candidates, place), right)
 
     def _picture(self, items: TaskItems, place: int) -> str | None:
-        """Of a picture that asks, or is searched."""
         id_ = items.ids[place] if items.ids else ""
-        image: Path | RemoteImage | None = self.asking.things.pictures.get(id_)
+        image = self.split.source.pictures.get(id_)
         return None if image is None else self.thumbnails.of(id_, image)
-
-
-def refiner(asking: Askers, k: int, **options: Any) -> Refiner:
-    """Refines by the memory of :func:`ask_itself`, calibrated for k neighbours."""
-    assert asking.memory is not None  # noqa: S101 - the caller asked itself
-    return Refiner(asking.memory.at(k), None, k=k, **options)

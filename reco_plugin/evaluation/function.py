@@ -1,4 +1,4 @@
-"""An engine that has no address: a function of the user's own that searches it."""
+"""An index without an address: a function of the user searches it."""
 
 from __future__ import annotations
 
@@ -15,104 +15,101 @@ from ..errors import ConfigError, EngineError, RecoError
 from ..files import in_home
 from ..sources.indexes.open_index import Description, Document, IndexHit, Question
 from ..values import did_you_mean
-from .search import AskIndex
+from .search import SearchFunction
 
 
 class FunctionIndex:
-    """An index that a function searches; see :class:`~reco_plugin.sources.indexes.open_index.Engine`.
-
-    Nothing is known of such an index but what is said here, so its vectors are not checked.
-    """
+    """An :class:`~reco_plugin.sources.indexes.open_index.Engine` that calls a function; its vectors are not checked."""
 
     def __init__(
-        self, search: AskIndex, dimension: int, *, searches_text: bool = False, name: str = "a function"
+        self, search: SearchFunction, dimension: int, *, searches_text: bool = False, name: str = "a function"
     ) -> None:
-        """Take a function of a :class:`~reco_plugin.sources.indexes.open_index.Question` that gives hits, best first.
+        """Wrap a function of a :class:`~reco_plugin.sources.indexes.open_index.Question` that returns hits, best first.
 
         Args:
             search: the function.
             dimension: of the index's vectors.
-            searches_text: whether it takes questions without a vector.
-            name: for people.
+            searches_text: whether the function takes questions without a vector.
+            name: of the index, for people.
         """
         self._search = search
-        self._own = Description(name, name, 0, "vector", dimension, "cosine", "not known", searches_text=searches_text)
+        self._description = Description(
+            name, name, 0, "vector", dimension, "cosine", "not known", searches_text=searches_text
+        )
 
     def describe(self) -> Description:
-        """What was said of it."""
-        return self._own
+        """Name and dimension; the number of documents is not known."""
+        return self._description
 
     def scan(self, *, vectors: bool = True, size: int = 1000) -> Iterator[list[Document]]:
-        """Nothing: a function cannot be scanned."""
+        """Yield nothing: a function cannot be scanned."""
         return iter(())
 
     def search(self, question: Question) -> Sequence[IndexHit]:
-        """The first k that the function finds.
+        """Return the first k hits of the function.
 
         Raises:
-            EngineError: the function fails, or gives something else than hits, best first.
+            EngineError: the function fails, or returns anything but hits, best first.
         """
+        name = self._description.name
         try:
-            found = list(self._search(question))
+            hits = list(self._search(question))
         except RecoError:
             raise
         except Exception as error:
             where = traceback.extract_tb(error.__traceback__)[-1]
             raise EngineError(
-                f"{self._own.name} failed: {type(error).__name__}: {error} ({Path(where.filename).name}, line "
-                f"{where.lineno})"
+                f"{name} failed: {type(error).__name__}: {error} ({Path(where.filename).name}, line {where.lineno})"
             ) from error
-        for hit in found:
-            if not isinstance(hit, IndexHit) or not isinstance(hit.id, str) or not _is_score(hit.score):
+        for hit in hits:
+            score = getattr(hit, "score", None)
+            is_hit = isinstance(hit, IndexHit) and isinstance(hit.id, str)
+            if not is_hit or not isinstance(score, Real) or not isfinite(score):
                 raise EngineError(
-                    f"{self._own.name} gave {hit!r}: it must give IndexHits, each with a text as id and a finite "
-                    "number as score"
+                    f"{name} returned {hit!r}: it must return IndexHits, each with a text as id and a finite number as "
+                    "score"
                 )
-        if question.vector is not None and found and found[0].score < found[-1].score:
+        if question.vector is not None and hits and hits[0].score < hits[-1].score:
             raise EngineError(
-                f"{self._own.name} gave scores from {found[0].score:g} up to {found[-1].score:g}: the best hit comes "
-                "first, with the cosine as score, which is 1 - distance where an engine tells cosine distances"
+                f"{name} returned scores from {hits[0].score:g} up to {hits[-1].score:g}: the best hit comes first, "
+                "with the cosine as score, which is 1 - distance if the engine returns cosine distances"
             )
-        return [replace(hit, score=float(hit.score)) for hit in found[: question.k]]  # NumPy's float32 is no JSON
+        return [replace(hit, score=float(hit.score)) for hit in hits[: question.k]]  # JSON cannot hold NumPy's float32
 
     def close(self) -> None:
-        """Nothing is open."""
-
-
-def _is_score(score: object) -> bool:
-    return isinstance(score, Real) and isfinite(score)
+        """Do nothing: there is no connection."""
 
 
 def load_function(where: str, dimension: int) -> FunctionIndex:
-    """The function ``NAME`` of ``FILE.py:NAME``, or the :class:`FunctionIndex` of that name. The file is run.
+    """Run a file and return the function or :class:`FunctionIndex` in it.
 
     Args:
-        where: the file and the name.
-        dimension: of the index's vectors, where the file does not state it.
+        where: ``FILE.py:NAME``.
+        dimension: of the index's vectors, for a function.
 
     Raises:
-        ConfigError: there is no such file or name, it is neither, or the file cannot be run.
+        ConfigError: there is no such file or name, it cannot be called, or the file cannot be run.
     """
-    file, found, name = where.rpartition(":")
+    file, colon, name = where.rpartition(":")
     path = in_home(file)
-    if not found or path.suffix != ".py" or not name.isidentifier():
+    if not colon or path.suffix != ".py" or not name.isidentifier():
         raise ConfigError(f"--function is FILE.py:NAME, as in shop.py:search, got {where!r}")
     spec = spec_from_file_location(f"_{path.stem}_searches", path) if path.is_file() else None
     if spec is None or spec.loader is None:
         raise ConfigError(f"--function {where}: there is no file {path}")
     module = module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses and pickle look their module up
-    sys.path.insert(0, str(path.resolve().parent))  # as for a script: what lies beside it can be imported
+    sys.modules[spec.name] = module  # dataclasses and pickle look up their module
+    sys.path.insert(0, str(path.resolve().parent))  # as for a script, which can import its neighbours
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         raise ConfigError(f"--function {where}: the file cannot be run: {type(error).__name__}: {error}") from error
-    own = [one for one in vars(module) if not one.startswith("_")]
     if not hasattr(module, name):
-        raise ConfigError(f"--function {where}: {path.name} has no {name!r}: {did_you_mean(name, own)}")
-    said = getattr(module, name)
-    if isinstance(said, FunctionIndex):
-        return said
-    if not callable(said):
-        raise ConfigError(f"--function {where}: {name} is {type(said).__name__}, no function")
-    return FunctionIndex(said, dimension, name=where)  # what it gives is checked when it searches
+        names = [one for one in vars(module) if not one.startswith("_")]
+        raise ConfigError(f"--function {where}: {path.name} has no {name!r}: {did_you_mean(name, names)}")
+    value = getattr(module, name)
+    if isinstance(value, FunctionIndex):
+        return value
+    if not callable(value):
+        raise ConfigError(f"--function {where}: {name} is {type(value).__name__}, no function")
+    return FunctionIndex(value, dimension, name=where)

@@ -1,4 +1,4 @@
-"""The engine's own query of text search and vectors together, fused by rank with a weight."""
+"""The engine's own hybrid query: text search and vectors, fused by rank with a weight."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from .search import RRF_K
 
 
 def engine_query(address: IndexAddress | None, described: Description, weight: float, k: int) -> str:
-    """Write the query for an engine, to paste: QUERY is the text, and VECTOR its refined vector.
+    """Format the hybrid query of an engine; the user replaces QUERY by the text and VECTOR by its refined vector.
 
     Args:
-        address: of the index; None: its engine is not known.
+        address: of the index; None: the engine is not known.
         described: the same index.
-        weight: of text search, from 0 to 1; vectors have the rest of 1.
-        k: results, of each search and of both together.
+        weight: of text search, from 0 to 1; vectors have the rest.
+        k: results of each search and of the fusion.
     """
     if address is None:
         address = IndexAddress("", "")
     text, rest = str(address.text), round(1 - weight, 3)
     match address.scheme:
         case "opensearch":
-            how = {"technique": "rrf", "rank_constant": RRF_K, "parameters": {"weights": [weight, rest]}}
-            pipeline = {"phase_results_processors": [{"score-ranker-processor": {"combination": how}}]}
+            fusion = {"technique": "rrf", "rank_constant": RRF_K, "parameters": {"weights": [weight, rest]}}
+            pipeline = {"phase_results_processors": [{"score-ranker-processor": {"combination": fusion}}]}
             near = {"knn": {described.vector: {"vector": "VECTOR", "k": k}}}
-            both = {"hybrid": {"pagination_depth": k, "queries": [{"match": {text: "QUERY"}}, near]}}
+            query = {"hybrid": {"pagination_depth": k, "queries": [{"match": {text: "QUERY"}}, near]}}
             return (
                 f"PUT /_search/pipeline/reco\n{_json(pipeline)}\n\n"
-                f"POST /{described.name}/_search?search_pipeline=reco\n{_json({'size': k, 'query': both})}"
+                f"POST /{described.name}/_search?search_pipeline=reco\n{_json({'size': k, 'query': query})}"
             )
         case "elasticsearch":
             knn = {"field": described.vector, "query_vector": "VECTOR", "k": k, "num_candidates": 10 * k}
@@ -50,9 +50,9 @@ def engine_query(address: IndexAddress | None, described: Description, weight: f
             return (  # the inner ORDER BY ... LIMIT is what the index of vectors answers
                 f"WITH t AS (SELECT {name}, row_number() OVER (ORDER BY score DESC) AS place FROM (\n"  # noqa: S608
                 f"  SELECT {name}, ts_rank_cd({words}, q) AS score FROM {table}, websearch_to_tsquery(%(query)s) q\n"
-                f"  WHERE {words} @@ q ORDER BY score DESC LIMIT {k}) found),\n"
+                f"  WHERE {words} @@ q ORDER BY score DESC LIMIT {k}) hits),\n"
                 f"v AS (SELECT {name}, row_number() OVER (ORDER BY far) AS place FROM (\n"
-                f"  SELECT {name}, {far} AS far FROM {table} ORDER BY far LIMIT {k}) found)\n"
+                f"  SELECT {name}, {far} AS far FROM {table} ORDER BY far LIMIT {k}) hits)\n"
                 f"SELECT {name} FROM t FULL JOIN v USING ({name})\n"
                 f"ORDER BY coalesce({weight:g} / ({RRF_K} + t.place), 0)\n"
                 f"  + coalesce({rest:g} / ({RRF_K} + v.place), 0) DESC LIMIT {k}"

@@ -1,4 +1,4 @@
-"""What is right for a query: judgments of a file, marks of people; and rankings beside it, and beside one another."""
+"""Relevance judgments and blind marks, as files hold them, and rankings measured by them."""
 
 from __future__ import annotations
 
@@ -13,105 +13,103 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 
 from ..errors import DataError
-from ..sources.indexes.open_index import IndexHit
 from ..sources.location import not_there, read_text
 from ..sources.tables import SUFFIXES, TableFile
-from .queries import SearchQuery, columns_of, normal, unwrap
+from .queries import SearchQuery, columns_of, normalize, unwrap
 from .statistics import Figures
 
 Grades: TypeAlias = Mapping[str, float]
-"""Id of a document -> how right it is for one query, above 0; others are wrong."""
-_HEADS = {
+"""Document id -> relevance for one query, above 0; documents that are missing are not relevant."""
+_COLUMNS = {
     "query": ("query_id", "qid", "query", "query-id", "user_query", "id"),
     "document": ("document_id", "docid", "doc_id", "document", "doc", "corpus-id", "object_id", "product_id"),
     "grade": ("grade", "rel", "relevance", "rating", "score", "judgment", "label", "clicks", "count"),
 }
+_COPIED = 0.9  # share of judged texts whose relevant documents are exactly those with that title
 
 
 @dataclass(frozen=True)
 class Judgments:
-    """Grades of documents, by what a file calls the query: its id, or its text."""
+    """Grades by the id or text of a query.
+
+    Attributes:
+        name: the file.
+        clicks: whether the grades count clicks.
+    """
 
     by_query: Mapping[str, Grades]
     name: str
-    clicks: bool = False  # whether the grades are numbers of clicks
+    clicks: bool = False
 
     def of(self, queries: Sequence[SearchQuery]) -> list[Grades]:
-        """The grades for each query; of several ids, all; empty where it has none."""
-        by_text = {normal(query): grades for query, grades in self.by_query.items()}
+        """Grades of each query, looked up by its ids, else by its text; empty if it was not judged."""
+        by_text = {normalize(query): grades for query, grades in self.by_query.items()}
         found: list[Grades] = []
         for query in queries:
-            own = [self.by_query[id_] for id_ in query.ids or (query.id,) if id_ in self.by_query]
-            if not own and query.text is not None and (named := by_text.get(normal(query.text))):
-                own = [named]
-            found.append({document: grade for grades in own for document, grade in grades.items() if grade > 0})
+            matches = [self.by_query[id_] for id_ in query.ids or (query.id,) if id_ in self.by_query]
+            if not matches and query.text is not None and (named := by_text.get(normalize(query.text))):
+                matches = [named]
+            found.append({document: grade for one in matches for document, grade in one.items() if grade > 0})
         return found
 
     @property
     def documents(self) -> frozenset[str]:
-        """All documents that are right for some query."""
+        """All documents that are relevant for some query."""
         return frozenset(doc for grades in self.by_query.values() for doc, grade in grades.items() if grade > 0)
 
 
 def read_judgments(file: str | Path) -> Judgments:
-    """Read judgments: ``query 0 document grade`` a line, as TREC has them, or ``.csv``, ``.tsv``, ``.jsonl``.
+    """Read TREC's qrels (``query 0 document grade`` a line), or ``.csv``, ``.tsv`` or ``.jsonl``.
 
     Raises:
-        DataError: it cannot be read; a line has another form; no grade is above 0.
+        DataError: the file cannot be read, a line has another form, or no grade is above 0.
     """
     path = Path(file)
     if not path.is_file():
         raise DataError(f"judgments: {not_there(path)}")
-    found: dict[str, dict[str, float]] = defaultdict(dict)
-    for query, document, grade in _judged(path):
-        found[query][document] = max(grade, found[query].get(document, 0.0))
-    head = _head(path) if path.suffix.lower() in SUFFIXES else None
-    judgments = Judgments(found, str(path), head is not None and head["grade"] in ("clicks", "count"))
+    by_query: dict[str, dict[str, float]] = defaultdict(dict)
+    columns = _columns(path) if path.suffix.lower() in SUFFIXES else None
+    for query, document, grade in _qrels(path) if columns is None else _table(path, columns):
+        by_query[query][document] = max(grade, by_query[query].get(document, 0.0))
+    judgments = Judgments(by_query, str(path), columns is not None and columns["grade"] in ("clicks", "count"))
     if not judgments.documents:
         raise DataError(f"{path} judges no document as right: all grades are 0 or below")
     return judgments
 
 
-def _judged(path: Path) -> Iterator[tuple[str, str, float]]:
-    if path.suffix.lower() in SUFFIXES and (names := _head(path)) is not None:
-        for line, values in _table(path):
-            missing = [name for name in (names["query"], names["document"]) if values.get(name) in (None, "")]
-            if missing:
-                raise DataError(f"{path}, line {line}: column {missing[0]!r} is empty")
-            grade = 1.0 if names["grade"] is None else values.get(names["grade"])
-            yield str(values[names["query"]]), str(values[names["document"]]), _grade(path, line, grade)
-        return
-    form = "query 0 document grade`, as TREC has it, or a .csv whose first line names the columns query_id, document_id"
-    for line, parts in _trec(path, (4,), f"`{form} and grade"):
-        yield parts[0], parts[2], _grade(path, line, parts[3])
-
-
-def _trec(path: Path, many: tuple[int, ...], form: str) -> Iterator[tuple[int, list[str]]]:
-    """Lines of a file of TREC's, by their parts."""
-    for line, text in enumerate(read_text(path).splitlines(), 1):
-        parts = text.split()
-        if parts and len(parts) not in many:
-            raise DataError(f"{path}, line {line}: {text.strip()[:60]!r} has {len(parts)} parts; expected {form}")
-        if parts:
-            yield line, parts
-
-
-def _head(path: Path) -> dict[str, Any] | None:
-    """The columns of a table; None where its first line is no header."""
-    seen = columns_of(path)
-    names = {kind: next((name for name in usual if name in seen), None) for kind, usual in _HEADS.items()}
+def _columns(path: Path) -> dict[str, Any] | None:
+    """Column names of a table; None if its first line is no header."""
+    columns = columns_of(path)
+    names = {kind: next((name for name in usual if name in columns), None) for kind, usual in _COLUMNS.items()}
     if names["query"] is None and names["document"] is None:
         return None
-    if lacks := [kind for kind in ("query", "document") if names[kind] is None]:
+    if missing := [kind for kind in ("query", "document") if names[kind] is None]:
         raise DataError(
-            f"{path} has no column of the {lacks[0]} ({', '.join(_HEADS[lacks[0]])}); it has {sorted(seen)}"
+            f"{path} has no column of the {missing[0]} ({', '.join(_COLUMNS[missing[0]])}); it has {sorted(columns)}"
         )
     return names
 
 
-def _table(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def _table(path: Path, columns: Mapping[str, Any]) -> Iterator[tuple[str, str, float]]:
     for row in TableFile(path, needed=()).good_rows():
-        yield row.line, unwrap(row.values)
+        values = unwrap(row.values)
+        for name in (columns["query"], columns["document"]):
+            if values.get(name) in (None, ""):
+                raise DataError(f"{path}, line {row.line}: column {name!r} is empty")
+        grade = 1.0 if columns["grade"] is None else values.get(columns["grade"])
+        yield str(values[columns["query"]]), str(values[columns["document"]]), _grade(path, row.line, grade)
+
+
+def _qrels(path: Path) -> Iterator[tuple[str, str, float]]:
+    for line, text in enumerate(read_text(path).splitlines(), 1):
+        parts = text.split()
+        if parts and len(parts) != 4:
+            raise DataError(
+                f"{path}, line {line}: {text.strip()[:60]!r} has {len(parts)} parts; expected `query 0 document grade`,"
+                " as TREC has it, or a .csv whose first line names the columns query_id, document_id and grade"
+            )
+        if parts:
+            yield parts[0], parts[2], _grade(path, line, parts[3])
 
 
 def _grade(path: Path, line: int, value: Any) -> float:
@@ -124,85 +122,71 @@ def _grade(path: Path, line: int, value: Any) -> float:
     return grade
 
 
-def read_run(path: Path) -> dict[str, list[IndexHit]]:
-    """Read what an engine found, in TREC's form: ``query Q0 document rank score run``; a query -> its hits, best first.
-
-    Raises:
-        DataError: it cannot be read, or a line has another form.
-    """
-    if not path.is_file():
-        raise DataError(f"a run: {not_there(path)}")
-    ranked: dict[str, list[tuple[float, float, str]]] = defaultdict(list)
-    for line, parts in _trec(path, (5, 6), "`query Q0 document rank score run`"):
-        score, rank = _grade(path, line, parts[4]), _grade(path, line, parts[3])
-        ranked[parts[0]].append((-score, rank, parts[2]))
-    return {
-        query: [IndexHit(document, -score) for score, _, document in sorted(hits)] for query, hits in ranked.items()
-    }
+def equal_titles(queries: Sequence[SearchQuery], grades: Sequence[Grades], titles: Mapping[str, str]) -> bool:
+    """Whether, for nearly all judged texts, the relevant documents are exactly those that have the text as title."""
+    named = defaultdict[str, set[str]](set)
+    for id_, title in titles.items():
+        named[normalize(title)].add(id_)
+    judged = [(query.text, right) for query, right in zip(queries, grades, strict=True) if right and query.text]
+    same = sum(set(right) == named[normalize(text)] for text, right in judged)
+    return bool(judged) and same >= _COPIED * len(judged)
 
 
-def judge(ids: Sequence[Sequence[str]], grades: Sequence[Grades], k: int) -> dict[str, Figures]:
-    """``ndcg``, nDCG@k, and ``first``, whether the first document is right, of n rankings, (n,) each.
+def measure_rankings(ids: Sequence[Sequence[str]], grades: Sequence[Grades], k: int) -> dict[str, Figures]:
+    """``ndcg`` (nDCG@k) and ``first`` (whether the first document is relevant) of n rankings, (n,) each.
 
     Järvelin and Kekäläinen, Cumulated gain-based evaluation of IR techniques, TOIS 2002, with trec_eval's discount of
-    1 / log2(position + 1).
+    1 / log2(position + 1). A query without relevant documents has 0.
 
-    >>> found = judge([["a", "b"], ["c"]], [{"b": 1.0}, {"c": 2.0, "d": 1.0}], 10)
-    >>> found["ndcg"].round(3).tolist(), found["first"].tolist()
+    >>> figures = measure_rankings([["a", "b"], ["c"]], [{"b": 1.0}, {"c": 2.0, "d": 1.0}], 10)
+    >>> figures["ndcg"].round(3).tolist(), figures["first"].tolist()
     ([0.631, 0.76], [0.0, 1.0])
-
-    Args:
-        ids: n rankings.
-        grades: what is right for each; of a query without anything right, all figures are 0.
-        k: depth.
     """
-    got, best = np.zeros((len(ids), k)), np.zeros((len(ids), k))
+    actual, best = np.zeros((len(ids), k)), np.zeros((len(ids), k))
     for row, (ranking, right) in enumerate(zip(ids, grades, strict=True)):
         top = list(dict.fromkeys(ranking))[:k]
-        got[row, : len(top)] = [right.get(id_, 0.0) for id_ in top]
+        actual[row, : len(top)] = [right.get(id_, 0.0) for id_ in top]
         ideal = sorted(right.values(), reverse=True)[:k]
         best[row, : len(ideal)] = ideal
     discount = 1.0 / np.log2(np.arange(2, k + 2))
-    gain, ideal_gain = got @ discount, best @ discount
+    gain, ideal_gain = actual @ discount, best @ discount
     ndcg = np.divide(gain, ideal_gain, out=np.zeros(len(ids)), where=ideal_gain > 0)
-    return {"ndcg": ndcg, "first": (got[:, 0] > 0).astype(np.float64)}
+    return {"ndcg": ndcg, "first": (actual[:, 0] > 0).astype(np.float64)}
 
 
-def changes(one: Sequence[Sequence[str]], other: Sequence[Sequence[str]]) -> Figures:
-    """How far two rankings of each of B queries differ, from 0 to 1: the first places count most.
+def ranking_distances(one: Sequence[Sequence[str]], other: Sequence[Sequence[str]]) -> Figures:
+    """One minus the average overlap of B pairs of rankings, (B,): 0 is equal, 1 disjoint; first places count most.
 
-    One minus the mean overlap of the first 1, 2, … documents.
-
-    >>> changes([["a", "b"]], [["b", "a"]]).tolist(), changes([["a"]], [["a"]]).tolist()
+    >>> ranking_distances([["a", "b"]], [["b", "a"]]).tolist(), ranking_distances([["a"]], [["a"]]).tolist()
     ([0.5], [0.0])
     """
-    out = []
+    distances = []
     for a, b in zip(one, other, strict=True):
         depth = max(len(a), len(b))
-        shared = [len(set(a[:place]) & set(b[:place])) / place for place in range(1, depth + 1)]
-        out.append(1.0 - float(np.mean(shared)) if shared else 0.0)
-    return np.array(out)
+        overlaps = [len(set(a[:place]) & set(b[:place])) / place for place in range(1, depth + 1)]
+        distances.append(1.0 - float(np.mean(overlaps)) if overlaps else 0.0)
+    return np.array(distances)
 
 
-Better: TypeAlias = Literal["refined", "plain", "same"]
-SURE = 0.05
-"""Chance of a result as uneven, below which marks decide."""
+Preference: TypeAlias = Literal["refined", "plain", "same"]
+ALPHA = 0.05
+"""p-value of the sign test below which marks decide."""
 
 
 @dataclass(frozen=True)
 class Marks:
-    """Queries by what most people marked; a query with as many marks for either side is the same."""
+    """The majority's preference for each marked query; a tie is ``same``."""
 
-    by_query: Mapping[str, Better]
+    by_query: Mapping[str, Preference]
     people: int = 1
 
-    def count(self, better: Better) -> int:
-        """How many queries are better so."""
-        return sum(one == better for one in self.by_query.values())
+    def count(self, preference: Preference) -> int:
+        """Number of queries with a preference."""
+        return sum(one == preference for one in self.by_query.values())
 
     @property
     def p(self) -> float:
-        """Chance of a result at least as uneven if neither were better: the two-sided sign test without ties.
+        """p-value of the two-sided sign test without ties.
 
         >>> round(Marks({str(n): "plain" if n else "refined" for n in range(10)}).p, 4)
         0.0215
@@ -221,36 +205,33 @@ class Marks:
 
 
 def read_marks(paths: Sequence[Path], key: str) -> Marks:
-    """Read files that the page made. A person's mark of a query counts once: that of the last file.
-
-    Args:
-        paths: of the files.
-        key: of the page that this comparison makes.
+    """Read the files that the page saved; of one person's marks for a query, the last file's counts.
 
     Raises:
-        DataError: a file is missing, is not of the page, or is of a page with other queries, results or index.
+        DataError: a file cannot be read, was not saved by the page, or has another key than this comparison.
     """
-    votes: dict[str, dict[str, Better]] = defaultdict(dict)  # query -> person -> mark
+    votes: dict[str, dict[str, Preference]] = defaultdict(dict)  # query -> person -> mark
     for path in paths:
         try:
-            told = json.loads(path.read_text(encoding="utf-8"))
-            person, of = str(told["person"]), told["key"]
-            marks = [(str(mark["query"]), mark["better"]) for mark in told["marks"]]
+            content = json.loads(path.read_text(encoding="utf-8"))
+            person, saved_key = str(content["person"]), content["key"]
+            marks = [(str(mark["query"]), mark["better"]) for mark in content["marks"]]
         except OSError as error:
             raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
         except (ValueError, KeyError, TypeError):
             raise DataError(f"{path} is no file of marks: save one on the page of `reco compare`") from None
-        if of != key:
+        if saved_key != key:
             raise DataError(
-                f"{path} has the key {of!r:.40}, and this comparison has {key!r}: the marks are of another index, "
-                "memory or queries, or results have changed since. Mark the page of this comparison"
+                f"{path} has the key {saved_key!r:.40}, and this comparison has {key!r}: the marks are of another "
+                "index, memory or queries, or results have changed since. Mark the page of this comparison"
             )
         for query, better in marks:
-            if better not in get_args(Better):
-                raise DataError(f"{path}: a mark is {better!r:.60}, expected one of {', '.join(get_args(Better))}")
+            if better not in get_args(Preference):
+                raise DataError(f"{path}: a mark is {better!r:.60}, expected one of {', '.join(get_args(Preference))}")
             votes[query][person] = better
-    ahead = {query: [*of.values()].count("refined") - [*of.values()].count("plain") for query, of in votes.items()}
-    better_of: dict[str, Better] = {
-        query: "refined" if more > 0 else "plain" if more < 0 else "same" for query, more in ahead.items()
-    }
-    return Marks(better_of, len({person for of in votes.values() for person in of}))
+    by_query: dict[str, Preference] = {}
+    for query, of_people in votes.items():
+        given = list(of_people.values())
+        margin = given.count("refined") - given.count("plain")
+        by_query[query] = "refined" if margin > 0 else "plain" if margin < 0 else "same"
+    return Marks(by_query, len({person for of_people in votes.values() for person in of_people}))

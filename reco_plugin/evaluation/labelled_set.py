@@ -1,6 +1,6 @@
-"""What ``reco eval`` measures on: pictures with the classes or the captions that they show, as vectors.
+"""What ``reco eval`` measures on: pictures with the classes or captions that they show, as vectors.
 
-What was encoded is kept in the folder of the run, so that an interrupted run goes on, and a second one encodes nothing.
+Encoded vectors stay in the folder of the run: an interrupted run resumes, and a second run encodes nothing.
 """
 
 from __future__ import annotations
@@ -30,35 +30,34 @@ from ..sources.same_encoder import SameEncoder
 from ..sources.tables import SUFFIXES
 from ..types import Fingerprint, Pair, Records, Vectors
 from ..values import ROW, TEMPLATES, counted, fill, strip_marks
-from .memories import chance
+from .memories import uniform_hash
 from .queries import columns_of
 
 Kind: TypeAlias = Literal["classes", "captions"]
-"""classes: each picture shows a class of a name. captions: each has a text of its own; a catalogue, too."""
-MOST_ROWS = 100_000
-"""Rows that are used; of a larger source, a sample of whole things."""
-_REJECTED = 0.05  # of the rows: more that cannot be used are no accident
-_LABELS = ("label", "class")
+MAX_ROWS = 100_000
+"""A larger source is sampled, by whole labels."""
+_MAX_DAMAGED = 0.05  # share of the rows
+_LABEL_COLUMNS = ("label", "class")
 
 
 @dataclass(frozen=True)
-class Things:
+class LabelledSet:
     """N pictures with texts.
 
     Attributes:
-        kind: what the texts are.
+        kind: whether the texts are names of classes or captions.
         name: of the source.
-        pairs: N; of classes, the text is the class's prompt.
-        things: N, what each picture shows: its class, the value of a column, or its caption.
-        texts: N, for people.
-        pictures: id -> its picture, where that is a file or a URL.
-        notes: what people should know of the source.
+        pairs: N; the text of a class is its prompt.
+        labels: N, what each picture shows: its class, the value of a column, or its caption.
+        texts: N names or captions.
+        pictures: id -> picture, if that is a file or a URL.
+        notes: on the source, one sentence each.
     """
 
     kind: Kind
     name: str
     pairs: Records
-    things: Sequence[str]
+    labels: Sequence[str]
     texts: Sequence[str]
     pictures: Mapping[str, Path | RemoteImage] = field(default_factory=dict)
     notes: Sequence[str] = ()
@@ -68,16 +67,15 @@ class Things:
 
 
 @dataclass(frozen=True)
-class Reading:
+class ReadOptions:
     """How a source is read.
 
     Attributes:
-        encoder, fingerprint: of what is not a vector; None: the source holds vectors.
-        folder: of what was encoded.
-        group: column of what pictures show; None: the caption.
-        templates: prompts with ``{}`` for the name of a class; none: the source's, else the model's.
-        labelled: whether captions are refused, since a wrong one would teach and count as right.
-        allow_private_urls: whether pictures may be fetched from private addresses.
+        encoder, fingerprint: of pictures and texts; None: the source holds vectors.
+        folder: keeps encoded vectors.
+        group: column of the labels; None: the caption.
+        templates: prompts with ``{}`` for the name of a class; empty: of the source, else of the model.
+        needs_labels: whether captions are refused.
         progress: called with the number of rows read.
     """
 
@@ -86,42 +84,38 @@ class Reading:
     folder: Path = Path()
     group: str | None = None
     templates: Sequence[str] = ()
-    labelled: bool = False
+    needs_labels: bool = False
     allow_private_urls: bool = False
     progress: Callable[[int], object] = lambda count: None
 
 
-def read_things(source: str, how: Reading) -> Things:
+def read_labelled_set(source: str, options: ReadOptions) -> LabelledSet:
     """Read and encode a source of any kind.
 
     Raises:
-        DataError: it cannot be read, holds nothing, or more than a twentieth of its rows are damaged.
-        ConfigError: raw pictures or texts and no encoder; or an option that does not fit.
-        FingerprintMismatch: its vectors are of another encoder.
+        DataError: the source cannot be read, is empty, or more than a twentieth of its rows are damaged.
+        ConfigError: the source needs an encoder, or an option does not fit.
+        FingerprintMismatch: the vectors are of another encoder.
     """
-    if not is_index(source) and _is_labelled(parse_source(source)):
-        return _read_classes(source, how)
-    if how.templates:
+    if not is_index(source) and _has_classes(parse_source(source)):
+        return _read_classes(source, options)
+    if options.templates:
         raise ConfigError(f"{source} has captions and no classes: templates have no effect, leave them out")
-    if how.encoder is None:
+    if options.encoder is None:
         if not is_vectors(source):
             raise ConfigError(f"{source} holds pictures or texts, not vectors: give a model (--model)")
-        pairs = list(read_records(source))
-        joined = Records.join(pairs, pairs[0].image.shape[1])
-        return _captioned(
-            source, Records(joined.ids, joined.image, joined.text, list(map(strip_marks, joined.payloads))), how
-        )
+        parts = list(read_records(source))
+        joined = Records.join(parts, parts[0].image.shape[1])
+        return _captioned(source, replace(joined, payloads=list(map(strip_marks, joined.payloads))), options.group)
     rows = open_source(source)
-    if how.labelled:
+    if options.needs_labels:
         raise ConfigError(
             f"--tune needs labels, because a wrong caption would teach and count as right, and {source} has captions: "
             "give a folder of one folder per class, or name the column of the labels, as in 'catalogue.csv?label=name'"
         )
-    if how.group is not None:
-        how = replace(how, group=check_column(rows, how.group))
-    pairs_, pictures, notes = _encode(rows, how)
-    found = _captioned(rows.name, pairs_, how)
-    return Things("captions", found.name, pairs_, found.things, found.texts, pictures, notes)
+    group = None if options.group is None else check_column(rows, options.group)
+    pairs, pictures, notes = _encode(rows, replace(options, group=group))
+    return replace(_captioned(rows.name, pairs, group), pictures=pictures, notes=notes)
 
 
 def needs_encoder(source: str) -> bool:
@@ -129,106 +123,98 @@ def needs_encoder(source: str) -> bool:
     return is_index(source) or not is_vectors(source)
 
 
-def _captioned(name: str, pairs: Records, how: Reading) -> Things:
+def _captioned(name: str, pairs: Records, group: str | None) -> LabelledSet:
     texts = [str(payload.get("caption") or id_) for id_, payload in zip(pairs.ids, pairs.payloads, strict=True)]
-    return Things("captions", name, pairs, groups_of(pairs, how.group), texts)
+    return LabelledSet("captions", name, pairs, groups_of(pairs, group), texts)
 
 
-def _is_labelled(where: Location) -> bool:
-    """Whether a source names the classes of pictures, in place of captions."""
+def _has_classes(where: Location) -> bool:
+    """Whether a source has names of classes instead of captions."""
     path = in_home(where.name)
     if "label" in where.options:
         return True
     if path.is_file() and path.suffix.lower() in SUFFIXES:
         columns = columns_of(path)
-        return not ("text" in where.options or "text" in columns) and bool(columns & set(_LABELS))
+        return not ("text" in where.options or "text" in columns) and bool(columns & set(_LABEL_COLUMNS))
     if not path.is_dir() or is_memory(where) or caption_table(path) is not None:
         return False
-    inner = [one for one in path.iterdir() if one.is_dir() and not one.name.startswith(".")]
-    return bool(inner) and not any(
-        one.suffix in (".txt", ".tar", ".parquet") for part in inner for one in part.iterdir()
+    folders = [one for one in path.iterdir() if one.is_dir() and not one.name.startswith(".")]
+    return bool(folders) and not any(
+        file.suffix in (".txt", ".tar", ".parquet") for folder in folders for file in folder.iterdir()
     )
 
 
-def _read_classes(source: str, how: Reading) -> Things:
-    """Pictures of classes, each with its class's prompt: the mean over the templates, normalised."""
-    labelled = read_labelled(source, templates=how.templates)
-    if how.encoder is None:
+def _read_classes(source: str, options: ReadOptions) -> LabelledSet:
+    """Read pictures of classes; the prompt of a class is the normalized mean over the templates."""
+    labelled = read_labelled(source, templates=options.templates)
+    if options.encoder is None:
         raise ConfigError(f"{source} holds names of classes, not vectors: give a model (--model)")
-    templates = labelled.templates or how.encoder.templates or TEMPLATES
-    total = np.sum([how.encoder.texts([fill(one, name) for name in labelled.classes]) for one in templates], axis=0)
+    templates = labelled.templates or options.encoder.templates or TEMPLATES
+    total = np.sum([options.encoder.texts([fill(one, name) for name in labelled.classes]) for one in templates], axis=0)
     prompts = np.asarray(total / np.linalg.norm(total, axis=1, keepdims=True), np.float32)
     notes = ["Prompts of the classes: " + ", ".join(map(repr, templates)) + "."]
-    ids = labelled.query_ids
-    rows = Rows(
-        labelled.name, (FilePart(source, lambda: _pairs_of(labelled, ids, prompts)),), len(labelled), check=False
-    )
-    pairs, pictures, more = _encode(rows, how)
-    name_of = {id_: labelled.classes[label] for id_, label in zip(ids, labelled.labels.tolist(), strict=True)}
+    part = FilePart(source, lambda: _pairs_of(labelled, prompts))
+    pairs, pictures, more = _encode(Rows(labelled.name, (part,), len(labelled), check=False), options)
+    classes = (labelled.classes[label] for label in labelled.labels.tolist())
+    name_of = dict(zip(labelled.query_ids, classes, strict=True))
     names = [name_of[id_] for id_ in pairs.ids]
-    return Things("classes", labelled.name, pairs, names, names, pictures, notes + more)
+    return LabelledSet("classes", labelled.name, pairs, names, names, pictures, notes + more)
 
 
-def _pairs_of(labelled: Labelled, ids: Sequence[str], prompts: Vectors) -> Iterator[Pair]:
+def _pairs_of(labelled: Labelled, prompts: Vectors) -> Iterator[Pair]:
     for row, label in enumerate(labelled.labels.tolist()):
-        yield Pair(ids[row], labelled.images[row], prompts[label], {"caption": labelled.classes[label]})
+        caption = {"caption": labelled.classes[label]}
+        yield Pair(labelled.query_ids[row], labelled.images[row], prompts[label], caption)
 
 
-def _encode(rows: Rows, how: Reading) -> tuple[Records, dict[str, Path | RemoteImage], list[str]]:
-    """The pairs of a source; rows that were encoded before are read from the folder."""
-    if how.encoder is None or how.fingerprint is None:
+def _encode(rows: Rows, options: ReadOptions) -> tuple[Records, dict[str, Path | RemoteImage], list[str]]:
+    """Encode the pairs of a source that the folder does not hold yet; returns pairs, pictures by id, and notes."""
+    if options.encoder is None or options.fingerprint is None:
         raise ConfigError(f"{rows.name} holds pictures, not vectors: give a model (--model)")
-    kept = _EncodedRows(how.folder / "vectors" / how.fingerprint.digest[:16])
+    stored = _EncodedRows(options.folder / "vectors" / options.fingerprint.digest[:16])
     pictures, digests, rejected = dict[str, Path | RemoteImage](), dict[str, str](), list[Rejected]()
+    total = sum(1 for part in rows.parts for _ in part.read()) if rows.total is None else rows.total
+    share, private = min(1.0, MAX_ROWS / max(total, 1)), options.allow_private_urls
 
-    (share, rows_of_all), private = _sampled(rows), how.allow_private_urls
-
-    def see(row: Pair | Rejected) -> bool:
-        name = row.where if isinstance(row, Rejected) else group_of(row, how.group)
-        if share < 1.0 and chance(f"sample\0{name}") >= share:
+    def is_sampled(row: Pair | Rejected) -> bool:
+        label = row.where if isinstance(row, Rejected) else group_of(row, options.group)
+        if share < 1.0 and uniform_hash(f"sample\0{label}") >= share:
             return False
-        if isinstance(row, Pair):
-            image = cast(object, row.image)
-            if isinstance(image, RemoteImage):
-                pictures[row.id] = replace(image, allow_private=private)
-            elif isinstance(image, Path):
-                pictures[row.id] = image
+        image = cast(object, row.image) if isinstance(row, Pair) else None
+        if isinstance(row, Pair) and isinstance(image, RemoteImage):
+            pictures[row.id] = replace(image, allow_private=private)
+        elif isinstance(row, Pair) and isinstance(image, Path):
+            pictures[row.id] = image
         return True
 
-    same = SameEncoder(how.encoder, str(how.fingerprint), rows, allow_private=private)
-    options = IngestOptions(allow_private_urls=private)
-    with closing(encode_source(rows, how.encoder, kept.sift, options, see)) as batches:
+    same = SameEncoder(options.encoder, str(options.fingerprint), rows, allow_private=private)
+    ingest = IngestOptions(allow_private_urls=private)
+    with closing(encode_source(rows, options.encoder, stored.sift, ingest, is_sampled)) as batches:
         for batch in batches:
             same.look(given_vectors(batch))
-            fresh: dict[str, Encoded] = {}
+            encoded: dict[str, Encoded] = {}
             for row in batch:
                 if isinstance(row, Rejected):
                     rejected.append(row)
                 elif digests.setdefault(row.id, row.digest) != row.digest:
                     raise DataError(f"{rows.name}: the id {row.id!r} stands for two rows: make ids unique")
                 elif isinstance(row, Encoded):
-                    fresh[row.id] = row
-            kept.keep(list(fresh.values()))
-            how.progress(len(batch))
+                    encoded[row.id] = row
+            stored.write(list(encoded.values()))
+            options.progress(len(batch))
     damaged = [row for row in rejected if not row.half]
-    if not digests or len(damaged) > _REJECTED * (len(digests) + len(damaged)):
+    if not digests or len(damaged) > _MAX_DAMAGED * (len(digests) + len(damaged)):
         first = f", the first: {(damaged or rejected)[0]}" if rejected else ""
         raise DataError(
             f"{len(rejected):,} of {len(digests) + len(rejected):,} rows of {rows.name} cannot be used{first}"
         )
-    notes = [f"A sample of whole things, {len(digests):,} of {rows_of_all:,} rows, was measured."] * (share < 1.0)
+    notes = [f"A sample of whole things, {len(digests):,} of {total:,} rows, was measured."] * (share < 1.0)
     notes += [f"{counted(len(rejected), 'row')} could not be used, the first: {rejected[0]}."] if rejected else []
-    return kept.read(digests, how.fingerprint.dimension), pictures, notes
-
-
-def _sampled(rows: Rows) -> tuple[float, int]:
-    """Which share of the things is used, and the number of all rows, which are counted where that is not known."""
-    total = sum(1 for part in rows.parts for _ in part.read()) if rows.total is None else rows.total
-    return min(1.0, MOST_ROWS / max(total, 1)), total
+    return stored.read(digests, options.fingerprint.dimension), pictures, notes
 
 
 class _EncodedRows:
-    """Rows that were encoded, by id and content; a file a batch, which is complete or absent."""
+    """Encoded rows by id and digest; a file holds a batch, and is complete or absent."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -236,17 +222,17 @@ class _EncodedRows:
         self._places: dict[int, tuple[int, int]] = {}
         for path in sorted(folder.glob("*.npz")):
             for records in read_records(path):
-                self._know(records)
+                self._index(records)
 
     def sift(self, rows: Sequence[Loaded]) -> list[Loaded | Skipped]:
-        """Replace rows that are kept by skipped ones."""
+        """Replace rows that are stored by skipped ones."""
         return [
             Skipped(row.pair.id, row.digest, "unchanged") if key_of(row.pair.id, row.digest) in self._places else row
             for row in rows
         ]
 
-    def keep(self, rows: Sequence[Encoded]) -> None:
-        """Write the rows of a batch, of different ids."""
+    def write(self, rows: Sequence[Encoded]) -> None:
+        """Write a batch of rows with different ids."""
         if not rows:
             return
         records = Records(
@@ -255,19 +241,18 @@ class _EncodedRows:
             np.stack([row.text for row in rows]),
             [add_marks(row.payload, row.digest, None) for row in rows],
         )
-        named = hashlib.sha256("".join(row.id + row.digest for row in rows).encode()).hexdigest()[:32]
+        name = hashlib.sha256("".join(row.id + row.digest for row in rows).encode()).hexdigest()[:32]
         self._folder.mkdir(parents=True, exist_ok=True)
-        write_pairs(self._folder / f"{named}.npz", [records])
-        self._know(records)
+        write_pairs(self._folder / f"{name}.npz", [records])
+        self._index(records)
 
     def read(self, digests: Mapping[str, str], dimension: int) -> Records:
-        """The rows of these ids and digests, (N, D) each, in the order given."""
+        """Rows by id -> digest, (N, D) each, in that order."""
         places = [self._places[key_of(id_, digest)] for id_, digest in digests.items()]
-        parts = [self._batches[batch].take([row]) for batch, row in places]
-        joined = Records.join(parts, dimension)
-        return Records(joined.ids, joined.image, joined.text, [strip_marks(payload) for payload in joined.payloads])
+        joined = Records.join([self._batches[batch].take([row]) for batch, row in places], dimension)
+        return replace(joined, payloads=list(map(strip_marks, joined.payloads)))
 
-    def _know(self, records: Records) -> None:
+    def _index(self, records: Records) -> None:
         for row, (id_, payload) in enumerate(zip(records.ids, records.payloads, strict=True)):
             self._places[key_of(id_, str(payload[ROW]))] = (len(self._batches), row)
         self._batches.append(records)

@@ -1,13 +1,14 @@
-"""Queries of people: tables, lines, or OpenSearch's User Behavior Insights; equal ones are one with a count.
+"""Search queries of users, read from tables, text files or logs; equal queries become one with a count.
 
-A log of User Behavior Insights (``ubi_queries``) is JSON lines as exported, bare or with ``_source`` around each.
+A log of OpenSearch's User Behavior Insights (``ubi_queries``) is JSON lines, bare or with ``_source`` around each.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError
+from ..memory.lexical import CODE, QueryWords, stored_words
 from ..sources.cells import CellError, image_of
 from ..sources.images import RemoteImage
 from ..sources.location import Location, not_there, parse_source, read_lines
@@ -23,59 +25,70 @@ from ..sources.tables import JSON_LINES, SUFFIXES, TableFile, open_lines
 from ..types import Modality
 from ..values import counted
 
-LONGEST = 10_000
-"""Characters of a query; what is longer is no query of a person, and cannot be read."""
+MAX_CHARACTERS = 10_000
+"""Longer texts are not queries of people and are rejected."""
 _COLUMNS: Mapping[str, tuple[str, ...]] = {
     "text": ("text", "query", "user_query", "q", "query_text"),
     "image": ("image", "photo", "picture", "image_url", "image_path"),
     "id": ("query_id", "id", "qid"),
     "weight": ("weight", "frequency", "count", "searches"),
-    "where": ("where",),  # a column called filter may be of another language: it must be named
+    "where": ("where",),  # not "filter": such a column may be in another language than the engine's
 }
-"""Option of a file of queries -> names of columns that are taken without it."""
-_MANY = 0.1  # of the rows: more that cannot be read are no accident
+"""Option -> names of columns that are used without it."""
+_MAX_UNREADABLE = 0.1  # share of the rows
+PART_NUMBERS, NAMES, OTHER_WORDS, PICTURES = "part numbers", "names and titles", "other words", "pictures"
+TEXTS = "texts"
+"""Kind of all text queries if no title is known."""
 
 
 @dataclass(frozen=True)
 class SearchQuery:
-    """One query: a text, or a picture where there is no text."""
+    """One query: a text, or an image if there is no text.
+
+    Attributes:
+        weight: number of searches.
+        ids: ids of all searches that were merged into this query.
+        where: its own filter, in the engine's language.
+    """
 
     id: str
     text: str | None = None
     image: Path | RemoteImage | None = None
-    weight: float = 1.0  # how often it was asked
-    ids: tuple[str, ...] = ()  # of all searches that are this query, its own first
-    where: str | None = None  # filter that it was asked with, in the engine's language
+    weight: float = 1.0
+    ids: tuple[str, ...] = ()
+    where: str | None = None
 
     @property
     def modality(self) -> Modality:
-        """What asks."""
+        """Text or image."""
         return "image" if self.text is None else "text"
 
     @property
     def name(self) -> str:
-        """For people: the text, or where the picture is, and its filter."""
-        asked = self.text if self.text is not None else str(self.image)
-        return asked if self.where is None else f"{asked} [{self.where}]"
+        """The text or the location of the image, with the filter, for people."""
+        name = self.text if self.text is not None else str(self.image)
+        return name if self.where is None else f"{name} [{self.where}]"
 
 
 @dataclass(frozen=True)
 class QueryLog:
-    """The queries of a file, and what was left out."""
+    """The queries of a file.
+
+    Attributes:
+        searches: rows that were read.
+        empty: rows without a query.
+        unreadable: one message for each rejected row.
+        sampled_from: number of queries before sampling; None if all are kept.
+    """
 
     queries: tuple[SearchQuery, ...]
-    searches: int = 0  # rows that were read
+    searches: int = 0
     empty: int = 0
-    unreadable: tuple[str, ...] = ()  # a message each
-    sampled_from: int | None = None  # how many there were, where some were drawn
-
-    @property
-    def weighted(self) -> bool:
-        """Whether some queries were asked more often than others."""
-        return len({query.weight for query in self.queries}) > 1
+    unreadable: tuple[str, ...] = ()
+    sampled_from: int | None = None
 
     def sample(self, limit: int, seed: int) -> QueryLog:
-        """At most ``limit`` of the queries, drawn evenly, in order."""
+        """Draw at most ``limit`` queries, each with the same probability, and keep their order."""
         if len(self.queries) <= limit:
             return self
         rows = np.sort(np.random.default_rng(seed).choice(len(self.queries), limit, replace=False))
@@ -83,10 +96,10 @@ class QueryLog:
         return replace(self, queries=chosen, sampled_from=len(self.queries))
 
     def notes(self) -> list[str]:
-        """What people should know of the file, a sentence each."""
+        """Describe the file: counts of searches, samples, filters and rejected rows."""
         count = len(self.queries) if self.sampled_from is None else self.sampled_from
-        searched = counted(self.searches, "search is", "searches are")
-        lines = [f"{searched} {counted(count, 'different query', 'different queries')}"]
+        searches = counted(self.searches, "search is", "searches are")
+        lines = [f"{searches} {counted(count, 'different query', 'different queries')}"]
         if self.sampled_from is not None:
             lines[0] += f", of which {counted(len(self.queries), 'was', 'were')} drawn"
         filtered = sum(query.where is not None for query in self.queries)
@@ -97,24 +110,51 @@ class QueryLog:
         return lines
 
 
-def normal(text: str) -> str:
-    """A text by which queries are the same: case and blanks do not count.
+def normalize(text: str) -> str:
+    """Fold case and white space; queries with equal results are the same.
 
-    >>> normal("  Red   FOX ")
+    >>> normalize("  Red   FOX ")
     'red fox'
     """
     return " ".join(text.casefold().split())
 
 
+def classify_queries(queries: Sequence[SearchQuery], titles: Sequence[str]) -> list[str]:
+    """Name the kind of each query.
+
+    A part number mixes letters and digits. All words of a name stand in one title.
+    """
+    holders = defaultdict[int, list[frozenset[int]]](list)  # hash of a word -> titles with it
+    for title in {frozenset(stored_words(title)) for title in titles if title}:
+        for word in title:
+            holders[word].append(title)
+    return [_kind(query, holders) for query in queries]
+
+
+def _kind(query: SearchQuery, holders: Mapping[int, Sequence[frozenset[int]]]) -> str:
+    if query.text is None:
+        return PICTURES
+    words = QueryWords.of(query.text)
+    if words is None:
+        return OTHER_WORDS
+    if CODE in words.weights.values():
+        return PART_NUMBERS
+    if not holders:
+        return TEXTS
+    rarest = min((holders[word] for word in words.weights if word in holders), key=len, default=())
+    return NAMES if any(words.lacks(title) == 0.0 for title in rarest) else OTHER_WORDS
+
+
 def read_queries(source: str) -> QueryLog:
-    """Read queries from ``.csv``, ``.tsv``, ``.jsonl`` (also a log, ``ubi_queries``) or ``.txt``, one a line.
+    """Read queries from ``.csv``, ``.tsv``, ``.jsonl`` (also ``ubi_queries``) or ``.txt``, one query a line.
 
     Args:
-        source: the file, with the names of its columns where they are not the usual ones, as in
-            ``log.csv?text=phrase&weight=searches``; ``images=DIR`` is the folder of pictures' paths.
+        source: the file with options, as in ``log.csv?text=phrase&weight=searches``. Options name columns;
+            ``images=DIR`` is the folder of relative image paths.
 
     Raises:
-        DataError: it cannot be read, has neither texts nor images, or no query at all; or many rows are damaged.
+        DataError: the file cannot be read, has no column of texts or images, or has no query; more than a tenth of the
+            rows are damaged; a count is no number; an id names two queries.
         ConfigError: an unknown option.
     """
     where = parse_source(source)
@@ -124,15 +164,15 @@ def read_queries(source: str) -> QueryLog:
     rows = list(_rows(where))
     if not rows:
         raise DataError(f"{where.name} holds no query: nothing follows the names of its columns")
-    names = {option: _column(where, option, rows) for option in _COLUMNS}
+    columns = {name for row in rows if isinstance(row, dict) for name in row}
+    names = {option: _column(where, option, columns) for option in _COLUMNS}
     if names["text"] is None and names["image"] is None:
-        seen = sorted({name for row in rows if isinstance(row, dict) for name in row})
         raise DataError(
             f"{where.name} has neither a column of texts ({', '.join(_COLUMNS['text'])}) nor of images; it has "
-            f"{seen}. Name yours, as in '{where.name}?text=NAME'"
+            f"{sorted(columns)}. Name yours, as in '{where.name}?text=NAME'"
         )
     log = _merge(where.name, rows, names, where.images or where.path.parent)
-    if len(log.unreadable) > _MANY * max(len(rows), 1):
+    if len(log.unreadable) > _MAX_UNREADABLE * len(rows):
         raise DataError(
             f"{len(log.unreadable):,} of {len(rows):,} queries of {where.name} cannot be read, the first: "
             f"{log.unreadable[0]}"
@@ -143,7 +183,7 @@ def read_queries(source: str) -> QueryLog:
 
 
 def _rows(where: Location) -> Iterator[dict[str, Any] | str]:
-    """The rows as values by column; a message where one cannot be read."""
+    """Rows as column -> value; a damaged row is its error message."""
     suffix = where.path.suffix.lower()
     if suffix == ".txt":
         yield from ({"text": line} for line in read_lines(where.path))
@@ -155,7 +195,7 @@ def _rows(where: Location) -> Iterator[dict[str, Any] | str]:
 
 
 def columns_of(path: Path) -> set[str]:
-    """Names of the columns of a table: of its first line, or the keys of its first row of JSON; empty without rows."""
+    """Column names of a table, or the keys of the first JSON line; empty without rows."""
     if path.suffix.lower() in JSON_LINES:
         first = next(iter(TableFile(path, needed=()).good_rows()), None)
         return set() if first is None else set(unwrap(first.values))
@@ -164,73 +204,67 @@ def columns_of(path: Path) -> set[str]:
 
 
 def unwrap(values: Mapping[str, Any]) -> dict[str, Any]:
-    """A document of an export without what the exporter put around it."""
+    """The document in an exported hit, which may be under ``_source``."""
     inner = values.get("_source")
     return dict(inner) if isinstance(inner, dict) else dict(values)
 
 
-def _column(where: Location, option: str, rows: list[dict[str, Any] | str]) -> str | None:
-    """The column that the option names, else the first usual name that a row has."""
-    seen = {name for row in rows if isinstance(row, dict) for name in row}
+def _column(where: Location, option: str, columns: set[str]) -> str | None:
+    """The column that the option names, else the first usual name."""
     if (named := where.options.get(option)) is not None:
-        if named not in seen:
-            raise DataError(f"{where.name} has no column {named!r} ({option}={named}); it has {sorted(seen)}")
+        if named not in columns:
+            raise DataError(f"{where.name} has no column {named!r} ({option}={named}); it has {sorted(columns)}")
         return named
-    return next((name for name in _COLUMNS[option] if name in seen), None)
+    return next((name for name in _COLUMNS[option] if name in columns), None)
 
 
 def _merge(source: str, rows: list[dict[str, Any] | str], names: Mapping[str, str | None], folder: Path) -> QueryLog:
-    """One query of all rows that are equal, filter included; the first one's spelling stays."""
-    found = dict[tuple[str, str | None], SearchQuery]()
-    owner = dict[str, tuple[str, str | None]]()  # of each id
+    """Merge rows with equal query and filter; the first spelling is kept."""
+    queries = dict[tuple[str, str | None], SearchQuery]()
+    owner = dict[str, tuple[str, str | None]]()  # id -> key of its query
     empty = 0
     problems: list[str] = []
-
-    def value(row: Mapping[str, Any], option: str) -> Any:
-        name = names[option]
-        return None if name is None else row.get(name)
-
     for number, row in enumerate(rows, 1):
         if isinstance(row, str):
             problems.append(row)
             continue
-        text = _text(value(row, "text"))
-        picture = value(row, "image") if not text else None
+        values = {option: None if name is None else row.get(name) for option, name in names.items()}
+        text = _text(values["text"])
+        picture = None if text else values["image"]
         if not text and not picture:
             empty += 1
             continue
-        if len(text) > LONGEST:
-            problems.append(f"row {number}: a query of {len(text):,} characters, and {LONGEST:,} are the most")
+        if len(text) > MAX_CHARACTERS:
+            problems.append(f"row {number}: a query of {len(text):,} characters, and {MAX_CHARACTERS:,} are the most")
             continue
         try:
             image = image_of(picture, folder) if picture else None
         except CellError as error:
             problems.append(f"row {number}: {error}")
             continue
-        where = _filter(value(row, "where"))
-        own = str(value(row, "id") or f"{text or picture}{f' [{where}]' if where else ''}")
-        key = (normal(text) if text else f"\0{picture}", where)
-        before = found.get(key)
-        if owner.setdefault(own, key) != key:
-            raise DataError(f"{source}, row {number}: the id {own!r:.60} stands for two queries: give each its own")
-        weight = _weight(source, number, value(row, "weight"))
-        if before is None:
-            assert not isinstance(image, bytes)  # noqa: S101 - no cell of a text file is bytes
-            found[key] = SearchQuery(own, text or None, image, weight, (own,), where)
+        where = _filter(values["where"])
+        id_ = str(values["id"] or f"{text or picture}{f' [{where}]' if where else ''}")
+        key = (normalize(text) if text else f"\0{picture}", where)
+        if owner.setdefault(id_, key) != key:
+            raise DataError(f"{source}, row {number}: the id {id_!r:.60} stands for two queries: give each its own")
+        weight = _weight(source, number, values["weight"])
+        if (before := queries.get(key)) is None:
+            assert not isinstance(image, bytes)  # noqa: S101 - cells of text files are no bytes
+            queries[key] = SearchQuery(id_, text or None, image, weight, (id_,), where)
         else:
-            ids = before.ids if own in before.ids else (*before.ids, own)
-            found[key] = replace(before, weight=before.weight + weight, ids=ids)
-    return QueryLog(tuple(found.values()), len(rows), empty, tuple(problems))
+            ids = tuple(dict.fromkeys((*before.ids, id_)))
+            queries[key] = replace(before, weight=before.weight + weight, ids=ids)
+    return QueryLog(tuple(queries.values()), len(rows), empty, tuple(problems))
 
 
 def _text(value: Any) -> str:
-    if isinstance(value, dict):  # a log may hold the query as an object
+    if isinstance(value, dict):  # some logs hold the query as an object
         value = value.get("query") or value.get("text")
     return re.sub(r"\s+", " ", str(value)).strip() if value is not None else ""
 
 
 def _filter(value: Any) -> str | None:
-    """As the engine takes it; JSON of an object, where the row has one."""
+    """The filter as text; an object becomes JSON."""
     if isinstance(value, dict | list):
         return json.dumps(value, ensure_ascii=False, sort_keys=True) if value else None
     return (str(value).strip() or None) if value is not None else None

@@ -1,4 +1,4 @@
-"""The record of a measurement. Its sentence, table, page and JSON show what is in it, and compute nothing."""
+"""The record of a measurement. Sentences, table, page and JSON show what it holds and compute nothing."""
 
 from __future__ import annotations
 
@@ -9,33 +9,33 @@ from typing import Any, Literal, TypeAlias
 from .statistics import Difference, Figures, Interval
 
 Decision: TypeAlias = Literal["refine", "refine if the titles are right", "use", "leave", "not known"]
-"""``use``: one way to search rather than another."""
+"""``use`` recommends one way to search over another."""
 Basis: TypeAlias = Literal["labels", "judgments", "marks", "titles", "nothing"]
-"""What counts as right. Titles: judgments that equal the titles, or captions; a wrong title counts as right, too."""
+"""What counts as relevant. ``titles``: captions, or judgments that equal them; a wrong title counts as right, too."""
 MARKED = 30
 """Queries to mark on the page."""
 SHOWN = 5
-"""Queries side by side that gain most, and as many that lose most."""
+"""Examples with the largest gain, and as many with the largest loss."""
 
 
 @dataclass(frozen=True)
 class Line:
-    """One row of the table: queries of one kind, in each way that they were searched.
+    """A row of the table: one kind of query.
 
     Attributes:
-        name: of the kind.
-        queries: that were measured.
-        values: way to search -> mean of the record's metric, each query once.
-        change: of refined against plain vectors; None where nothing was refined.
-        gain, lose: shares of the queries that gain and lose by it.
-        traffic: the mean change where a query counts as often as it is searched for; None where all count alike.
-        unknown: change where the memory holds nothing of what is searched for; None where that was not measured.
+        name: the kind.
+        queries: number of measured queries.
+        values: way to search -> mean of the record's metric; each query counts once.
+        change: refined minus plain vectors.
+        gain, lose: shares of the queries that gain and lose.
+        traffic: mean change weighted by search frequency; None if all weights are equal.
+        unknown: change if the memory holds nothing about the answer; None if that was not measured.
     """
 
     name: str
     queries: int
     values: Mapping[str, float]
-    change: Difference | None = None
+    change: Difference
     gain: float = 0.0
     lose: float = 0.0
     traffic: float | None = None
@@ -44,7 +44,7 @@ class Line:
 
 @dataclass(frozen=True)
 class ShownHit:
-    """One result on the page: its words, its picture as a data URI, and whether it is right; None: not known."""
+    """A result on the page; ``picture`` is a data URI, and ``right`` is None without judgments."""
 
     words: str
     picture: str | None = None
@@ -53,15 +53,13 @@ class ShownHit:
 
 @dataclass(frozen=True)
 class Example:
-    """One query with its first results, plain and refined.
+    """A query with its first results, plain and refined.
 
     Attributes:
-        id, name: of the query.
-        picture: of a query that is one.
-        plain, refined: first results.
-        gain: refined minus plain, of the record's metric; None where nothing is known to be right.
-        reason: why it moved as far as it did, or stays.
-        swapped: whether refined stands on the left where the query is marked blind.
+        picture: data URI of an image query.
+        gain: of the record's metric; None without judgments.
+        reason: why the query moved as far as it did, or stayed.
+        swapped: whether the refined results stand on the left during blind marking.
     """
 
     id: str
@@ -79,12 +77,10 @@ class Verdict:
     """One decision.
 
     Attributes:
-        decision: in a word.
-        basis: what counts as right.
-        sentence: for people: what to do, the gain, and what it rests on.
-        gain: the difference that decides; None where nothing was measured.
-        settings: what to set for it, as option -> value; empty where all stays as it is.
-        query: the engine's own query of it; empty where it needs none.
+        sentence: the decision for people: what to do, the gain, and its basis.
+        gain: the difference that decides; None if nothing was measured.
+        settings: option -> value to set; empty if nothing changes.
+        query: the engine's own query; empty if the decision needs none.
     """
 
     decision: Decision
@@ -97,20 +93,20 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Record:
-    """All that was measured.
+    """All results of a measurement.
 
     Attributes:
         title: of the page.
-        command: that makes it again.
+        command: the command line that repeats it.
         setup: names and counts.
-        verdicts: the answer, a decision each.
+        verdicts: one decision each.
         metric: of the lines.
-        lines: the table.
-        notes: what a reader has to know, a sentence each.
-        examples: queries that gain most and lose most.
-        to_mark: queries whose marks would settle it; empty where labels do.
-        key: of the queries to mark and of their results: marks must have it.
-        queries: of each query, what was found.
+        lines: rows of the table.
+        notes: one sentence each.
+        examples: queries with the largest gains and losses.
+        to_mark: queries to judge blind; empty if labels decide.
+        key: hash of the queries to mark and their results; marks with another key are refused.
+        queries: results of each query, JSON-like.
     """
 
     title: str
@@ -126,10 +122,10 @@ class Record:
     queries: Sequence[Mapping[str, Any]] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-like values: shares from 0 to 1, an interval as (mean, low, high). Single queries are in a file."""
-        kept = replace(self, examples=(), to_mark=(), queries=())
-        told = asdict(kept, dict_factory=lambda items: {name: _rounded(value) for name, value in items})
-        return {name: value for name, value in told.items() if name not in ("examples", "to_mark", "queries")}
+        """JSON-like values without single queries; shares are from 0 to 1, and an interval is (mean, low, high)."""
+        summary = replace(self, examples=(), to_mark=(), queries=())
+        values = asdict(summary, dict_factory=lambda items: {name: _rounded(value) for name, value in items})
+        return {name: value for name, value in values.items() if name not in ("examples", "to_mark", "queries")}
 
 
 def _rounded(value: Any) -> Any:
@@ -140,11 +136,11 @@ def _rounded(value: Any) -> Any:
     return round(value, 6) if isinstance(value, float) else value
 
 
-def pick(gains: Figures, most: int = SHOWN) -> list[int]:
-    """Rows of the queries that gain most, and of those that lose most, among gains (n,).
+def pick_extremes(gains: Figures, most: int = SHOWN) -> list[int]:
+    """Rows of the largest gains, then of the largest losses, among gains (n,).
 
     >>> import numpy as np
-    >>> pick(np.array([0.0, 0.5, -0.2, 0.1]), 1)
+    >>> pick_extremes(np.array([0.0, 0.5, -0.2, 0.1]), 1)
     [1, 2]
     """
     order = sorted(range(len(gains)), key=lambda row: -float(gains[row]))

@@ -1,4 +1,4 @@
-"""The page of a record: one file that loads nothing, and its small pictures."""
+"""The page of a record: one self-contained HTML file with thumbnails."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from .record import Record
 from .table import table_of
 
 ALL_S, ONE_S = 60.0, 5.0
-"""Seconds for all pictures that have to be fetched, and for one of them; the others are shown without."""
+"""Seconds to fetch all remote pictures, and one of them; a picture that is late is left out."""
 
 
 class Thumbnails:
-    """Thumbnails by a key of the caller's."""
+    """Thumbnails by a key of the caller, each made once."""
 
     def __init__(self) -> None:
         self._made: dict[Hashable, str | None] = {}
         self._until = time.monotonic() + ALL_S
 
     def of(self, key: Hashable, image: ImageInput | RemoteImage) -> str | None:
-        """A small picture; None where it cannot be shown."""
+        """A thumbnail as a data URI; None if the picture cannot be read."""
         if key not in self._made:
             self._made[key] = self._make(image)
         return self._made[key]
@@ -52,7 +52,7 @@ _CODE = re.compile(r"`([^`]+)`")
 
 
 def render_page(record: Record) -> str:
-    """Render a record as one page.
+    """Render a record as one HTML page.
 
     Raises:
         MissingExtra: jinja2 is not installed.
@@ -89,14 +89,14 @@ def _template(name: str) -> str:
 
 
 def check_writable(out: Path) -> None:
-    """Refuse a folder that cannot be made or written to, without making it."""
+    """Raise DataError if a folder cannot be made or written to; nothing is made."""
     there = next(place for place in (out.absolute(), *out.absolute().parents) if place.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
         raise DataError(f"{out} cannot be written to: {there} is {'read-only' if there.is_dir() else 'a file'}")
 
 
 def write_record(record: Record, folder: Path, name: str) -> Path:
-    """Write ``NAME.html``, ``NAME.json`` and, of single queries, ``queries.jsonl``; returns the page's path.
+    """Write ``NAME.html``, ``NAME.json`` and, if the record has queries, ``queries.jsonl``; returns the page's path.
 
     Raises:
         DataError: they cannot be written.

@@ -1,8 +1,8 @@
-"""Paired differences of queries: the mean, its interval, and when it may be called sure.
+"""Paired differences of queries: the mean, its confidence interval, and whether it is significant.
 
-Queries of one thing move together, so groups of them are drawn and exchanged whole. A difference is sure where a
-sign-flip permutation test is below :data:`SURE` and the interval leaves out 0: where many small rises meet a few large
-drops, the test alone calls one null in eight a gain.
+Queries of one group are correlated, so groups are resampled and sign-flipped as a whole. A difference is significant if
+a permutation test is below :data:`ALPHA` and the interval excludes 0. The test alone calls one null in eight a gain if
+many small gains meet a few large losses.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import numpy.typing as npt
 
 from ..errors import InputError, importing
 
-DRAWS, LEVEL, SURE = 999, 0.97, 0.03
-"""Of the bootstrap; with 95 % and .05, skewed and clustered nulls of benchmarks/nulls.py pass 3 %."""
-CHANGED, GROUPS, LEAST = 20, 10, 0.005
-"""Queries that changed, groups they are of, and the difference (half a point), below which nothing is sure."""
-_POWER = 3.0  # standard errors that an effect must have: 3 % on two sides, four of five tries
+RESAMPLES, LEVEL, ALPHA = 999, 0.97, 0.03
+"""At 95 % and .05, skewed and clustered nulls of benchmarks/nulls.py show more than 3 % false gains."""
+MIN_CHANGED, MIN_GROUPS, MIN_EFFECT = 20, 10, 0.005
+"""Changed queries, their groups, and the mean difference (half a point) below which nothing is significant."""
+_POWER = 3.0  # standard errors of an effect that is found in four of five tries, at 3 % on two sides
 Figures = npt.NDArray[np.float64]
 Effect: TypeAlias = Literal["gains", "loses", "no difference", "too few"]
 
@@ -50,18 +50,12 @@ def bootstrap(
     level: float = LEVEL,
     seed: int = 0,
 ) -> Interval:
-    """Mean and its interval by SciPy's bootstrap (BCa), over groups where values of one group are correlated.
+    """Mean of values (N,) with its BCa bootstrap interval (SciPy).
 
-    With fewer than two groups the values are drawn one by one. Bounds lie within the values.
-
-    Args:
-        values: (N,) one number per query, as hits (0 or 1) or their difference.
-        groups: (N,) group of each query.
-        level: confidence level.
-        seed: of the draws; the same seed gives the same bounds.
+    Whole groups (N,) are resampled. With fewer than two groups, single values are.
 
     Raises:
-        InputError: no values, or not one group for each.
+        InputError: there are no values, or the number of groups differs.
         MissingExtra: scipy is not installed.
     """
     with importing("scipy", "measure", "an interval"):
@@ -71,28 +65,27 @@ def bootstrap(
     if np.ptp(sums - mean * counts) < 1e-12:
         return Interval(mean, mean, mean)
 
-    def ratio(total: Any, many: Any, axis: int = -1) -> Any:
-        return total.sum(axis=axis) / many.sum(axis=axis)
+    def ratio(total: Any, number: Any, axis: int = -1) -> Any:
+        return total.sum(axis=axis) / number.sum(axis=axis)
 
-    how = {"n_resamples": DRAWS, "batch": max(1, 2**20 // len(sums)), "vectorized": True, "paired": True}
-    found = stats.bootstrap(
-        (sums, counts), ratio, confidence_level=level, method="BCa", rng=np.random.default_rng(seed), **how
+    options = {"n_resamples": RESAMPLES, "batch": max(1, 2**20 // len(sums)), "vectorized": True, "paired": True}
+    bounds = stats.bootstrap(
+        (sums, counts), ratio, confidence_level=level, method="BCa", rng=np.random.default_rng(seed), **options
     ).confidence_interval
-    return Interval(mean, float(found.low), float(found.high))
+    return Interval(mean, float(bounds.low), float(bounds.high))
 
 
 @dataclass(frozen=True)
 class Difference:
-    """What a paired difference of N queries says.
+    """A tested mean difference of paired queries.
 
     Attributes:
-        interval: the mean difference.
-        p: how often it would be as large if the sides were exchanged at random, times the number that was tried; 1
-            where too few changed.
-        changed: queries with a difference.
-        effect: whether it surely gains or loses; ``no difference`` where enough changed and it is neither.
-        more: queries beside these that a difference of this size needs, in four of five tries; 0 where it is sure;
-            None where there is none.
+        interval: of the mean.
+        p: two-sided p-value, times the number of comparisons that were tried; 1 if too few queries changed.
+        changed: number of queries with a difference.
+        effect: ``gains`` and ``loses`` are significant; ``no difference`` means that enough queries changed.
+        more: additional queries needed to find a difference of this size in four of five tries; 0 if it is significant;
+            None if the difference is too small to matter.
     """
 
     interval: Interval
@@ -102,21 +95,21 @@ class Difference:
     more: int | None
 
     @property
-    def sure(self) -> bool:
-        """Whether it surely gains."""
+    def is_gain(self) -> bool:
+        """Whether the gain is significant."""
         return self.effect == "gains"
 
 
 def compare_pairs(
     difference: npt.ArrayLike, groups: npt.ArrayLike | None = None, *, tried: int = 1, seed: int = 0
 ) -> Difference:
-    """Test paired differences of N queries; each query counts once, however often it is searched for.
+    """Test paired differences (N,), after minus before; each query counts once.
 
     Args:
-        difference: (N,) after minus before, as shares.
-        groups: (N,) what is drawn, and exchanged, whole: classes, people; None: each query alone.
-        tried: comparisons of which this is one that may be picked: level and p are corrected for them (Bonferroni).
-        seed: of draws and flips.
+        difference: shares from -1 to 1.
+        groups: (N,) group of each query; None: every query is independent.
+        tried: number of comparisons from which one may be selected (Bonferroni correction).
+        seed: of resampling and permutation.
 
     Raises:
         InputError, MissingExtra: see :func:`bootstrap`.
@@ -126,23 +119,23 @@ def compare_pairs(
     sums, counts = _by_group(difference, groups)
     changed, moved = int(np.count_nonzero(difference)), sums[sums != 0]
     interval = bootstrap(difference, groups, level=1.0 - (1.0 - LEVEL) / tried, seed=seed)
-    enough = changed >= CHANGED and len(moved) >= GROUPS
+    enough = changed >= MIN_CHANGED and len(moved) >= MIN_GROUPS
     p = 1.0
     if enough:
-        how = {"permutation_type": "samples", "vectorized": True, "n_resamples": 2 * DRAWS + 1, "batch": 500}
-        test = stats.permutation_test((moved,), np.mean, rng=np.random.default_rng(seed), **how)
+        options = {"permutation_type": "samples", "vectorized": True, "n_resamples": 2 * RESAMPLES + 1, "batch": 500}
+        test = stats.permutation_test((moved,), np.mean, rng=np.random.default_rng(seed), **options)
         p = min(1.0, tried * float(test.pvalue))
     effect: Effect = "no difference" if enough else "too few"
-    if enough and p < SURE and abs(interval.mean) >= LEAST and interval.low * interval.high > 0:
+    if enough and p < ALPHA and abs(interval.mean) >= MIN_EFFECT and interval.low * interval.high > 0:
         effect = "gains" if interval.mean > 0 else "loses"
-    apart = sums - interval.mean * counts
-    error = math.sqrt(float(apart @ apart) * len(sums) / max(len(sums) - 1, 1)) / float(counts.sum())
+    residuals = sums - interval.mean * counts
+    error = math.sqrt(float(residuals @ residuals) * len(sums) / max(len(sums) - 1, 1)) / float(counts.sum())
     more = 0 if effect in ("gains", "loses") else _more(interval.mean, error, int(counts.sum()))
     return Difference(interval, p, changed, effect, more)
 
 
 def _by_group(values: npt.ArrayLike, groups: npt.ArrayLike | None) -> tuple[Figures, Figures]:
-    """Sums and numbers of values of G groups, (G,) each."""
+    """Sums and counts of the values of G groups, (G,) each."""
     numbers = np.asarray(values, np.float64)
     if numbers.ndim != 1 or not len(numbers):
         raise InputError(f"values of shape (N,) are needed, got {numbers.shape}")
@@ -155,7 +148,7 @@ def _by_group(values: npt.ArrayLike, groups: npt.ArrayLike | None) -> tuple[Figu
 
 
 def _more(mean: float, error: float, queries: int) -> int | None:
-    """Queries beside these until a difference of this size has enough standard errors."""
-    if abs(mean) < LEAST:
+    """Additional queries until a difference of this size has enough standard errors."""
+    if abs(mean) < MIN_EFFECT:
         return None
     return max(1, math.ceil(((_POWER * error / abs(mean)) ** 2 - 1.0) * queries))

@@ -9,29 +9,29 @@ from typing import NamedTuple
 from .record import Line, Record
 from .statistics import points
 
-NOTHING = "–"
+NO_VALUE = "–"
 _EFFECTS = {"gains": "up", "loses": "down"}
 
 
 class Cell(NamedTuple):
-    """A cell, and how it looks: ``up`` for a sure gain, ``down`` for a sure loss."""
+    """A cell; its look is ``up`` for a significant gain and ``down`` for a significant loss."""
 
     text: str
     look: str = ""
 
 
 def table_of(record: Record) -> tuple[list[str], list[list[Cell]]]:
-    """Titles of the columns, and the rows; a column is left out where no line has it."""
+    """Column titles and rows; columns without any value are left out."""
     lines = record.lines
     ways = list(dict.fromkeys(way for line in lines for way in line.values))
     columns = [(f"{way}, %", [_share(line.values.get(way)) for line in lines]) for way in ways]
     columns.append(("change, points", [_change(line) for line in lines]))
     columns.append(("by traffic", [_points(line.traffic) for line in lines]))
-    columns.append(("gain, %", [_share(line.gain if line.change else None) for line in lines]))
-    columns.append(("lose, %", [_share(line.lose if line.change else None) for line in lines]))
-    unknown = [NOTHING if line.unknown is None else points(line.unknown) for line in lines]
+    columns.append(("gain, %", [_share(line.gain) for line in lines]))
+    columns.append(("lose, %", [_share(line.lose) for line in lines]))
+    unknown = [NO_VALUE if line.unknown is None else points(line.unknown) for line in lines]
     columns.append(("where the memory holds no answer", [Cell(text) for text in unknown]))
-    kept = [(title, cells) for title, cells in columns if any(cell.text != NOTHING for cell in cells)]
+    kept = [(title, cells) for title, cells in columns if any(cell.text != NO_VALUE for cell in cells)]
     rows = [
         [Cell(line.name), Cell(f"{line.queries:,}"), *(cells[row] for _, cells in kept)]
         for row, line in enumerate(lines)
@@ -40,16 +40,15 @@ def table_of(record: Record) -> tuple[list[str], list[list[Cell]]]:
 
 
 def _share(value: float | None) -> Cell:
-    return Cell(NOTHING if value is None else f"{100 * value:.1f}")
+    return Cell(NO_VALUE if value is None else f"{100 * value:.1f}")
 
 
 def _points(value: float | None) -> Cell:
-    return Cell(NOTHING if value is None else f"{100 * value:+.1f}")
+    return Cell(NO_VALUE if value is None else f"{100 * value:+.1f}")
 
 
 def _change(line: Line) -> Cell:
-    change = line.change
-    return Cell(NOTHING) if change is None else Cell(points(change.interval), _EFFECTS.get(change.effect, ""))
+    return Cell(points(line.change.interval), _EFFECTS.get(line.change.effect, ""))
 
 
 def align(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -70,7 +69,7 @@ def align(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def render(record: Record) -> str:
-    """For a terminal: the table, the notes, and the decisions at the end."""
+    """Format a record for a terminal: the table, the notes, and the decisions last."""
     titles, rows = table_of(record)
     shown = [f"{record.metric}:\n{align(titles, [[cell.text for cell in row] for row in rows])}"] if rows else []
     shown.append(

@@ -87,7 +87,7 @@ def test_a_second_run_encodes_nothing(work: Path, catalogue: Path, memory: Path,
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        (("shop.npz?check=0", "--max-loss", "0.1"), "--paper and --max-loss belong to --tune"),
+        (("shop.npz?check=0", "--max-loss", "0.1"), "--max-loss belongs to --tune"),
         (("shop.npz?check=0", "--tune", "--memory", "m"), "leave out --memory"),
         (("shop.npz?check=0", "--tune"), "--tune needs labels"),
         (("nowhere", "--tune"), "nowhere does not exist"),

@@ -17,7 +17,7 @@ from reco_plugin.evaluation import (
     FunctionIndex,
     Judgments,
     QueryLog,
-    SearchHow,
+    SearchOptions,
     SearchQuery,
     compare,
 )
@@ -65,7 +65,7 @@ def log(drawings: list[Pair]) -> QueryLog:
 def test_a_function_is_compared_as_an_index_is(filled: Any, shelf: Shelf, log: QueryLog) -> None:
     steps = list[tuple[int, str]]()
     function = FunctionIndex(shelf.search, 128, name="mine")
-    found = compare(filled, function, log, CompareOptions(SearchHow(5)), lambda n, what: steps.append((n, what)))
+    found = compare(filled, function, log, CompareOptions(SearchOptions(5)), lambda n, what: steps.append((n, what)))
     assert all(len(row["plain"]) == 5 for row in found.queries)
     assert sum(n for n, what in steps if what == "search") == 48 == next(n for n, what in steps if what == "searches")
     assert render(found).replace("\n", " ").endswith(found.verdicts[0].sentence)

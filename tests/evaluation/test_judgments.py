@@ -1,4 +1,4 @@
-"""Judgments, runs and marks, as files bring them."""
+"""Judgments and marks, as files hold them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from reco_plugin.errors import DataError
 from reco_plugin.evaluation import SearchQuery, read_judgments
-from reco_plugin.evaluation.judgments import read_marks, read_run
+from reco_plugin.evaluation.judgments import read_marks
 
 FOX = SearchQuery("q1", "red fox", ids=("q1", "q7"))
 OWL = SearchQuery("q2", "owl")
@@ -44,23 +44,16 @@ def test_judgments_of_every_form(tmp_path, name, text):
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "said"),
+    ("name", "text", "problem"),
     [
         ("qrels", "q1 a 2\n", r"line 1: 'q1 a 2' has 3 parts; expected `query 0 document grade`"),
         ("qrels", "q1 0 a good\n", r"line 1: the grade 'good' is no number"),
         ("q.csv", "query_id,grade\nq1,2\n", r"no column of the document .*'grade', 'query_id'"),
     ],
 )
-def test_judgments_that_cannot_be_read_name_line_and_value(tmp_path, name, text, said):
-    with pytest.raises(DataError, match=said):
+def test_judgments_that_cannot_be_read_name_line_and_value(tmp_path, name, text, problem):
+    with pytest.raises(DataError, match=problem):
         read_judgments(write(tmp_path / name, text))
-
-
-def test_a_run_is_ordered_by_its_scores(tmp_path):
-    found = read_run(write(tmp_path / "run", "q1 Q0 b 2 0.5 mine\nq1 Q0 a 1 0.9 mine\nq2 Q0 c 1 7 mine\n"))
-    assert {query: [hit.id for hit in hits] for query, hits in found.items()} == {"q1": ["a", "b"], "q2": ["c"]}
-    with pytest.raises(DataError, match=r"line 1: .* has 2 parts"):
-        read_run(write(tmp_path / "bad", "q1 a\n"))
 
 
 def save(path: Path, person: str, better: dict[str, str], key: str = "k") -> Path:

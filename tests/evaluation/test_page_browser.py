@@ -7,13 +7,17 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
-from reco_plugin.evaluation import CompareOptions, Record, SearchHow, compare_runs, read_judgments, read_queries
+from reco_plugin.evaluation import CompareOptions, QueryLog, Record, SearchOptions, SearchQuery
+from reco_plugin.evaluation.compare import make_record
 from reco_plugin.evaluation.judgments import read_marks
 from reco_plugin.evaluation.record import MARKED as SHOWN
 from reco_plugin.evaluation.report import Thumbnails, write_record
+from reco_plugin.evaluation.search import SearchResults
+from reco_plugin.sources.indexes.open_index import IndexHit
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
 
@@ -24,35 +28,26 @@ HOSTILE = '<img src=x onerror="document.title=1">'
 NAMES = [HOSTILE, *(f"thing {n}" for n in range(1, QUERIES))]
 
 
-def compared(
-    out: Path, names: list[str], top: str = "right", *, marks: Sequence[Path] = (), judged: bool = True
-) -> Record:
-    """A page of queries, of which nine in ten change; the refined run has the right document on top, or another."""
-    (out / "q.jsonl").write_text(
-        "".join(json.dumps({"id": f"q{n}", "text": name}) + "\n" for n, name in enumerate(names)), encoding="utf-8"
-    )
-    plain, refined, qrels = "", "", ""
-    for n in range(len(names)):
-        right, wrong = f"{top}-{n}", f"wrong-{n}"
-        first = (wrong, right) if n % 10 else (right, wrong)
-        plain += "".join(f"q{n} Q0 {id_} {place} {9 - place} p\n" for place, id_ in enumerate(first))
-        refined += f"q{n} Q0 {right} 0 2.5 r\nq{n} Q0 {wrong} 1 1.5 r\n"
-        qrels += f"q{n} 0 right-{n} 1\n"
-    for name, text in (("plain", plain), ("refined", refined), ("qrels", qrels)):
-        (out / name).write_text(text, encoding="utf-8")
-    judgments = read_judgments(out / "qrels") if judged else None
-    options = CompareOptions(SearchHow(), judgments=judgments, marks=marks, command="reco compare …")
-    runs = {"plain": out / "plain", "refined": out / "refined"}
-    found = compare_runs(read_queries(str(out / "q.jsonl")), runs, options)
-    write_record(found, out, "compare")
-    return found
+def compared(out: Path, *, marks: Sequence[Path] = (), judged: bool = True) -> Record:
+    """A page of queries; nine in ten change, and their refined results have the right document on top."""
+    queries = tuple(SearchQuery(f"q{n}", name) for n, name in enumerate(NAMES))
+    better = [[IndexHit(f"right-{n}", 2.0), IndexHit(f"wrong-{n}", 1.0)] for n in range(QUERIES)]
+    plain = [hits[::-1] if n % 10 else hits for n, hits in enumerate(better)]
+    grades = [{f"right-{n}": 1.0} for n in range(QUERIES)] if judged else None
+    moved, hits = np.ones(QUERIES), {"plain": plain, "refined": better}
+    kinds, reasons = ["names"] * QUERIES, [""] * QUERIES
+    results = SearchResults(queries, kinds, moved, hits, SearchOptions(), reasons, grades)
+    options = CompareOptions(marks=marks, command="reco compare …")
+    record = make_record(results, options, QueryLog(queries, QUERIES), {}, (), "an index")
+    write_record(record, out, "compare")
+    return record
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     """A page of 50 queries, of which 45 change."""
     out = tmp_path_factory.mktemp("compared")
-    found = compared(out, NAMES)
+    found = compared(out)
     assert found.verdicts[0].decision == "refine"
     assert len(found.to_mark) == SHOWN
     return out
@@ -94,7 +89,7 @@ def test_all_is_marked_by_keys_and_read_again(page, folder, tmp_path):
     waiting.value.save_as(tmp_path / "marks.json")
     marks = read_marks([tmp_path / "marks.json"], json.loads((folder / "compare.json").read_text())["key"])
     assert (marks.count("refined"), marks.people) == (SHOWN, 1)
-    found = compared(tmp_path, NAMES, marks=[tmp_path / "marks.json"], judged=False)
+    found = compared(tmp_path, marks=[tmp_path / "marks.json"], judged=False)
     assert (found.verdicts[0].decision, found.verdicts[0].basis) == ("refine", "marks")
 
 

@@ -28,7 +28,6 @@ def test_equal_queries_are_one_with_their_counts(tmp_path):
         ("3", "owl", 1.0, ("3",)),
     ]
     assert log.searches == 3
-    assert log.weighted
 
 
 def test_a_query_with_another_filter_is_another_one(tmp_path):

@@ -8,17 +8,22 @@ import numpy as np
 import pytest
 
 from reco_plugin.errors import ConfigError, EngineError, EngineUnavailable
-from reco_plugin.evaluation import FunctionIndex, SearchHow, SearchQuery
-from reco_plugin.evaluation.search import fuse, measure_exactness, search_all
+from reco_plugin.evaluation import FunctionIndex, SearchOptions, SearchQuery
+from reco_plugin.evaluation.search import fuse, measure_index_recall, plan_searches, search_all
 from reco_plugin.sources.indexes.open_index import Description, Document, IndexHit, Question
 
 N, D, K = 300, 16, 10
 
 
 def unit(rows: int, draw: int) -> np.ndarray:
-    """Vectors of norm 1, drawn from what is asked alone: the tests that ran before change nothing."""
+    """Vectors of norm 1, drawn from the arguments alone: the tests that ran before change nothing."""
     drawn = np.random.default_rng([rows, draw]).normal(size=(rows, D)).astype(np.float32)
     return drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
+
+
+def searched(search, index, queries, vectors, options):
+    """Search an index's queries by a function."""
+    return search_all(search, queries, plan_searches(index.describe(), queries, vectors, options))
 
 
 class Forgetful:
@@ -51,11 +56,11 @@ class Forgetful:
 def test_what_an_index_misses_is_measured_by_one_scan_where_no_query_has_a_filter():
     index, vectors = Forgetful(100), [unit(20, 1), unit(20, 2)]
     queries = [SearchQuery(str(n), "thing") for n in range(20)]
-    found = measure_exactness(index, index.describe(), vectors, queries, SearchHow(K))
+    found = measure_index_recall(index, index.describe(), vectors, queries, SearchOptions(K))
     assert found == pytest.approx([1 / 3, 1 / 3], abs=0.15)
-    for how, where in ((SearchHow(K, "price < 5"), None), (SearchHow(K), "price < 5")):
+    for how, where in ((SearchOptions(K, "price < 5"), None), (SearchOptions(K), "price < 5")):
         with pytest.raises(EngineError, match="filters"):
-            measure_exactness(index, index.describe(), vectors, [SearchQuery("1", "thing", where=where)], how)
+            measure_index_recall(index, index.describe(), vectors, [SearchQuery("1", "thing", where=where)], how)
 
 
 def test_documents_that_both_rankings_have_come_first():
@@ -68,7 +73,7 @@ def test_documents_that_both_rankings_have_come_first():
 def test_a_text_search_that_is_refused_is_noted_and_a_vector_search_is_not_forgiven():
     index, queries = Forgetful(300), [SearchQuery("1", "thing"), SearchQuery("2", None)]
     vectors = {"plain": unit(2, 1), "refined": unit(2, 2)}
-    found = search_all(index.search, index.describe(), queries, vectors, SearchHow(3))
+    found = searched(index.search, index, queries, vectors, SearchOptions(3))
     assert list(found[0]) == ["plain", "refined"]
     assert found[1] == ["text: no words here"]
 
@@ -76,7 +81,7 @@ def test_a_text_search_that_is_refused_is_noted_and_a_vector_search_is_not_forgi
         raise EngineError("no")
 
     with pytest.raises(EngineError, match="no"):
-        search_all(refuse, index.describe(), queries, vectors, SearchHow(3))
+        searched(refuse, index, queries, vectors, SearchOptions(3))
 
     def away(question: Question) -> Sequence[IndexHit]:
         if question.vector is None:
@@ -84,30 +89,30 @@ def test_a_text_search_that_is_refused_is_noted_and_a_vector_search_is_not_forgi
         return []
 
     with pytest.raises(EngineUnavailable, match="gone"):
-        search_all(away, index.describe(), queries, vectors, SearchHow(3))
+        searched(away, index, queries, vectors, SearchOptions(3))
 
 
 def test_each_query_is_searched_with_its_own_filter():
     """And where it has none, with that of all; the query that the engine refuses is named."""
-    asked: list[str | None] = []
+    filters: list[str | None] = []
 
     def search(question: Question) -> Sequence[IndexHit]:
-        asked.append(question.where)
+        filters.append(question.where)
         if question.where == "<<":
             raise EngineError("cannot be read")
         return [IndexHit("a", 1.0)]
 
-    index, how = FunctionIndex(search, D, searches_text=True), SearchHow(3, "stock > 0")
+    index, how = FunctionIndex(search, D, searches_text=True), SearchOptions(3, "stock > 0")
     queries = [SearchQuery("1", "fox", where="price < 5"), SearchQuery("2", "fox")]
     vectors = {"plain": unit(2, 1), "refined": unit(2, 2)}
-    search_all(search, index.describe(), queries, vectors, how)
-    assert asked == ["price < 5", "stock > 0"] * 3
+    searched(search, index, queries, vectors, how)
+    assert filters == ["price < 5", "stock > 0"] * 3
     wrong = [queries[1], SearchQuery("9", "fox", where="<<")]
     with pytest.raises(EngineError, match="the query '9' with its filter '<<': cannot be read"):
-        search_all(search, index.describe(), wrong, vectors, how)
+        searched(search, index, wrong, vectors, how)
 
     def unread(question: Question) -> Sequence[IndexHit]:
         raise ConfigError("the filter is no JSON")
 
     with pytest.raises(ConfigError, match="the query '1' with its filter 'price < 5': the filter is no JSON"):
-        search_all(unread, index.describe(), queries, vectors, how)
+        searched(unread, index, queries, vectors, how)

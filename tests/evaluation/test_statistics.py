@@ -9,8 +9,8 @@ from scipy import stats
 from benchmarks.nulls import NULLS, skewed
 from reco_plugin.errors import InputError
 from reco_plugin.evaluation.statistics import (
-    CHANGED,
-    GROUPS,
+    MIN_CHANGED,
+    MIN_GROUPS,
     Interval,
     bootstrap,
     compare_pairs,
@@ -24,7 +24,7 @@ def test_what_gains_nothing_is_hardly_ever_called_sure() -> None:
     sure = dict.fromkeys(NULLS, 0)
     for number, (name, make) in enumerate(NULLS.items()):
         for shop in range(SHOPS):
-            sure[name] += compare_pairs(*make(np.random.default_rng([1, shop, number])), seed=shop).sure
+            sure[name] += compare_pairs(*make(np.random.default_rng([1, shop, number])), seed=shop).is_gain
     assert sum(sure.values()) <= 0.03 * SHOPS * len(NULLS), sure
     assert all(stats.binomtest(found, SHOPS, 0.03, "greater").pvalue > 0.05 for found in sure.values()), sure
     assert sure["2 groups"] == sure["sparse"] == 0
@@ -36,7 +36,7 @@ def test_a_gain_is_told_nearly_as_often_as_by_a_t_test() -> None:
     gain = 3.5 * 0.2 / np.sqrt(queries)
     drawn = [np.random.default_rng([shop, queries]).normal(gain, 0.2, queries) for shop in range(SHOPS)]
     by_t = sum(stats.ttest_1samp(one, 0).pvalue < 0.03 for one in drawn)
-    assert sum(compare_pairs(one, seed=shop).sure for shop, one in enumerate(drawn)) >= 0.9 * by_t > 0.8 * SHOPS
+    assert sum(compare_pairs(one, seed=shop).is_gain for shop, one in enumerate(drawn)) >= 0.9 * by_t > 0.8 * SHOPS
 
 
 def test_an_interval_of_skewed_differences_holds_the_truth_as_often_as_it_says() -> None:
@@ -51,16 +51,16 @@ def test_what_is_too_few_is_called_that_and_how_many_more_it_takes() -> None:
     four = np.zeros(1000)
     four[:4] = 0.6
     assert compare_pairs(four).effect == "too few"
-    assert compare_pairs(np.full(CHANGED - 1, 0.5)).effect == "too few"
-    assert compare_pairs(np.full(CHANGED, 0.5)).effect == "gains"
-    assert compare_pairs(np.full(CHANGED, -0.5)).effect == "loses"
-    assert compare_pairs(np.full(400, 0.5), np.arange(400) % (GROUPS - 1)).effect == "too few"
+    assert compare_pairs(np.full(MIN_CHANGED - 1, 0.5)).effect == "too few"
+    assert compare_pairs(np.full(MIN_CHANGED, 0.5)).effect == "gains"
+    assert compare_pairs(np.full(MIN_CHANGED, -0.5)).effect == "loses"
+    assert compare_pairs(np.full(400, 0.5), np.arange(400) % (MIN_GROUPS - 1)).effect == "too few"
     assert compare_pairs(np.full(400, 0.004)).effect == "no difference", "below half a point"
     rng = np.random.default_rng(0)
     few = rng.normal(size=30)
     few = 0.05 + 0.2 * (few - few.mean()) / few.std(ddof=1)
     found = compare_pairs(few)
-    assert (found.effect, found.sure) == ("no difference", False)
+    assert (found.effect, found.is_gain) == ("no difference", False)
     assert found.more == pytest.approx((3.0 * 0.2 / 0.05) ** 2 - 30, abs=1)
     more = np.concatenate([few, rng.normal(0.05, 0.2, found.more)])
     assert compare_pairs(more).effect == "gains"

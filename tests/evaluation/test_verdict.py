@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reco_plugin.evaluation import SearchHow, SearchQuery
+from reco_plugin.evaluation import SearchOptions, SearchQuery
 from reco_plugin.evaluation.hybrid import engine_query
 from reco_plugin.evaluation.judgments import Marks
-from reco_plugin.evaluation.search import Searched
+from reco_plugin.evaluation.search import SearchResults
 from reco_plugin.evaluation.verdict import decide
 from reco_plugin.sources.indexes.open_index import Description, IndexAddress, IndexHit
 
@@ -27,10 +27,10 @@ def ranked(arm: str, places: Any) -> list[list[IndexHit]]:
     ]
 
 
-def searched(plain: Any, refined: Any, queries: Any = TEXTS, judged: int = N, **arms: Any) -> Searched:
+def searched(plain: Any, refined: Any, queries: Any = TEXTS, judged: int = N, **arms: Any) -> SearchResults:
     hits = {arm: ranked(arm, places) for arm, places in {"plain": plain, "refined": refined, **arms}.items()}
     grades = [{f"right-{n}": 1.0} if n < judged else {} for n in range(len(queries))]
-    return Searched(queries, ["names"] * len(queries), np.ones(len(queries)), hits, SearchHow(), grades=grades)
+    return SearchResults(queries, ["names"] * len(queries), np.ones(len(queries)), hits, SearchOptions(), grades=grades)
 
 
 BAD, GOOD = np.full(N, 5), np.where(np.arange(N) % 2, 0, 5)

@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.paper import GROUPS, Ablations, InModes, Mode
 from reco_plugin.encoders.model_folder import Artifact
-from reco_plugin.evaluation.ranking import measure
+from reco_plugin.evaluation.ranking import hits_at, rank_task
 from reco_plugin.quickstart.dataset import Quickstart
 from reco_plugin.types import Search
 
@@ -37,7 +37,7 @@ def test_search_and_fusion_choose_what_is_compared_and_what_is_read(
 
 
 def test_each_ablation_has_both_methods_and_an_empty_memory_changes_nothing(ablations: Ablations) -> None:
-    frozen = [round(100 * float(measure(ablations.bench.group(group)).top(1).mean()), 1) for group in GROUPS]
+    frozen = [round(100 * float(hits_at(rank_task(ablations.bench.group(group)), 1).mean()), 1) for group in GROUPS]
     lines = {name.partition(":")[0]: [cell[0] for cell in cells] for name, cells in ablations.memory_after_training()}
     assert len(lines) == len(ablations.memories)
     assert lines["nothing"] == [*frozen, *frozen]

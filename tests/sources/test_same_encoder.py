@@ -15,7 +15,7 @@ from PIL import Image
 
 from reco_plugin import Pair, Reco
 from reco_plugin.errors import FingerprintMismatch
-from reco_plugin.evaluation.labelled_set import Reading, read_things
+from reco_plugin.evaluation.labelled_set import ReadOptions, read_labelled_set
 from reco_plugin.ingest.fill import ingest
 from reco_plugin.ingest.run_options import IngestOptions
 from reco_plugin.ingest.write import Outcome
@@ -123,9 +123,9 @@ def test_pictures_behind_urls_are_fetched_unless_they_are_away(
 
 
 def test_an_evaluation_refuses_them_too(tmp_path: Path, write: Write, reco: Reco) -> None:
-    how = Reading(reco.encoder, reco.manifest.fingerprint, tmp_path / "run")
+    how = ReadOptions(reco.encoder, reco.manifest.fingerprint, tmp_path / "run")
     with pytest.raises(FingerprintMismatch, match="text vectors of another encoder"):
-        read_things(write("text"), how)
+        read_labelled_set(write("text"), how)
 
 
 def test_a_damaged_picture_is_left_out_of_the_comparison(

@@ -83,7 +83,7 @@ def parse_address(text: str) -> IndexAddress:
     ports = {**SCHEMES, **QDRANT}
     if scheme not in ports:
         raise ConfigError(
-            f"an index at {scheme} cannot be opened; `reco compare --run` takes the hits of any engine from files. "
+            f"an index at {scheme} cannot be opened; `reco compare --function` searches by your own function. "
             f"Addresses begin with one of {', '.join(ports)}"
         )
     for name in options:

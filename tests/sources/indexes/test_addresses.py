@@ -27,7 +27,7 @@ def test_an_address_of_qdrant_is_an_index_where_it_says_vector() -> None:
 @pytest.mark.parametrize(
     ("address", "says"),
     [
-        ("solr://host:8080/product?vector=clip", "solr cannot be opened; `reco compare --run`"),
+        ("solr://host:8080/product?vector=clip", "solr cannot be opened; `reco compare --function`"),
         (f"postgresql://host/shop?table=a&api_key={SECRET}", "RECO_INDEX_API_KEY"),
         (f"postgresql://me:{SECRET}@host/shop?table=a", "RECO_INDEX_PASSWORD"),
         ("opensearch://host", "names no index"),

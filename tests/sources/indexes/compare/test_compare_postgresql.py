@@ -162,25 +162,6 @@ def test_texts_and_pictures_ask_together_and_by_other_options(shop, tmp_path, dr
     assert [one["decision"] for one in told["verdicts"]] == ["not known"] * 2, "nobody judged"
 
 
-def test_runs_stand_in_for_an_engine_without_an_address(shop, tmp_path):
-    run(shop, tmp_path)
-    rows = [json.loads(line) for line in (tmp_path / "queries.jsonl").read_text(encoding="utf-8").splitlines()]
-    for arm in ("plain", "refined"):
-        lines = [
-            f"{row['id']} Q0 {id_} {place} {1 / place} x\n" for row in rows for place, id_ in enumerate(row[arm], 1)
-        ]
-        (tmp_path / arm).write_text("".join(lines), encoding="utf-8")
-    result = reco_(
-        "compare", "--queries", f"{shop['folder']}/queries.jsonl", "--qrels", f"{shop['folder']}/qrels", "--json",
-        "--run", f"plain={tmp_path / 'plain'}", "--run", f"refined={tmp_path / 'refined'}", "--out", tmp_path / "runs",
-    )  # fmt: skip
-    told = json.loads(result.stdout)
-    assert told["lines"][0]["queries"] == 24
-    assert (tmp_path / "runs" / "compare.html").is_file()
-    result = reco_("compare", "--queries", f"{shop['folder']}/queries.jsonl", "--run", f"plain={tmp_path / 'plain'}")
-    assert "there is no run 'refined'" in result.output
-
-
 def test_the_flags_that_are_missing_are_named(shop, tmp_path):
     (tmp_path / "file").write_text("", encoding="utf-8")
     result = run(shop, tmp_path / "file" / "below")
