@@ -187,7 +187,8 @@ def main() -> None:
             assert shop.content() == shop.content("fresh"), "the memory differs from one that is built from nothing"
             versions = [str(one.relative_to(place)) for one in sorted(place.rglob("shard"))]
             print(
-                f"{dict(happened)}; equal to a new memory; versions on the disk: {versions}; {time.monotonic() - began:.0f} s"
+                f"{dict(happened)}; equal to a new memory; versions on the disk: {versions}; "
+                f"{time.monotonic() - began:.0f} s"
             )
         finally:
             if given.before:
