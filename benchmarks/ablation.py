@@ -1,11 +1,11 @@
-"""What the method gives on things that nothing else shows: points over plain vectors.
+"""Gains of the method on icons that no other page uses, in points over plain vectors.
 
-    python -m benchmarks.ablation --data DIRECTORY            # the half to choose by; DIRECTORY: vectors of real CLIPs
-    python -m benchmarks.ablation --data DIRECTORY --final    # the other half, which was opened once
+    python -m benchmarks.ablation --data DIRECTORY            # the development half; DIRECTORY: vectors of real CLIPs
+    python -m benchmarks.ablation --data DIRECTORY --final    # the other half, which was measured once
 
-Icons of signs and brands come through npm, of sets that no other page shows, under the shipped encoder. Things are
-split into two halves by name. An order draws pictures and halves anew and shuffles the pairs. The first run fetches
-and encodes 5,000 drawings in four minutes; an order takes half a minute.
+Icons of signs and brands come through npm and are encoded by the shipped encoder. A hash of the name splits the things
+into two halves. Each order draws pictures anew and shuffles the pairs. The first run fetches and encodes 5,000 drawings
+in four minutes; an order takes half a minute.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from reco_plugin.types import Vectors
 
 from .drawings.packages import fetch
 from .drawings.render import IconSet, rasterise
-from .method import refiner
+from .method import refiner, unit
 from .page import table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -42,18 +42,18 @@ BRANDS = (
     "logos 1.2.19, bxl 1.2.4, cib 1.2.3, fa6-brands 1.2.6, arcticons 1.2.58, file-icons 1.2.2, catppuccin 1.2.17, "
     "material-icon-theme 1.2.70"
 )
-CAPTIONS, ASKED = ("{}", "an icon of {}", "{} sign"), "a picture of {}"
+CAPTIONS, QUERY = ("{}", "an icon of {}", "{} sign"), "a picture of {}"
 _STYLE = re.compile(
     r"-(outlined?|filled?|line|bold|duotone|linear|broken|twotone|solid|fill|light|regular|rounded|icon|alt|o|negative|"
     r"positive|color|24px|20|16|32|24|off|\d+)$"
 )
 ORDERS = 3
 Gains = dict[str, list[float]]
-"""Points of top-1 over plain vectors, by scenario and by who is refined: of each order."""
+"""Scenario and refined side -> points of top-1 over plain vectors, one for each order."""
 
 
 def thing_of(icon: str) -> str:
-    """The name without words of style."""
+    """Strip words of style from the name of an icon."""
     while (shorter := _STYLE.sub("", icon)) != icon:
         icon = shorter
     return icon
@@ -82,19 +82,19 @@ def drawn(cache: Path) -> dict[str, Any]:
         with Reco.open(ROOT / "triton_models", memory=":memory:") as reco:
             image = np.concatenate([reco.encoder.images(pictures[i : i + 256]) for i in range(0, len(pictures), 256)])
             words = [thing.replace("-", " ") for _, thing in names]
-            text = np.stack([reco.encoder.texts([form.format(one) for one in words]) for form in (*CAPTIONS, ASKED)])
+            text = np.stack([reco.encoder.texts([form.format(one) for one in words]) for form in (*CAPTIONS, QUERY)])
         np.savez(kept, image=image, rows=np.array(rows), names=np.array(names), text=text)
     with np.load(kept) as stored:
         return dict(stored)
 
 
 def stream(*what: object) -> np.random.Generator:
-    """A generator of its own for each draw."""
+    """A random generator for one draw, by name."""
     return np.random.default_rng(zlib.crc32(repr(what).encode()))
 
 
 class Things:
-    """The things of a domain, of one half: drawings of each, captions (3, T, D) and prompts (T, D)."""
+    """Things of a domain in one half: their drawings, captions (3, T, D) and prompts (T, D)."""
 
     def __init__(self, stored: dict[str, Any], domain: str, half: int) -> None:
         names = [tuple(one) for one in stored["names"].tolist()]
@@ -109,19 +109,19 @@ class Things:
         self.all = np.arange(len(mine))
 
     def pairs(self, order: int, each: int, some: Sequence[int] | None = None) -> tuple[Vectors, Vectors, Vectors]:
-        """Images and captions of a memory with so many pairs of some things, and one other image of each thing."""
-        rng, held, texts, asks = stream("split", order), list[int](), list[Vectors](), list[int]()
+        """Images and captions of a memory with ``each`` pairs of some things, and one other image of every thing."""
+        rng, held, texts, queries = stream("split", order), list[int](), list[Vectors](), list[int]()
         for thing, rows in enumerate(self.rows):
             first, *others = rng.permutation(rows).tolist()
-            asks.append(first)
+            queries.append(first)
             if some is None or thing in some:
                 held += others[:each]
                 texts += [self.caption[n % 3, thing] for n in range(len(others[:each]))]
-        return self._image[held], np.stack(texts), self._image[asks]
+        return self._image[held], np.stack(texts), self._image[queries]
 
 
 def shuffled(image: Vectors, text: Vectors, order: int, wrong: float = 0.0) -> Refiner:
-    """A memory of pairs (N, D) in some order, a share of the captions dealt out anew."""
+    """A refiner with pairs (N, D) in random order and a share of the captions shuffled."""
     rng = stream("memory", order)
     mixed = rng.permutation(len(image))
     image, text = image[mixed], text[mixed].copy()
@@ -133,7 +133,7 @@ def shuffled(image: Vectors, text: Vectors, order: int, wrong: float = 0.0) -> R
 def put(
     out: Gains, name: str, made: Refiner, images: Vectors, prompts: Vectors, known: Sequence[int] | None = None
 ) -> None:
-    """Measure images (T, D) against prompts (T, D), one of each thing, by who is refined; in and out of the memory."""
+    """Measure images (T, D) against prompts (T, D), one of each thing, for each refined side."""
     own = np.arange(len(images))
     plain = images @ prompts.T
     moved = {
@@ -150,23 +150,23 @@ def put(
 
 
 def measure(stored: dict[str, Any], data: Path | None, half: int, orders: int) -> Gains:
-    """All scenarios."""
+    """Measure all scenarios."""
     out, signs, brands = Gains(), Things(stored, "signs", half), Things(stored, "brands", half)
     for order in range(orders):
-        image, text, asks = signs.pairs(order, 3)
+        image, text, queries = signs.pairs(order, 3)
         their_image, their_text, theirs = brands.pairs(order, 2)
         made = shuffled(image, text, order)
-        put(out, "signs, 3 each", made, asks, signs.prompt)
-        put(out, "signs, 30 % wrong", shuffled(image, text, order, 0.3), asks, signs.prompt)
+        put(out, "signs, 3 each", made, queries, signs.prompt)
+        put(out, "signs, 30 % wrong", shuffled(image, text, order, 0.3), queries, signs.prompt)
         made = shuffled(np.concatenate([image, their_image]), np.concatenate([text, their_text]), order)
-        put(out, "signs beside brands", made, asks, signs.prompt)
+        put(out, "signs beside brands", made, queries, signs.prompt)
         made = shuffled(their_image, their_text, order)
         put(out, "brands, 2 each", made, theirs, brands.prompt)
-        put(out, "signs, a memory of brands", made, asks, signs.prompt)
+        put(out, "signs, a memory of brands", made, queries, signs.prompt)
         for name, share in (("half of the signs", 0.5), ("40 signs", 40 / len(signs.all))):
             some = stream(name, order).permutation(signs.all)[: int(share * len(signs.all))].tolist()
             held, captions, _ = signs.pairs(order, 3, some)
-            put(out, name, shuffled(held, captions, order), asks, signs.prompt, some)
+            put(out, name, shuffled(held, captions, order), queries, signs.prompt, some)
         if data:
             _real(out, data, order)
     return out
@@ -174,19 +174,14 @@ def measure(stored: dict[str, Any], data: Path | None, half: int, orders: int) -
 
 def _real(out: Gains, data: Path, order: int) -> None:
     with np.load(data / "clip_vit_b32_imagenet.npz") as stored:
-        image, caption, prompt = (_unit(stored[name]) for name in ("image", "text_a", "text_b"))
+        image, caption, prompt = (unit(stored[name]) for name in ("image", "text_a", "text_b"))
     some = np.sort(stream("imagenet", order).permutation(len(image))[: len(image) // 2])
     made = shuffled(image[some, :2].reshape(-1, image.shape[2]), np.repeat(caption[some], 2, axis=0), order)
     put(out, "half of ImageNet", made, image[:, 2 + order % 2], prompt, some.tolist())
     with np.load(data / "marqo_fashionclip_products.npz") as stored:
-        image, caption = _unit(stored["image"]), _unit(stored["text"])
+        image, caption = unit(stored["image"]), unit(stored["text"])
     some = stream("shop", order).permutation(len(image))[: len(image) // 2]
     put(out, "half of a shop", shuffled(image[some], caption[some], order), image, caption, some.tolist())
-
-
-def _unit(x: Any) -> Vectors:
-    x = x.astype(np.float32)
-    return np.asarray(x / np.linalg.norm(x, axis=-1, keepdims=True), np.float32)
 
 
 def _spread(of: Sequence[float]) -> str:
@@ -197,7 +192,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cache", type=Path, default=Path(".cache/ablation"))
     parser.add_argument("--data", type=Path, help="folder of vectors of real CLIPs")
-    parser.add_argument("--final", action="store_true", help="the half that was opened once")
+    parser.add_argument("--final", action="store_true", help="the half that was measured once")
     parser.add_argument("--orders", type=int, default=ORDERS)
     given = parser.parse_args()
     given.cache.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The simple baseline that refinement has to beat: a query mixed with the mean of what was found for it."""
+"""The training-free baseline: a query mixed with the mean of its neighbours."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from reco_plugin.fusion.base import Fused, NeighbourFuser
 from reco_plugin.types import MODALITIES, Modality, Neighbours, Vectors
 
 ALONE = 1e6
-"""A weight so large that the neighbours replace the query: label transfer."""
+"""A weight with which the neighbours replace the query (label transfer)."""
 _TEMPERATURES = (0.05, np.inf)
 
 ScoreMatrix = npt.NDArray[np.floating[Any]]
@@ -46,7 +46,7 @@ class MeanOfNeighbours(NeighbourFuser):
 
 
 def grid(sides: Side = "both") -> list[MeanOfNeighbours]:
-    """Variants of the mean that move these sides at most, to choose the best of on a development split."""
+    """Variants that refine these sides, of which the best is chosen on a development split."""
     weights = (0.0, 0.5, 1.0, 2.0, ALONE)
     images, texts = (weights if sides in (side, "both") else (0.0,) for side in MODALITIES)
     return [

@@ -3,8 +3,8 @@
     python -m benchmarks.class_folders Flowers102 --options '{"split": "test"}' --out flowers/test
     reco eval flowers/test
 
-``pairs.csv`` fills a memory. Edit ``classes.txt`` if the set's names are no words. Needs torchvision, and
-scipy where the labels are in a ``.mat`` file.
+``pairs.csv`` fills a memory. Edit ``classes.txt`` if the names are no words. Needs torchvision, and scipy for labels in
+``.mat`` files.
 """
 
 from __future__ import annotations

@@ -14,7 +14,6 @@ import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +30,7 @@ from reco_plugin.signals.confidence import PRECISION, match_rankings
 from reco_plugin.signals.presence import PresenceState
 from reco_plugin.types import Fingerprint, Records, Vectors
 
+from .method import unit
 from .page import table
 from .words import MODEL
 
@@ -113,7 +113,7 @@ def made_up() -> World:
     meaning = rng.normal(size=(things, dimension))
     shown = meaning + 0.5 * rng.normal(size=meaning.shape)
     pictures = shown[:, None] + 0.5 * rng.normal(size=(things, 3, dimension)) + 5.0 * np.eye(2, dimension)[0]
-    return World("made up", _unit(pictures), _unit(meaning + 5.0 * np.eye(2, dimension)[1]), 200, 200, 2)
+    return World("made up", unit(pictures), unit(meaning + 5.0 * np.eye(2, dimension)[1]), 200, 200, 2)
 
 
 def stored(data: Path) -> Iterator[World]:
@@ -121,16 +121,11 @@ def stored(data: Path) -> Iterator[World]:
     amazon = np.load(data / "amazon997_clip_vit_b32.npz")
     for things, absent in ((600, 200), (300, 90)):
         name = f"Amazon, {things} products"
-        yield World(name, _unit(amazon["image"][:, None]), _unit(amazon["text"]), things, absent, 1)
+        yield World(name, unit(amazon["image"][:, None]), unit(amazon["text"]), things, absent, 1)
     fashion = np.load(data / "marqo_fashionclip_products.npz")
-    yield World("products", _unit(fashion["image"][:, None]), _unit(fashion["text"]), 600, 200, 1)
+    yield World("products", unit(fashion["image"][:, None]), unit(fashion["text"]), 600, 200, 1)
     classes = np.load(data / "clip_vit_b32_imagenet.npz")
-    yield World("ImageNet", _unit(classes["image"]), _unit(classes["text_a"]), 100, 100, 3)
-
-
-def _unit(x: npt.NDArray[Any]) -> Vectors:
-    wide = x.astype(np.float32)
-    return np.asarray(wide / np.linalg.norm(wide, axis=-1, keepdims=True), np.float32)
+    yield World("ImageNet", unit(classes["image"]), unit(classes["text_a"]), 100, 100, 3)
 
 
 def main() -> None:

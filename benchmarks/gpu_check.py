@@ -142,7 +142,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     ort.preload_dlls()  # the CUDA libraries that came as wheels with torch or with onnxruntime-gpu
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of random weights: only speed and arithmetic are looked at
+        warnings.simplefilter("ignore", UserWarning)  # about random weights: only speed and arithmetic are measured
         clip = load_frozen(chosen.model, chosen.pretrained, random_weights=chosen.pretrained is None)
     parities: dict[Precision, list[Parity]] = {}
     measured: list[Speed] = []

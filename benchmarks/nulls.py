@@ -1,4 +1,4 @@
-"""``python -m benchmarks.nulls [DRAWS]``: how often what gains nothing is called a gain, by kind of null."""
+"""``python -m benchmarks.nulls [DRAWS]``: the share of false gains for each kind of null difference."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ Rng = np.random.Generator
 
 
 def skewed(rng: Rng, queries: int, drops: float, fall: float, noise: float = 0.0) -> Drawn:
-    """Many small rises and a few large drops, which together are nothing."""
+    """Many small gains and a few large losses with a mean of 0."""
     fell = rng.random(queries) < drops
     return np.where(fell, -fall, fall * drops / (1 - drops)) + noise * rng.normal(size=queries), None
 
 
 def sparse(rng: Rng, queries: int, changed: float) -> Drawn:
-    """Few queries change, either way."""
+    """Few queries change, in both directions."""
     sign = rng.choice([-1, 0, 1], queries, p=[changed / 2, 1 - changed, changed / 2])
     return sign * rng.uniform(0.1, 0.6, queries), None
 
 
 def clustered(rng: Rng, groups: int, each: int, even: bool = True) -> Drawn:
-    """Queries of a group share most of their change, which the groups together do not have."""
+    """Queries of a group share most of their change; the mean over groups is 0."""
     share = np.ones(groups) if even else 1 / np.arange(1, groups + 1)
     group = rng.choice(groups, groups * each, p=share / share.sum())
     return rng.normal(0, 0.2, groups)[group] + rng.normal(0, 0.1, len(group)), group
@@ -48,11 +48,11 @@ NULLS: dict[str, Callable[[Rng], Drawn]] = {
     "50 groups": lambda rng: clustered(rng, 50, 10),
     "20 uneven groups": lambda rng: clustered(rng, 20, 20, even=False),
 }
-"""Differences of queries, and their groups. Traffic is no kind of its own: it does not enter the test."""
+"""Kind -> differences of queries, and their groups. Search frequencies do not enter the test."""
 
 
 def main() -> None:
-    """Draw each null and print how many are called sure."""
+    """Draw each null, and print the share that is called a gain."""
     draws = int(sys.argv[1]) if len(sys.argv) > 1 else 2000
     for number, (name, make) in enumerate(NULLS.items()):
         found = [compare_pairs(*make(np.random.default_rng([draw, number, 7])), seed=draw) for draw in range(draws)]

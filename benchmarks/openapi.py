@@ -13,12 +13,12 @@ from reco_plugin.serve.service_settings import ServeSettings
 
 
 def document(app: FastAPI) -> str:
-    """The document of an application; the same for all settings and models."""
+    """Format the document of an application, which does not depend on settings or model."""
     return json.dumps(app.openapi(), indent=1, ensure_ascii=False) + "\n"
 
 
 def main() -> None:
-    """Print it."""
+    """Print the document."""
     with Reco.open(memory=":memory:") as reco:
         sys.stdout.write(document(create_app(ServeSettings(page=False), reco)))
 

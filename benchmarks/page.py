@@ -1,4 +1,4 @@
-"""The page of measurements: people write its words, commands its blocks; tables; the machine in one line."""
+"""Blocks of docs/measurements.md, tables, and a description of the machine."""
 
 from __future__ import annotations
 
@@ -13,16 +13,13 @@ from reco_plugin.files import whole_file
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "measurements.md"
 FIGURES = PAGE.with_suffix("")
-"""Folder of the figures and pictures of the page."""
+"""Folder of the page's figures and charts."""
 _FAST = ("avx512_vnni", "avx512_bf16", "amx_bf16")
-"""What int8 and bf16 are fast with."""
+"""Processor flags that speed up int8 and bf16."""
 
 
 def filled(page: str, blocks: Mapping[str, str]) -> str:
-    r"""The page with each block in the place of its name.
-
-    Raises:
-        SystemExit: the page has no such place.
+    r"""Replace each named block of a page; exits if the page has no such block.
 
     >>> filled("a\n<!-- measured: x -->\nold\n<!-- end -->\nb", {"x": "new"})
     'a\n<!-- measured: x -->\n\nnew\n\n<!-- end -->\nb'
@@ -36,14 +33,14 @@ def filled(page: str, blocks: Mapping[str, str]) -> str:
 
 
 def write_blocks(blocks: Mapping[str, str], path: Path = PAGE) -> None:
-    """Put blocks into the page; everything else of it stays as it is now, since somebody may have edited it."""
+    """Replace blocks of the page; all other text stays."""
     page = filled(path.read_text(encoding="utf-8"), blocks)
     with whole_file(path) as part:
         part.write_text(page, encoding="utf-8")
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1) -> str:
-    """A table whose first columns are aligned to the left, the others to the right.
+    """Format a table; the first ``left`` columns are aligned to the left, the others to the right.
 
     >>> print(table(["set", "R@1"], [["emoji", "53.0"]]))
     | set | R@1 |
@@ -55,7 +52,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1) 
 
 
 def machine(*packages: str) -> str:
-    """Processor, cores, Python, and the versions of these packages."""
+    """Describe processor, cores, Python, and versions of packages."""
     cpu = Path("/proc/cpuinfo")
     lines = cpu.read_text().splitlines() if cpu.exists() else []
     name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")

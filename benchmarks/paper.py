@@ -1,12 +1,11 @@
-"""The ablations of the paper on the data that comes along: search and fusion, k, the memory, the sides.
+"""Ablations of the paper on the quickstart's drawings: search and fusion, k, the memory, the sides.
 
     python -m benchmarks.paper          # some minutes of one core; writes the tables of docs/method.md
-    python -m benchmarks.paper --page   # the same tables of the figures that are there
+    python -m benchmarks.paper --page   # the same tables from the stored figures
 
-Each line refines the drawings of the quickstart by the closed form (``reco``) and by the paper's layer as it is
-shipped (``paper``), which was trained once, with a memory that lacks the unseen entities and with k = 5. Shown are
-top-1 in per cent of unseen and of seen entities, each among their own, and the gain over frozen CLIP with its 95 %
-interval over entities.
+Each line refines the drawings by the closed form (``reco``) and by the shipped layer of the paper (``paper``). It was
+trained once, with k = 5 and a memory without the unseen entities. A cell is the top-1 accuracy of unseen or seen
+entities in per cent, and its gain over frozen CLIP with the interval over entities.
 """
 
 from __future__ import annotations
@@ -43,42 +42,34 @@ KS = (1, 3, 5, 10, 16, 32)
 GROUPS: tuple[Group, ...] = ("unseen", "seen")
 FIGURES_OF, PAGE = FIGURES / "paper.json", FIGURES.parent / "method.md"
 Cells = list[list[float]]
-"""Of each method and group: top-1, its gain, and the bounds of that, in per cent and points."""
+"""For each method and group: top-1 in per cent, its gain in points, and the bounds of the gain."""
 Line: TypeAlias = tuple[str, Cells]
 _NOTHING = "–"
 
 
 class InModes:
-    """A memory whose searches compare queries with another side of the pairs, or read another one.
-
-    The paper (3.2) searches uni-modally and fuses cross-modally.
-    """
+    """A memory that is searched and read by either modality; the paper (3.2) searches uni- and fuses cross-modally."""
 
     def __init__(self, memory: Learned, search: Mode, fusion: Mode) -> None:
-        """Put the modes before a memory.
-
-        Args:
-            memory: the pairs.
-            search: uni compares a query with the vectors of its own modality, cross with the other one's.
-            fusion: cross reads the neighbours' vectors of the other modality, uni of the query's own.
-        """
+        """Wrap a memory; ``uni`` is the modality of the query, and ``cross`` the other one."""
         self.store, self.calibration, self.header = memory.store, memory.calibration, memory.searches.header
         self._searches, self._search, self._fusion = memory.searches, search, fusion
 
     @property
     def searches(self) -> InModes:
-        """What is searched: itself."""
+        """The memory itself."""
         return self
 
     def search(self, search: Search) -> Neighbours:
         """Search for (B, D), see :meth:`reco_plugin.memory.Searches.search`."""
-        own = search.by
-        by, read = own if self._search == "uni" else other(own), own if self._fusion == "uni" else other(own)
+        modality = search.by
+        by = modality if self._search == "uni" else other(modality)
+        read = modality if self._fusion == "uni" else other(modality)
         return self._searches.search(replace(search, by=by, read=read))
 
 
 class Ablations:
-    """The quickstart's queries and memories under the shipped encoder, and what each ablation measures."""
+    """The quickstart's queries and memories, and a method for each ablation."""
 
     def __init__(self, data: Quickstart, artifact: Artifact) -> None:
         """Encode all queries, prompts and pairs."""
@@ -96,7 +87,7 @@ class Ablations:
 
     @cached_property
     def memories(self) -> dict[str, Records]:
-        """Memories by what they hold; the layer was trained with the second one."""
+        """Content -> pairs; the layer was trained with the second one."""
         known, unseen = self._of(KNOWN), self._of(("unseen",))
         some = np.sort(np.random.default_rng(0).permutation(len(self.pairs))[: len(self.pairs) // 10])
         return {
@@ -112,19 +103,16 @@ class Ablations:
 
     @cache  # noqa: B019 - it lives as long as the command
     def memory(self, name: str) -> RamMemory:
-        """A memory by its name."""
+        """Build a memory, once."""
         return ram_memory(self.memories[name], self.fingerprint)
 
     def refiner(self, name: str, k: int, *, ours: bool) -> Refiner:
-        """The closed form, learned for k neighbours, or the paper's layer, with a memory."""
+        """The closed form, learned for k neighbours, or the paper's layer."""
         memory = self.memory(name)
         return Refiner(memory.at(k), None, k=k) if ours else Refiner(memory.plain, self.layer, k=k, gate=False)
 
     def search_and_fusion(self) -> Iterator[Line]:
-        """Which side is compared, and which is read; ours alone, since the layer is trained for one of the four.
-
-        Without the gate, which is learned for that one alone.
-        """
+        """Vary the searched and the fused modality of the closed form, without its gate."""
         for search, fusion in product(("uni", "cross"), repeat=2):
             modes = InModes(self.memory("all pairs").at(K), search, fusion)  # type: ignore[arg-type]  # of the two words
             ours = Refiner(modes, None, k=K, gate=False)
@@ -132,26 +120,26 @@ class Ablations:
         yield "search uni-modal, fusion cross-modal, with the gate", self.both("all pairs", K, PAPER_K)
 
     def k(self) -> Iterator[Line]:
-        """How many neighbours."""
+        """Vary the number of neighbours."""
         for k in KS:
             yield f"k = {k}", self.both("all pairs", k, k)
 
     def memory_after_training(self) -> Iterator[Line]:
-        """Another memory than that of the training, which is not repeated."""
+        """Vary the memory after training."""
         for name, pairs in self.memories.items():
             yield f"{name}: {len(pairs):,}", self.both(name, K, PAPER_K)
 
     def sides(self) -> Iterator[Line]:
-        """Which sides are refined: of a classification, and of a search of images by captions, by its first result."""
+        """Vary the refined sides of a classification, and of a search of images by captions."""
         for side in SIDES:
             yield f"classification, {side} refined", self.both("all pairs", K, PAPER_K, side)
         for side in SIDES:
             yield f"images by captions, {side} refined", self.both("all pairs", K, PAPER_K, side, self.captions)
 
     def both(self, memory: str, ours: int, layer: int, side: Side = "both", bench: Bench | None = None) -> Cells:
-        """The cells of both methods, each with its k."""
+        """Cells of both methods, each with its k."""
         ways = ((ours, True), (layer, False))
-        return [cell for k, own in ways for cell in self.cells(self.refiner(memory, k, ours=own), side, bench)]
+        return [cell for k, is_ours in ways for cell in self.cells(self.refiner(memory, k, ours=is_ours), side, bench)]
 
     def cells(self, refiner: Refiner, side: Side = "both", bench: Bench | None = None) -> Cells:
         """Top-1 and its gain over frozen, of each group; candidates of all groups are refined as one set."""
@@ -166,7 +154,7 @@ class Ablations:
 
     @cached_property
     def captions(self) -> Bench:
-        """Captions of the queries that search their images; any image of the entity is right."""
+        """A task in which captions search images; any image of the entity is right."""
         task = self.bench.task
         texts = TaskItems(self.texts, "text", task.queries.labels)
         return replace(self.bench, task=replace(task, queries=texts, candidates=task.queries))
@@ -207,7 +195,7 @@ def _cell(found: Sequence[float]) -> str:
 
 
 def main() -> None:
-    """Measure, and write figures and page."""
+    """Measure, and write the figures and the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="triton_models", help="model folder with the paper's layer")
     parser.add_argument("--page", action="store_true", help="measure nothing: the page of the stored figures")

@@ -1,4 +1,4 @@
-"""Draw the charts of the README from the figures in docs: python -m benchmarks.picture."""
+"""``python -m benchmarks.picture``: draw the charts of the README from the stored figures."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ _CHANGES: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
 
 
 def mini_clip(results: dict[str, Any]) -> str:
-    """Top-1 accuracy of the mini CLIP per group, before and after, as one SVG."""
+    """Draw the top-1 accuracy of the mini CLIP for each group, plain and refined."""
     left, scale, y = 28 + max(_width(name) for name, *_ in _BARS), 5.6, 28
     parts = [_text(16, y, "Mini CLIP (2.3 M parameters, trained here on drawings): drawings named right, in %", "h")]
     for group, title in _GROUPS:
@@ -76,7 +76,7 @@ def mini_clip(results: dict[str, Any]) -> str:
 
 
 def real_clip(found: dict[str, Any]) -> str:
-    """Gains and losses of a real CLIP with their intervals, as one SVG."""
+    """Draw gains and losses of a real CLIP with their intervals."""
     labels = max(_width(name) for _, rows in _CHANGES for name, _ in rows)
     lowest = min(found["gains"][protocol][1] for _, rows in _CHANGES for _, protocol in rows)
     scale, y = 30.0, 28
@@ -100,19 +100,19 @@ def real_clip(found: dict[str, Any]) -> str:
 
 
 def _points(gain: float) -> str:
-    """With its sign, unless it is 0.0: ``+2.1``, ``−1.0``, ``0.0``."""
+    """Format a gain with its sign: ``+2.1``, ``−1.0``, ``0.0``."""
     return f"{gain:+.1f}".replace("-", "−") if abs(gain) >= 0.05 else "0.0"
 
 
 class _Part(NamedTuple):
-    """One element, and the x that it reaches to the right."""
+    """An SVG element and its right edge."""
 
     svg: str
     right: float
 
 
 def _width(words: str, kind: str = "") -> float:
-    """Width in the widest of the usual fonts, in pixels: the viewer's own is not known here."""
+    """Width in pixels in DejaVu Sans, the widest of the usual fonts."""
     from matplotlib.font_manager import FontProperties
     from matplotlib.textpath import TextPath
 
@@ -135,7 +135,7 @@ def _line(x1: float, y1: float, x2: float, y2: float) -> _Part:
 
 
 def _svg(parts: list[_Part], height: int, label: str) -> str:
-    """As wide as its words in a wide font; dark where the reader's system is."""
+    """Format an SVG that fits its text and follows the reader's colour scheme."""
     width = math.ceil(max(part.right for part in parts)) + 16
     fonts = "".join(f"{f'.{kind}' if kind else 'text'}{{font-size:{size}px}}" for kind, size in _SIZES.items())
     dark = "".join(f".{kind}{{fill:{shade.dark}}}" for kind, shade in _COLOURS.items())
@@ -155,7 +155,7 @@ CHARTS = {
     "before-after.svg": ("quickstart.json", mini_clip),
     "realclip.svg": ("realclip.json", real_clip),
 }
-"""Each chart, the figures that it shows, and what draws it."""
+"""Chart -> file of its figures, and the function that draws it."""
 
 if __name__ == "__main__":
     argparse.ArgumentParser(description=__doc__).parse_args()

@@ -1,4 +1,4 @@
-"""Programs that are started to be measured: a port, waiting until one answers, and what its processes take."""
+"""Start programs on free ports, and wait until they answer."""
 
 from __future__ import annotations
 
@@ -13,18 +13,14 @@ from typing import Any
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """Find a port that no process listens on."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])
 
 
 def ask(url: str, **how: Any) -> None:
-    """Get something, which must succeed.
-
-    Raises:
-        OSError: it does not.
-    """
+    """Get a URL; raise OSError if that fails."""
     with urllib.request.urlopen(url, timeout=10, **how):
         pass
 
@@ -39,39 +35,39 @@ def running(
     *,
     patience_s: float = 0.0,
     must_end: bool = False,
-    told: bytes = b"",
+    stdin: bytes = b"",
     fails: type[Exception] = RuntimeError,
     **how: Any,
 ) -> Iterator[int]:
-    """Run a program until the block ends; it answers when the block begins.
+    """Run a program until the block ends, and wait until it answers.
 
     Args:
-        name: of it, for the message.
+        name: for messages.
         command: that starts it.
-        log: file for what it says.
-        answers: asks it, and raises an OSError as long as it does not answer.
-        wait_s: seconds until it must.
-        patience_s: that it has to end in order, before it is killed; 0: it is killed at once.
-        must_end: whether it is an error where it has to be killed.
-        told: for its input, which stays open.
-        fails: what is raised where it ends, or does not answer in time, with the end of its log.
-        how: as :class:`subprocess.Popen` takes it.
+        log: file of its output.
+        answers: raises OSError as long as the program does not answer.
+        wait_s: seconds until it must answer.
+        patience_s: seconds between SIGTERM and SIGKILL; 0: it is killed at once.
+        must_end: whether SIGKILL is an error.
+        stdin: for its input, which stays open.
+        fails: raised with the end of the log if the program ends, or does not answer in time.
+        how: arguments of :class:`subprocess.Popen`.
 
     Yields:
-        Its process's number.
+        The process id.
 
     Raises:
-        subprocess.TimeoutExpired: it must end, and did not.
+        subprocess.TimeoutExpired: it had to be killed.
     """
     with log.open("wb") as output:
-        stdin = subprocess.PIPE if told else None
-        process = subprocess.Popen(command, stdin=stdin, stdout=output, stderr=subprocess.STDOUT, **how)
+        pipe = subprocess.PIPE if stdin else None
+        process = subprocess.Popen(command, stdin=pipe, stdout=output, stderr=subprocess.STDOUT, **how)
     try:
         if process.stdin is not None:
-            process.stdin.write(told)
+            process.stdin.write(stdin)
             process.stdin.flush()
         end = time.monotonic() + wait_s
-        while not _does(answers):
+        while not _succeeds(answers):
             if process.poll() is not None or time.monotonic() > end:
                 raise fails(f"{name} does not start:\n{log.read_text('utf-8', errors='replace')[-3000:]}")
             time.sleep(0.1)
@@ -89,7 +85,7 @@ def running(
             process.communicate()
 
 
-def _does(answers: Callable[[], object]) -> bool:
+def _succeeds(answers: Callable[[], object]) -> bool:
     try:
         answers()
     except OSError:

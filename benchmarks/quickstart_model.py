@@ -1,12 +1,11 @@
-"""Retrain the shipped quickstart model from nothing and measure it beside what it must beat.
+"""Retrain the shipped quickstart model, and measure it beside the baselines.
 
     make quickstart-model                               # writes triton_models/ and docs/measurements.md
-    python -m benchmarks.quickstart_model --shipped     # the same around the shipped encoder, which stays as it is
+    python -m benchmarks.quickstart_model --shipped     # keeps the shipped encoder
 
-Steps, each kept under .cache/quickstart-model and resumed: generic drawings from npm, mini CLIP (open_clip's own
-pieces), frozen vectors, then the paper's layer with three seeds; ours, the closed form, needs no training. Choices
-(best training-free baseline, k, what stays of a prompt) are made on the development entities; the test entities are
-only measured.
+Steps, each kept under .cache/quickstart-model: generic drawings from npm, mini CLIP, frozen vectors, and the paper's
+layer with three seeds. The closed form needs no training. The best training-free baseline is chosen on the development
+entities; the test entities are only measured.
 """
 
 from __future__ import annotations
@@ -60,13 +59,13 @@ from .pretrain.towers import pretrain
 SEEDS = (0, 1, 2)
 K = DEFAULT_K
 PAPER_K = 5
-"""Neighbours of the paper's layer, which does worse with 10."""
+"""Neighbours of the paper's layer, which is worse with 10."""
 GROUPS: tuple[Group, ...] = ("unseen", "seen", "all", "dev")
 NAME = "reco-quickstart-mini-clip"
 
 
 class Study:
-    """Frozen vectors, memories and the measurement that every line of the table shares."""
+    """Frozen vectors, memories and queries, which all lines of the table share."""
 
     def __init__(self, data: Quickstart, encoder: EncodesPairs, fingerprint: Fingerprint, cache: Path) -> None:
         self.data, self.fingerprint = data, fingerprint
@@ -77,18 +76,18 @@ class Study:
         self.unseen_only = self.memory(("unseen",))
 
     def memory(self, splits: Sequence[EntitySplit]) -> VectorMemory:
-        """An exact memory of these splits, calibrated."""
+        """An exact memory of these splits."""
         return self._filled(self.pairs.take(self.data.memory_rows(tuple(splits))))
 
     def _filled(self, records: Records) -> VectorMemory:
         return ram_memory(records, self.fingerprint).at(K)
 
     def refine(self, memory: Learned, fuser: Fuser | None, *, gate: bool, k: int = K) -> Refiner:
-        """One way to refine."""
+        """A refiner with a memory."""
         return Refiner(memory, fuser, k=k, gate=gate)
 
     def with_wrong_captions(self, share: float) -> VectorMemory:
-        """All pairs, a share of which have traded their captions."""
+        """A memory of all pairs, a share of which have shuffled captions."""
         return self._filled(with_traded_captions(self.pairs.take(self.data.memory_rows(ALL_SPLITS)), share))
 
     def training_data(self) -> FusionData:
@@ -121,7 +120,7 @@ class Study:
 
 
 def _records(data: Quickstart, encoder: EncodesPairs, path: Path) -> Records:
-    """Frozen vectors of every drawing and caption, kept under the encoder's fingerprint."""
+    """Frozen vectors of every drawing and caption, cached in a file."""
     count = sum(item.split is not None for item in data.items)
     items = data.items[:count]
     if not path.is_file():
@@ -136,7 +135,7 @@ def _records(data: Quickstart, encoder: EncodesPairs, path: Path) -> Records:
 
 
 def with_traded_captions(records: Records, share: float) -> Records:
-    """The same pairs, a random share of which have traded their texts."""
+    """The same pairs, a random share of which have shuffled texts."""
     rng, place = np.random.default_rng(1), np.arange(len(records))
     wrong = np.flatnonzero(rng.random(len(place)) < share)
     place[wrong] = rng.permutation(wrong)
@@ -144,7 +143,7 @@ def with_traded_captions(records: Records, share: float) -> Records:
 
 
 def train_paper(study: Study, cache: Path, seeds: Sequence[int] = SEEDS) -> list[Fusions]:
-    """The paper's layer by its loss, once per seed; a tenth of the neighbours is left out, as of the shipped one."""
+    """Train the paper's layer by its loss, once for each seed, with a tenth of the neighbours dropped."""
     data, layer = study.training_data(), FusionConfig(study.fingerprint.dimension)
     folder = cache / f"fusion-{study.fingerprint.digest[:8]}-k{PAPER_K}-paper"
     return [
@@ -154,7 +153,7 @@ def train_paper(study: Study, cache: Path, seeds: Sequence[int] = SEEDS) -> list
 
 
 def best_baseline(study: Study, memory: VectorMemory) -> tuple[Fuser, int]:
-    """The mean-of-neighbours fusion, with 5 or 10 neighbours, that is best on the development entities."""
+    """The mean-of-neighbours fuser and k (5 or 10) that are best on the development entities."""
     task = study.bench.group("dev")
 
     def top1(choice: tuple[Fuser, int]) -> float:
@@ -165,7 +164,7 @@ def best_baseline(study: Study, memory: VectorMemory) -> tuple[Fuser, int]:
 
 
 def measure(study: Study, refines: Sequence[Refiner], groups: tuple[Group, ...] = GROUPS) -> dict[str, Any]:
-    """Mean over seeds of every accuracy, and the seeds' top-1 with both sides refined."""
+    """Mean accuracies over the seeds, and each seed's top-1 with both sides refined."""
     runs = [study.bench.measure(refine, groups=groups) for refine in refines]
     mean: dict[str, Any] = {
         group: {
@@ -181,7 +180,7 @@ PAPER = "paper's plain layer"
 
 
 def study_all(study: Study, trained: Sequence[Fusions], kept: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Every line of the table; without trained layers, their line as it was kept."""
+    """Measure every line of the table; without trained layers, their line is taken from ``kept``."""
     fuser, k = best_baseline(study, study.full)
     baseline = [study.refine(study.full, fuser, gate=False, k=k)]
     ours = {
@@ -232,7 +231,7 @@ SHOWN = (
     "reco, memory of unseen entities only",
     *(f"reco, {share} wrong captions" for share in ("10%", "30%", "50%", "90%")),
 )
-"""Lines that the page shows; the file of figures has all of them."""
+"""Lines on the page; the file of figures has all lines."""
 
 
 def blocks(results: dict[str, Any]) -> dict[str, str]:
@@ -256,7 +255,7 @@ def blocks(results: dict[str, Any]) -> dict[str, str]:
 
 
 def licenses() -> tuple[str, ...]:
-    """Who drew and named what the model was trained on."""
+    """Licences and credits of the training data."""
     credits = [f"{s.package} {s.version}: {s.credit}, {s.license}" for s in (*EMOJI_SOURCES, *GENERIC_SOURCES)]
     tokenizer = "tokenizer.json: the first 3,582 merges of OpenAI CLIP's byte-pair encoding, MIT"
     names = f"{NAMES_SOURCE.package} {NAMES_SOURCE.version}: {NAMES_SOURCE.credit}, {NAMES_SOURCE.license}"
@@ -264,7 +263,7 @@ def licenses() -> tuple[str, ...]:
 
 
 def main() -> None:
-    """Run everything that is not there yet."""
+    """Run all steps that are not cached."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cache", type=Path, default=Path(".cache"), help="drawings, mini CLIP, vectors, fusions")
     parser.add_argument("--out", type=Path, default=Path("triton_models"), help="model folder to write")
@@ -297,9 +296,9 @@ def main() -> None:
 
 
 def _mini_clip(data: Quickstart, work: Path) -> FrozenClip:
-    """The mini CLIP of this very data: another split or caption is another folder, and another training."""
-    told = json.dumps([(item.key, item.split, item.caption) for item in data.items])
-    folder = work / f"clip-{hashlib.sha256(told.encode()).hexdigest()[:12]}"
+    """Train the mini CLIP once for these splits and captions."""
+    content = json.dumps([(item.key, item.split, item.caption) for item in data.items])
+    folder = work / f"clip-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
     if not (folder / "open_clip_config.json").is_file():
         pretrain(data, folder)
     return replace(load_frozen(f"local-dir:{folder}"), name=NAME)
@@ -310,12 +309,12 @@ TRAINED_ON = "reco-plugin quickstart: held style of seen entities, memory styles
 
 
 def reshape(base: Artifact, paper: Fusions) -> list[Parity]:
-    """Put the closed form and the paper's layer around the encoder of a model folder, in its place."""
+    """Replace the fusion of a model folder by the closed form and this layer."""
     return refit(base, paper, base.folder, policy=POLICY, trained_on=TRAINED_ON, fuser="reco")
 
 
 def _export(clip: FrozenClip, paper: Fusions, out: Path) -> list[Parity]:
-    """The model folder."""
+    """Write the model folder."""
     card = Card(POLICY, FusionInfo(fuser="reco", trained_on=TRAINED_ON), templates=("{}",), licenses=licenses())
     return export(clip, paper, out, card=card, precision="fp16")
 

@@ -1,11 +1,11 @@
-"""What the gate is worth on vectors of a real CLIP (OpenAI ViT-B/32): gains where the memory knows, harm where not.
+"""Gains and losses with vectors of a real CLIP (OpenAI ViT-B/32) on ImageNet, for known and unknown classes.
 
     python -m benchmarks.realclip_gate --data DIRECTORY  # measures the vectors there; two minutes on one core
-    python -m benchmarks.realclip_gate                   # the page and the chart again, from the file of figures
+    python -m benchmarks.realclip_gate                   # renews page and chart from the stored figures
 
-It reads ``clip_vit_b32_imagenet.npz``, which is not part of this repository: see :class:`ImageNet`.
-Every row is one protocol, over all of its variants (which half is in the memory, which two of the four images are
-queries). Both sides are compared by exact scores.
+The file ``clip_vit_b32_imagenet.npz`` is not part of this repository; see :class:`ImageNet`. A row is the mean over
+the variants of a protocol: which half is in the memory, and which two of the four images are queries. Both sides are
+compared by exact scores.
 
 Memory captions are the prompt set ``text_a``; class prompts are ``text_b``; queries are images outside the memory.
 The irrelevant and fine-grained rows use the dog breeds of ImageNet (151-268), classified among themselves.
@@ -33,32 +33,29 @@ from .page import FIGURES, table, write_blocks
 from .picture import real_clip
 
 Rows = npt.NDArray[np.int64]
-Asked = tuple[npt.NDArray[np.float64], Rows]
-"""Differences per query in points, and the class of each."""
+ClassGains = tuple[npt.NDArray[np.float64], Rows]
+"""Difference of each query in points, and its class."""
 Row = tuple[str, Interval]
 DOGS = np.arange(151, 269)
 SLOTS = ((0, 1), (2, 3))  # of the four images of a class, those in the memory
 
 
 def stream(seed: int, draw: str) -> np.random.Generator:
-    """A generator for one draw, independent of all other draws of the same seed.
-
-    Two draws from ``default_rng(seed)`` would be the same permutation.
-    """
+    """A random generator that is independent of all other draws with the same seed."""
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=tuple(draw.encode())))
 
 
 class ImageNet:
-    """Image (1000, 4, D), four pictures a class, and two sets of prompts, of which one is the memory's captions."""
+    """Images (1000, 4, D), four of each class, captions for the memory (1000, D), and prompts (1000, D)."""
 
     def __init__(self, data: Path) -> None:
         with np.load(data / "clip_vit_b32_imagenet.npz") as stored:
-            arrays = [stored[name].astype(np.float32) for name in ("image", "text_a", "text_b")]
-        self.image, self.caption, self.prompt = (a / np.linalg.norm(a, axis=-1, keepdims=True) for a in arrays)
+            arrays = [stored[name] for name in ("image", "text_a", "text_b")]
+        self.image, self.caption, self.prompt = map(method.unit, arrays)
         self._learned = dict[tuple[Any, ...], Refiner]()
 
     def refiner(self, classes: Rows, slots: tuple[int, ...], k: int, *, shuffled: float = 0.0) -> Refiner:
-        """With the pairs of some classes; a share of the captions can be dealt out at random. Learned once."""
+        """A refiner with the pairs of some classes, a share of whose captions is shuffled; learned once."""
         key = (classes.tobytes(), slots, k, shuffled)
         if key not in self._learned:
             image = self.image[classes][:, list(slots)].reshape(-1, self.image.shape[-1])
@@ -80,7 +77,7 @@ ROLES: dict[str, Callable[[Refiner, Vectors, Vectors], Vectors]] = {
     "text queries": lambda refiner, images, texts: images @ refiner.refine(texts, modality="text").vectors.T,
     "both sides": lambda refiner, images, texts: score_both(refiner, images, texts).scores,
 }
-"""Scores (B, C) by who is refined; texts search images (R@1), images are named (top-1)."""
+"""Refined side -> scores (B, C). Texts search images (R@1), and images are classified (top-1)."""
 
 
 def right(role: str, scores: Vectors, labels: Rows, classes: Rows) -> npt.NDArray[np.float64]:
@@ -90,7 +87,7 @@ def right(role: str, scores: Vectors, labels: Rows, classes: Rows) -> npt.NDArra
     return np.asarray(100.0 * (classes[scores.argmax(axis=1)] == labels))
 
 
-def gain(data: ImageNet, role: str, refiner: Refiner, slots: tuple[int, ...], classes: Rows) -> Asked:
+def gain(data: ImageNet, role: str, refiner: Refiner, slots: tuple[int, ...], classes: Rows) -> ClassGains:
     """Difference to plain CLIP for each query in points, and the class of each."""
     image, labels = data.queries(classes, slots)
     prompts = data.prompt[classes]
@@ -127,25 +124,25 @@ def _rows(
     known: Sequence[Rows] | None = None,
 ) -> Iterator[Row]:
     """One row, or one for the classes that the memory knows and one for the others."""
-    parts: dict[str, list[Asked]] = {}
+    parts: dict[str, list[ClassGains]] = {}
     for number, (refiner, slots, classes) in enumerate(runs):
         delta, labels = gain(data, role, refiner, slots, classes)
         inside = np.isin(labels, known[number]) if known else np.ones(len(labels), np.bool_)
         groups = {"known": inside, "unknown": ~inside} if known else {"": inside}
         for name, mask in groups.items():
             parts.setdefault(name, []).append((delta[mask], labels[mask]))
-    for name, asked in parts.items():
-        moved = bootstrap(np.concatenate([gains for gains, _ in asked]), np.concatenate([of for _, of in asked]))
+    for name, drawn in parts.items():
+        moved = bootstrap(np.concatenate([gains for gains, _ in drawn]), np.concatenate([of for _, of in drawn]))
         yield f"{role}: {memory}" + (f": {name}" if name else ""), moved
 
 
 def results(folder: Path, k: int) -> dict[str, Any]:
-    """Everything, as docs/measurements/realclip.json has it: differences as mean, low and high, in points."""
+    """All figures of docs/measurements/realclip.json; a difference is (mean, low, high) in points."""
     data, everything = ImageNet(folder), np.arange(1000)
 
     def plain(role: str) -> float:
-        asked = [data.queries(everything, slots) for slots in SLOTS]
-        return float(np.mean([right(role, image @ data.prompt.T, of, everything).mean() for image, of in asked]))
+        drawn = [data.queries(everything, slots) for slots in SLOTS]
+        return float(np.mean([right(role, image @ data.prompt.T, of, everything).mean() for image, of in drawn]))
 
     return {
         "neighbours": k,
@@ -170,16 +167,16 @@ def blocks(found: dict[str, Any]) -> dict[str, str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="the vectors; without it, nothing is measured anew")
+    parser.add_argument("--data", type=Path, help="folder of the vectors; without it, nothing is measured")
     parser.add_argument("--neighbours", type=int, default=DEFAULT_K)
     options = parser.parse_args()
     kept = FIGURES / "realclip.json"
     if options.data:
         kept.write_text(json.dumps(results(options.data, options.neighbours), indent=1) + "\n")
-    told = json.loads(kept.read_text())
-    write_blocks(blocks(told))
-    (FIGURES / "realclip.svg").write_text(real_clip(told))
-    print(*blocks(told).values(), sep="\n\n")
+    figures = json.loads(kept.read_text())
+    write_blocks(blocks(figures))
+    (FIGURES / "realclip.svg").write_text(real_clip(figures))
+    print(*blocks(figures).values(), sep="\n\n")
 
 
 if __name__ == "__main__":

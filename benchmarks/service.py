@@ -1,4 +1,4 @@
-"""A ``reco serve`` of its own, to be measured or attacked."""
+"""A ``reco serve`` to measure or attack."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ class Service:
 
 @contextmanager
 def started(model: Path, memory: Path | str, log: Path, arguments: Sequence[str] = ()) -> Iterator[Service]:
-    """Run ``reco serve`` until the block ends; it is warm when the block begins.
+    """Run ``reco serve`` until the block ends, and wait until it is ready.
 
     Args:
         model: model folder.
         memory: folder or URL of the memory.
-        log: file for what it says.
+        log: file of its output.
         arguments: further flags of ``reco serve``.
 
     Raises:
-        RuntimeError: it ended, or was not ready in time; the message holds the end of its log.
+        RuntimeError: it was not ready in time; the message holds the end of its log.
     """
     port = free_port()
     command = [sys.executable, "-m", "reco_plugin", "serve", "--port", str(port), "--model", str(model)]

@@ -1,6 +1,6 @@
-"""``python -m benchmarks.verdicts [SEED]``: `reco compare` and `reco eval --tune` on shops whose truth is known.
+"""``python -m benchmarks.verdicts [SEED]``: decisions of `reco compare` and `reco eval --tune` beside the true gains.
 
-Shops of drawings are their own memory. Each run draws its seed, and writes it beside the figures.
+Shops of drawings are their own memory. Each run draws a seed and writes it beside the figures.
 """
 
 from __future__ import annotations
@@ -37,46 +37,46 @@ KINDS: Mapping[str, EntitySplit] = {"known": "seen", "unknown": "unseen"}
 TITLES = ("right", "10 % shuffled", "25 % shuffled", "50 % shuffled", "exchanged")
 THINGS, JUDGED, NEW, K = 200, 50, 0.3, 10
 SMALL = 1.0
-"""Points of a true gain below which no decision costs anything: nothing but a call of the wrong direction is wrong."""
+"""Points of a true gain below which only a decision in the wrong direction is wrong."""
 ALLOWED = 0.1
-"""The loss that ``--tune`` may have: so few things cannot show that it is smaller."""
+"""The loss that ``--tune`` allows: so few things cannot show a smaller one."""
 
 
 @dataclass(frozen=True)
 class Shop:
-    """An index of N drawings, compared with each vector; what each shows, and its title, which may be wrong."""
+    """An exactly searched index of N drawings, what each shows, and its title, which may be wrong."""
 
     pairs: Records
     things: Sequence[str]
     titles: Sequence[str]
-    pictures: Sequence[bytes]  # of the first ones, by which the encoder is compared
+    pictures: Sequence[bytes]  # of the first ones, for the check of the encoder
 
     def right(self, thing: str) -> dict[str, float]:
-        """Ids of the drawings that truly show a thing."""
+        """Grades by the true labels of a thing."""
         return {id_: 1.0 for id_, own in zip(self.pairs.ids, self.things, strict=True) if own == thing}
 
     def describe(self) -> Description:
-        """What it holds."""
+        """Describe the index."""
         return Description("drawings", "shop", len(self.things), "v", self.pairs.image.shape[1], "cosine", "none")
 
     def scan(self, *, vectors: bool = True, size: int = 1000) -> Iterator[list[Document]]:
-        """All of it."""
+        """Yield each document."""
         for row, id_ in enumerate(self.pairs.ids):
             picture = self.pictures[row] if row < len(self.pictures) else None
             yield [Document(id_, self.pairs.image[row], self.titles[row], picture)]
 
     def search(self, question: Question) -> list[IndexHit]:
-        """The nearest."""
+        """Return the nearest documents."""
         scores = self.pairs.image @ np.asarray(question.vector)
         best = np.argsort(-scores, kind="stable")[: question.k]
         return [IndexHit(self.pairs.ids[row], float(scores[row]), self.titles[row]) for row in best]
 
     def close(self) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 class Shops:
-    """Shops of drawings, by the shipped encoder."""
+    """Makes shops of drawings by the shipped encoder."""
 
     def __init__(self) -> None:
         self.data, self.reco = load(), Reco.open("triton_models", memory=":memory:")
@@ -88,7 +88,7 @@ class Shops:
         return rows, self.reco.encoder.images([drawing(self.data, row) for row in rows])
 
     def make(self, kind: str, titles: str, seed: int, most: int = THINGS) -> Shop:
-        """A shop of some things."""
+        """Make a shop of at most ``most`` things."""
         rng, (rows, image) = np.random.default_rng(seed), self.vectors(KINDS[kind])
         names = [self.data.by_key[self.data.items[row].entity].label for row in rows]
         chosen = set(rng.permutation(sorted(set(names)))[:most].tolist())
@@ -103,13 +103,13 @@ class Shops:
         return Shop(pairs, things, wrong, [self.png(rows[place]) for place in places[:32]])
 
     def png(self, row: int) -> bytes:
-        """A drawing as a file."""
+        """A drawing as a PNG file."""
         drawing(self.data, row).save(buffer := io.BytesIO(), "PNG")
         return buffer.getvalue()
 
 
 def _damaged(things: Sequence[str], titles: str, rng: np.random.Generator) -> list[str]:
-    """Titles: the things, a share of which are shuffled among drawings, or the names of things exchanged in pairs."""
+    """Titles of drawings: right, a share shuffled among the drawings, or the names of things exchanged in pairs."""
     if titles == "exchanged":
         names = rng.permutation(sorted(set(things))).tolist()
         other = dict(zip(names, names[len(names) // 2 :] + names[: len(names) // 2], strict=True))
@@ -121,7 +121,7 @@ def _damaged(things: Sequence[str], titles: str, rng: np.random.Generator) -> li
 
 
 def verdict_of(shops: Shops, kind: str, titles: str, seed: int, *, new: float) -> dict[str, Any]:
-    """What one shop is told by judged queries, true ones or copies of the titles, beside its true gain; in points."""
+    """Decisions for one shop by true judgments and by copies of the titles, beside its true gain in points."""
     shop, rng = shops.make(kind, titles, seed), np.random.default_rng(seed)
     things = sorted(set(shop.things))
     lacking = set(rng.permutation(things)[: int(new * len(things))].tolist())
@@ -148,14 +148,14 @@ def verdict_of(shops: Shops, kind: str, titles: str, seed: int, *, new: float) -
 
 
 def is_right(found: Mapping[str, Any]) -> bool:
-    """Whether the decision by true judgments fits the true gain, and the one by copied titles names its condition."""
+    """Whether the decision by true judgments fits the true gain, and that by copied titles names its condition."""
     gain, refines = found["true"], str(found["judged"]).startswith("refine")
     fits = (refines if gain > 0 else found["judged"] == "leave") if abs(gain) >= SMALL else gain > 0 or not refines
     return bool(fits and found["copied"] != "refine")
 
 
 def tuned_of(shops: Shops, kind: str, titles: str, most: int, seed: int) -> dict[str, Any]:
-    """What ``--tune`` ships by the labels of two thirds of a shop's things, and the true loss on the others."""
+    """Tune on two thirds of a shop's things, and measure the true loss on the others."""
     shop = shops.make(kind, titles, seed, most)
     names = np.random.default_rng(seed).permutation(sorted(set(shop.things)))
     apart = np.isin(shop.things, names[: len(names) // 3])
@@ -205,7 +205,7 @@ def blocks(found: Mapping[str, Any]) -> dict[str, str]:
 
 
 def main() -> None:
-    """Measure, and write figures and page."""
+    """Measure, and write the figures and the page."""
     seed = int(sys.argv[1]) if len(sys.argv) > 1 else secrets.randbelow(10**6)
     shops, draws = Shops(), iter(range(1000 * seed, 1000 * seed + 1000))
     found: dict[str, Any] = {"seed": seed, "verdicts": [], "tuned": []}

@@ -1,13 +1,11 @@
-"""What is found by words: part numbers and names in titles, asked for by themselves.
+"""Search by words: queries that are part numbers, or names in titles.
 
     python -m benchmarks.words            # prints its tables
     python -m benchmarks.words --numbers  # only that of part numbers as people type them
-    python -m benchmarks.words --time N   # only the time of a search of N pairs
     python -m benchmarks.words --page     # fills blocks of docs/measurements.md
 
-Half of the things that no training has are in the memory, with two drawings each; two other drawings of each of all
-things are the index. R@1 of a text among them, in the memory / not in it. An order deals out codes and halves, and
-shuffles the pairs.
+Half of the things that no training has are in the memory, with two drawings each. The index holds two other drawings
+of every thing. R@1 of a text is given for things in the memory / not in it. Each order draws codes and halves anew.
 """
 
 from __future__ import annotations
@@ -15,12 +13,9 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -33,11 +28,8 @@ from reco_plugin.files import whole_file
 from reco_plugin.fusion.refiner import Refiner, VectorMemory
 from reco_plugin.learning.learn import learn
 from reco_plugin.memory import open_memory
-from reco_plugin.memory.edge import EdgeMemory
-from reco_plugin.memory.lexical import QueryWords
-from reco_plugin.memory.search_index import LEAST
 from reco_plugin.quickstart.dataset import load
-from reco_plugin.types import Fingerprint, Records, Search, Vectors
+from reco_plugin.types import Fingerprint, Records, Vectors
 
 from .page import FIGURES, table, write_blocks
 
@@ -53,9 +45,9 @@ Titles = Callable[[str, str], str]
 
 @dataclass(frozen=True)
 class Form:
-    """How captions are written, and what is asked."""
+    """How captions and queries are made of a code and a name."""
 
-    said: str
+    title: str
     caption: Titles
     query: Titles
 
@@ -94,7 +86,7 @@ FORMS = (
 
 
 class Drawings:
-    """Drawings and texts under the shipped encoder, each encoded once."""
+    """Drawings and texts, each encoded once by the shipped encoder."""
 
     def __init__(self) -> None:
         found = load()
@@ -122,8 +114,8 @@ class Drawings:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A memory that has learned from its pairs, and an index of images with the thing of each."""
+class LearnedIndex:
+    """A memory that has learned from its pairs, and an index of images with the thing that each shows."""
 
     memory: VectorMemory
     index: Vectors
@@ -139,7 +131,7 @@ class Asked:
         index: Vectors,
         things: Sequence[int],
         held: Sequence[int] = (),
-    ) -> Asked:
+    ) -> LearnedIndex:
         """Learn from pairs in RAM."""
         store = open_memory(":memory:", fingerprint)
         store.upsert(pairs)
@@ -148,9 +140,9 @@ class Asked:
         return cls(VectorMemory(store, learned), index, np.array(things), dict(zip(pairs.ids, held, strict=False)))
 
     def refined(self, vectors: Vectors, texts: Sequence[str] | None) -> Vectors:
-        """Queries (B, D) refined, by their words, too, where there are texts."""
-        fuser, asked = Refiner(self.memory, None).ask(vectors, "text", "query", {}, texts)
-        return fuser.refine(asked).vectors
+        """Refine queries (B, D), also by words if there are texts."""
+        fuser, query = Refiner(self.memory, None).ask(vectors, "text", "query", {}, texts)
+        return fuser.refine(query).vectors
 
     def hits(self, vectors: Vectors, wanted: Sequence[int]) -> npt.NDArray[np.float64]:
         """Whether each query (B, D) finds its thing first, in per cent."""
@@ -173,7 +165,7 @@ class Shop:
     )
 
     def numbers(self, more: int = 0) -> list[str]:
-        """A number for each product, and invented ones."""
+        """A part number for each product, and more that no product has."""
         rng = np.random.default_rng(self.seed)
         formats = (self.FORMATS[place % len(self.FORMATS)] for place in range(len(self.names) + more))
         return ["".join(_drawn(letter, rng) for letter in one) for one in formats]
@@ -184,12 +176,12 @@ class Shop:
         return [_checked(f"40{number:010d}") for number in rng.integers(10**10, size=len(self.names)).tolist()]
 
     def titles(self) -> list[str]:
-        """Of all products."""
+        """A title for each product."""
         every = zip(self.names, self.numbers(), self.eans(), strict=True)
         return [self.TITLES[at % 3].format(name=name, code=code, ean=ean) for at, (name, code, ean) in enumerate(every)]
 
     def forms(self) -> dict[str, list[str]]:
-        """How people type each number."""
+        """Form -> each number as people type it."""
         codes, eans, rng = self.numbers(), self.eans(), np.random.default_rng(self.seed + 200)
         bare = [re.sub("[ -]", "", one) for one in codes]
         at = [int(rng.integers(1, len(one) - 1)) for one in bare]
@@ -216,26 +208,26 @@ def _drawn(letter: str, rng: np.random.Generator) -> str:
 
 
 def _other(letter: str, rng: np.random.Generator) -> str:
-    """Another one of the same kind."""
+    """Draw another character of the same kind."""
     while (drawn := _drawn(letter, rng)) == letter:
         pass
     return drawn
 
 
 def _checked(digits: str) -> str:
-    """An EAN of twelve digits and a check digit."""
+    """Append the check digit of an EAN to twelve digits."""
     return digits + str(-sum(int(one) * (1, 3)[place % 2] for place, one in enumerate(digits)) % 10)
 
 
 @dataclass(frozen=True)
 class Order:
-    """One dealing of codes and halves."""
+    """One random assignment of codes and halves."""
 
     drawings: Drawings
     seed: int
 
     def deal(self) -> tuple[list[str], list[str], npt.NDArray[np.bool_], np.random.Generator]:
-        """The code and name of each thing, whether the memory holds it, and what else is left to chance."""
+        """Code and name of each thing, whether the memory holds it, and the generator of further draws."""
         rng = np.random.default_rng(self.seed)
         names = [one.label for one in self.drawings.entities.values()]
         letters = np.array(list(LETTERS))[rng.integers(len(LETTERS), size=(len(names), 3))]
@@ -245,68 +237,68 @@ class Order:
         held[rng.permutation(len(names))[: len(names) // 2]] = True
         return codes, names, held, rng
 
-    def learned(self, captions: Sequence[str], held: npt.NDArray[np.bool_], rng: np.random.Generator) -> Asked:
-        """A memory of the drawings of what is held, each with its thing's caption."""
+    def learned(self, captions: Sequence[str], held: npt.NDArray[np.bool_], rng: np.random.Generator) -> LearnedIndex:
+        """Build a memory of the drawings of the things that are held, with their captions."""
         at = self.drawings
         rows = [at.rows[HELD][place] for place in rng.permutation(len(at.rows[HELD])).tolist()]
         rows = [(row, thing) for row, thing in rows if held[thing]]
-        said = [captions[thing] for _, thing in rows]
+        texts = [captions[thing] for _, thing in rows]
         image = np.stack([at.image[row] for row, _ in rows])
-        ids, payloads = [f"{number:06d}" for number in range(len(rows))], [{"caption": text} for text in said]
+        ids, payloads = [f"{number:06d}" for number in range(len(rows))], [{"caption": text} for text in texts]
         index = np.stack([at.image[row] for row, _ in at.rows[INDEX]])
-        pairs = Records(ids, image, at.texts(said), payloads)
+        pairs = Records(ids, image, at.texts(texts), payloads)
         things = [thing for _, thing in at.rows[INDEX]]
-        return Asked.of(pairs, at.fingerprint, index, things, [thing for _, thing in rows])
+        return LearnedIndex.of(pairs, at.fingerprint, index, things, [thing for _, thing in rows])
 
     def measure(self, form: Form) -> dict[str, Cell]:
-        """R@1 of each way to ask."""
+        """R@1 of each way to search."""
         codes, names, held, rng = self.deal()
         captions = [form.caption(*one) for one in zip(codes, names, strict=True)]
         queries = [form.query(*one) for one in zip(codes, names, strict=True)]
         return self._ways(self.learned(captions, held, rng), captions, dict(enumerate(queries)), held)
 
     def free(self) -> dict[str, Cell]:
-        """The same of queries worded as the captions of another style."""
+        """R@1 of queries that are captions of another style."""
         codes, names, held, rng = self.deal()
         captions = [_glossy(*one) for one in zip(codes, names, strict=True)]
         return self._ways(self.learned(captions, held, rng), captions, self.drawings.free, held)
 
     def numbers(self) -> dict[str, tuple[float, float, float]]:
-        """Of each form of a number: R@1 of what is in the memory, and false answers of what is, and of what is not."""
+        """Form of a number -> R@1 in the memory, and false answers for numbers in it and not in it, in per cent."""
         _, names, held, rng = self.deal()
         shop = Shop(names, self.seed)
-        asked = self.learned(shop.titles(), held, rng)
+        learned = self.learned(shop.titles(), held, rng)
         out = dict[str, tuple[float, float, float]]()
         for form, texts in shop.forms().items():
             vectors = self.drawings.texts(texts)
-            fuser, refining = Refiner(asked.memory, None).ask(vectors, "text", "query", {"explain": True}, texts)
+            fuser, refining = Refiner(learned.memory, None).ask(vectors, "text", "query", {"explain": True}, texts)
             found = fuser.refine(refining)
-            nearest = [] if found.neighbours is None else [asked.held[ids[0]] for ids in found.neighbours.ids]
+            nearest = [] if found.neighbours is None else [learned.held[ids[0]] for ids in found.neighbours.ids]
             words = np.array([bool(one) for one in found.words or [""] * len(texts)])
             false = words & (np.array(nearest) != np.arange(len(texts)) if form != "invented" else True)
-            hits = asked.hits(found.vectors, range(len(texts)))[held]
+            hits = learned.hits(found.vectors, range(len(texts)))[held]
             out[form] = (float(hits.mean()), 100 * float(false[held].mean()), 100 * float(false[~held].mean()))
         return out
 
     def _ways(
-        self, asked: Asked, captions: Sequence[str], queries: Mapping[int, str], held: npt.NDArray[np.bool_]
+        self, learned: LearnedIndex, captions: Sequence[str], queries: Mapping[int, str], held: npt.NDArray[np.bool_]
     ) -> dict[str, Cell]:
-        things = [thing for thing in queries if thing in set(asked.things.tolist())]
+        things = [thing for thing in queries if thing in set(learned.things.tolist())]
         texts, known = [queries[thing] for thing in things], held[things]
         plain = self.drawings.texts(texts)
         whole = self.drawings.texts([captions[thing] for thing in things])
         ways = {
             "plain": plain,
-            "by vectors": asked.refined(plain, None),
-            "the whole caption": asked.refined(whole, None),
-            "and by words": asked.refined(plain, texts),
+            "by vectors": learned.refined(plain, None),
+            "the whole caption": learned.refined(whole, None),
+            "and by words": learned.refined(plain, texts),
         }
-        hits = {way: asked.hits(vectors, things) for way, vectors in ways.items()}
+        hits = {way: learned.hits(vectors, things) for way, vectors in ways.items()}
         return {way: (float(one[known].mean()), float(one[~known].mean())) for way, one in hits.items()}
 
 
 def spread(cells: Sequence[Cell]) -> str:
-    """Means of both sides, and the deviation of the first."""
+    """Means of both, and the standard deviation of the first."""
     (known, new), deviation = np.mean(cells, axis=0), np.std(cells, axis=0)
     return f"{known:.1f} ± {deviation[0]:.1f} / {new:.1f}"
 
@@ -315,58 +307,29 @@ def tables(found: Mapping[str, Any]) -> str:
     """The block of the page."""
     ways = ("plain", "by vectors", "the whole caption", "and by words")
     head = ["captions → what is asked", *ways[:2], "the whole caption asked", "and by words"]
-    rows = [[said, *(spread(cells[way]) for way in ways)] for said, cells in found["forms"].items()]
+    rows = [[title, *(spread(cells[way]) for way in ways)] for title, cells in found["forms"].items()]
     about = f"{found['things']} things, {ORDERS} orders, R@1 in per cent, in the memory / not in it:"
     return f"{about}\n\n{table(head, rows)}"
 
 
 def number_table() -> str:
-    """Part numbers as people type them."""
+    """The table of part numbers as people type them."""
     drawings = Drawings()
     orders = [Order(drawings, seed).numbers() for seed in range(ORDERS)]
     rows = [[form, *(f"{np.mean([one[form][at] for one in orders]):.1f}" for at in range(3))] for form in orders[0]]
     return table(["a number", "R@1", "false answers", "of what the memory lacks"], rows)
 
 
-def time_table(pairs: int) -> str:
-    """Milliseconds of a search of a folder by each form of a number, the median of 200, and how many find a caption."""
-    rng = np.random.default_rng(0)
-    words = ["".join(rng.choice(list(LETTERS.lower()), 6)) for _ in range(5000)]
-    shop = Shop([" ".join(rng.choice(words, 4)) for _ in range(pairs)], 0)
-    vectors = rng.standard_normal((pairs, 512)).astype(np.float32)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    chosen = rng.choice(pairs, 200, replace=False).tolist()
-    payloads, rows = [{"caption": title} for title in shop.titles()], list[list[str]]()
-    with (
-        TemporaryDirectory() as folder,
-        closing(open_memory(f"{folder}/memory", Fingerprint("random", "0" * 64, 512))) as store,
-    ):
-        store.upsert(Records([str(number) for number in range(pairs)], vectors, vectors, payloads))
-        store.set_calibration({"pairs": pairs})
-        store.search(Search(vectors[:1], "text", "image", DEFAULT_K))
-        while pairs >= LEAST and isinstance(store, EdgeMemory) and store.index_state != "in use":
-            time.sleep(0.5)
-        for form, texts in (shop.forms() | {"a whole title": shop.titles()}).items():
-            taken, found = list[float](), 0
-            for text in [texts[row] for row in chosen]:
-                search = Search(vectors[:1], "text", "image", DEFAULT_K, words=[QueryWords.of(text)])
-                started = time.perf_counter()
-                found += any(store.search(search).words)
-                taken.append(1000 * (time.perf_counter() - started))
-            rows.append([form, f"{np.median(taken):.2f}", f"{100 * found / len(taken):.1f}"])
-    return table(["a number", "ms", "found"], rows)
-
-
 def measured() -> dict[str, Any]:
-    """All figures, as JSON."""
+    """Measure all figures, JSON-like."""
     drawings = Drawings()
     orders = [Order(drawings, seed) for seed in range(ORDERS)]
-    forms = {form.said: [order.measure(form) for order in orders] for form in FORMS}
+    forms = {form.title: [order.measure(form) for order in orders] for form in FORMS}
     forms["`fox sticker, glossy …` → captions of another style"] = [order.free() for order in orders]
-    ways = {said: {way: [one[way] for one in cells] for way in cells[0]} for said, cells in forms.items()}
+    ways = {title: {way: [one[way] for one in cells] for way in cells[0]} for title, cells in forms.items()}
     means = {
-        said: {way: np.mean(one, axis=0).round(3).tolist() for way, one in cells.items()}
-        for said, cells in ways.items()
+        title: {way: np.mean(one, axis=0).round(3).tolist() for way, one in cells.items()}
+        for title, cells in ways.items()
     }
     return {"things": len(drawings.entities), "forms": ways, "means": means}
 
@@ -376,10 +339,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--page", action="store_true", help="fill the block of docs/measurements.md")
     parser.add_argument("--numbers", action="store_true", help="only part numbers as people type them")
-    parser.add_argument("--time", type=int, metavar="PAIRS", help="only the time of a search of so many pairs")
     given = parser.parse_args()
-    if given.numbers or given.time:
-        print(time_table(given.time) if given.time else number_table())
+    if given.numbers:
+        print(number_table())
         return
     found = measured()
     print(tables(found))

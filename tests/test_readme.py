@@ -34,7 +34,6 @@ def commands(text: str) -> set[str]:
 
 
 COMMAND = typer.main.get_command(app)
-COMMANDS = sorted(commands(README))
 TYPED = {
     line
     for page in PAGES
@@ -78,12 +77,32 @@ def test_every_setting_is_on_its_page_with_its_default() -> None:
 
 def test_every_make_target_is_there() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    targets = set(re.findall(r"(?m)^make ([a-z-]+)", "\n".join(COMMANDS))) | set(
-        re.findall(r"`make ([a-z-]+)`", README)
-    )
-    assert targets
-    for target in targets:
-        assert re.search(rf"(?m)^{target}:", makefile), target
+    pages = [(ROOT / page).read_text(encoding="utf-8") for page in PAGES]
+    targets = {target for text in pages for target in re.findall(r"(?m)(?:^|`)make ([a-z-]+)", text)}
+    assert len(targets) > 10
+    assert {target for target in targets if not re.search(rf"(?m)^{target}:", makefile)} == set()
+
+
+def unknown_module(command: str) -> str | None:
+    """Why ``python -m`` would not take a command of this repository: its module or a flag is missing."""
+    name, *words = command.split()
+    spec = find_spec(name) if find_spec(name.partition(".")[0]) else None
+    if spec is not None and spec.submodule_search_locations is not None:
+        spec = find_spec(f"{name}.__main__")
+    if spec is None or spec.origin is None:
+        return f"no module {name!r}"
+    code = Path(spec.origin).read_text(encoding="utf-8")
+    missing = [word for word in words if word.startswith("--") and f'"{word}"' not in code]
+    return f"no flag {missing[0]}" if missing else None
+
+
+def test_every_benchmark_and_example_is_there_with_its_flags() -> None:
+    texts = [(ROOT / page).read_text(encoding="utf-8") for page in PAGES]
+    typed = {line for text in texts for line in re.findall(r"python -m ((?:benchmarks|examples)[^`\n#>]*)", text)}
+    assert len(typed) > 10
+    assert {line: why for line in sorted(typed) if (why := unknown_module(line))} == {}
+    assert unknown_module("benchmarks.startup") == "no module 'benchmarks.startup'"
+    assert unknown_module("benchmarks.nulls --draws") == "no flag --draws"
 
 
 def lost(page: Path) -> Iterator[str]:

@@ -1,1 +1,1 @@
-"""Make drawings of icon sets: packages through npm, SVG to pixels, and the sheets that the package carries."""
+"""Drawings of icon sets: packages through npm, and SVG to pixels."""

@@ -33,31 +33,17 @@ class Drawing(NamedTuple):
 
 
 class IconSet:
-    """An Iconify JSON file: names (aliases included) to SVG."""
+    """An Iconify JSON file: names to SVG."""
 
     def __init__(self, path: Path) -> None:
         data = read_json(path)
         self._icons: dict[str, dict[str, Any]] = data["icons"]
-        self._aliases: dict[str, dict[str, Any]] = data.get("aliases", {})
         self._default = {"width": data.get("width", 16), "height": data.get("height", 16)}
 
     @property
     def names(self) -> list[str]:
         """Names of the icons, without aliases."""
         return list(self._icons)
-
-    def resolve(self, name: str) -> str | None:
-        """The name of the icon behind a name or alias, or None."""
-        seen: set[str] = set()
-        while name in self._aliases and name not in seen:
-            seen.add(name)
-            name = str(self._aliases[name]["parent"])
-        return name if name in self._icons else None
-
-    def aspect(self, name: str) -> float:
-        """Width of an icon divided by its height."""
-        icon = self._default | self._icons[name]
-        return float(icon["width"]) / float(icon["height"])
 
     def svg(self, name: str) -> str:
         """One icon as an SVG document."""

@@ -1,1 +1,1 @@
-"""Real search engines, and what our pages claim of them."""
+"""Real search engines, which run the commands of docs/engines.md."""

@@ -1,7 +1,4 @@
-"""One set of data for every engine: drawings of the quickstart in two styles, pairs in the six others; names to ask.
-
-No drawing is in both: the index holds styles that no training and no memory has.
-"""
+"""The data of every engine: the index holds drawings in two styles, the memory holds those in the six others."""
 
 from __future__ import annotations
 
@@ -26,14 +23,13 @@ _BATCH = 128  # below the service's limit of items per request
 
 @dataclass(frozen=True)
 class Demo:
-    """What is searched, and how.
+    """An index, queries, and a service.
 
     Attributes:
-        products: the id of each of N drawings, and what it shows.
+        products: id of each of N drawings -> what it shows.
         images: (N, D), plain.
-        queries: B entities, whose names are asked for; the first ones are in no training.
-        plain: (B, D) of the names.
-        refined: the same, refined.
+        queries: B entities whose names are the queries; the first ones are in no training.
+        plain, refined: (B, D) vectors of the names.
         service: URL of a ``reco serve`` with the memory.
     """
 
@@ -50,23 +46,23 @@ class Demo:
         return int(self.images.shape[1])
 
     def rows(self) -> list[dict[str, Any]]:
-        """The products as the pages have them: sku, title, image, clip (D,)."""
+        """Rows as on the pages: sku, title, image, clip (D,)."""
         return [
             {"sku": id_, "title": shown.label, "image": f"{id_}.png", "clip": vector}
             for (id_, shown), vector in zip(self.products.items(), self.images, strict=True)
         ]
 
     def nearest(self, vectors: Vectors, k: int) -> list[list[str]]:
-        """Ids of the k products nearest to each of (B, D), by comparing all, nearest first."""
+        """Ids of the k nearest products to each vector (B, D), by exact search."""
         order = np.argsort(-(vectors @ self.images.T), axis=1, kind="stable")[:, :k]
         ids = list(self.products)
         return [[ids[place] for place in row] for row in order]
 
-    def first(self, found: Sequence[Sequence[str]], split: str) -> float:
-        """Share of the names of a split whose first hit shows the thing that they mean."""
+    def first(self, rankings: Sequence[Sequence[str]], split: str) -> float:
+        """Share of the queries of a split whose first hit is right."""
         right = [
             bool(ids) and self.products.get(ids[0]) is query
-            for query, ids in zip(self.queries, found, strict=True)
+            for query, ids in zip(self.queries, rankings, strict=True)
             if query.split == split
         ]
         return float(np.mean(right))
@@ -74,11 +70,7 @@ class Demo:
 
 @contextmanager
 def prepared(folder: Path) -> Iterator[Demo]:
-    """Fill the memory where it is not, serve it, and embed everything once.
-
-    Args:
-        folder: of the memory.
-    """
+    """Fill the memory in a folder if that is missing, serve it, and embed everything once."""
     data = load()
     rows = [int(row) for row in data.rows(splits=ALL_SPLITS, styles=QUERY_STYLES)]
     products = {str(row): data.by_key[data.items[row].entity] for row in rows}

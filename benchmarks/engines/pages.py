@@ -1,4 +1,4 @@
-"""The commands of an engine's section of ``docs/engines.md``, read out of it and run."""
+"""Read the commands of an engine's section of ``docs/engines.md``, and run them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _PART = re.compile(r"^###? (?P<title>[^\n]*)$|^```(?P<language>\w*)\n(?P<text>.*
 
 
 class ClaimFailed(Exception):
-    """What a page says is not so; the message says what."""
+    """A command of the page fails, or does not do what the page says."""
 
 
 @dataclass(frozen=True)
@@ -27,32 +27,32 @@ class Block:
 
 @dataclass
 class Page:
-    """An engine's section of the page, with the addresses of this machine in the place of its own.
+    """An engine's section of the page, with the addresses of this machine.
 
-    It has an address or a function, and the parts ``Search ENGINE`` and ``Fill ENGINE``.
+    Attributes:
+        engine: heading of the section, which has the parts ``Search ENGINE`` and ``Fill ENGINE``.
+        replaced: text of the page -> text for this machine.
+        names: variables of the Python blocks.
+        folder: working directory of the blocks.
     """
 
     path: Path
-    engine: str  # its heading
-    replaced: Mapping[str, str]  # what the page writes -> what is meant here
-    names: dict[str, Any] = field(default_factory=dict)  # what Python's blocks know, from one to the next
-    folder: Path = Path()  # where blocks run
+    engine: str
+    replaced: Mapping[str, str]
+    names: dict[str, Any] = field(default_factory=dict)
+    folder: Path = Path()
 
     def blocks(self, section: str) -> list[Block]:
-        """The blocks of a section.
-
-        Raises:
-            ClaimFailed: it has none.
-        """
+        """The blocks of a section; raises ClaimFailed if it has none."""
         found = [block for block in read_blocks(self.written(self.path.read_text("utf-8"))) if block.section == section]
         if not found:
             raise ClaimFailed(f"{self.path} has no section {section!r} with something to run")
         return found
 
     def written(self, text: str) -> str:
-        """A text of the page or of a file, with what is meant here."""
-        for said, meant in self.replaced.items():
-            text = text.replace(said, meant)
+        """A text of the page or of a file, for this machine."""
+        for written, here in self.replaced.items():
+            text = text.replace(written, here)
         return text
 
     def address(self) -> str:
@@ -60,35 +60,27 @@ class Page:
         return self.blocks(self.engine)[0].text.strip()
 
     def function(self) -> str:
-        """The ``shop.py`` of an engine without an address: what its function ``search`` is in.
-
-        Raises:
-            ClaimFailed: the page has none.
-        """
+        """The block with the function ``search`` of an engine without an address; raises ClaimFailed without one."""
         for block in self.blocks(f"Search {self.engine}"):
             if block.language == "python" and "def search(" in block.text:
                 return block.text
         raise ClaimFailed(f"{self.path} has no function search for {self.engine}")
 
     def run_both(self) -> None:
-        """Run what Python does to fill an index, and then to search it; its clients are closed, as files lock.
+        """Fill an index by the Python blocks, and search it.
 
         Raises:
-            ClaimFailed: something fails, or the query does not find ten.
+            ClaimFailed: a block fails, or the query does not find ten hits.
         """
         for section in (f"Fill {self.engine}", "Every engine", f"Search {self.engine}"):
             self.run_python(section)
             if hasattr(client := self.names.pop("client", None), "close"):
-                client.close()
+                client.close()  # it locks its files
         if (found := len(self.names.get("hits", ()))) != 10:
             raise ClaimFailed(f"{self.path}, {self.engine}: its query found {found} hits, not 10")
 
     def run_python(self, section: str) -> None:
-        """Run Python's blocks of a section, one after the other.
-
-        Raises:
-            ClaimFailed: one fails.
-        """
+        """Run the Python blocks of a section; raises ClaimFailed if one fails."""
         for block in self.blocks(section):
             if block.language == "python":
                 try:
@@ -97,11 +89,7 @@ class Page:
                     raise ClaimFailed(f"{self.path}, {section!r}: {type(error).__name__}: {error}") from error
 
     def run_bash(self, section: str) -> str:
-        """Run the shell's blocks of a section as one script, which ends at the first failure; what it printed.
-
-        Raises:
-            ClaimFailed: it failed.
-        """
+        """Run the shell blocks of a section as one script; returns its output, and raises ClaimFailed if it fails."""
         script = "\n".join(block.text for block in self.blocks(section) if block.language == "bash")
         command = ["bash", "-euo", "pipefail", "-c", script]
         ran = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, check=False, timeout=600)

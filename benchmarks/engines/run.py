@@ -1,7 +1,7 @@
-"""``python -m benchmarks.engines.run``: run what the pages say in every engine that can run here, and measure.
+"""``python -m benchmarks.engines.run``: run the commands of docs/engines.md in real engines, and measure.
 
-Ends with an error where a page's command fails, or where the index that a page makes loses more than a point of what
-comparing each vector finds. An engine that cannot be had here is left out, with the reason.
+Fails if a command fails, or if the index of a page loses more than a point of R@1 against exact search. An engine that
+cannot run here is left out, with the reason.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from .pages import ClaimFailed
 
 K = 10
 MOST_LOST = 1.0
-"""Points of R@1 that an index may lose against comparing each vector."""
+"""Points of R@1 that an index may lose against exact search."""
 
 
 def main(
@@ -42,13 +42,13 @@ def main(
     """Run the pages' commands in real engines."""
     if unknown := set(only or ()) - set(ENTRIES):
         raise typer.BadParameter(f"no engine {', '.join(sorted(unknown))}; there are {', '.join(ENTRIES)}")
-    found, failed = dict[str, dict[str, Any]](), dict[str, str]()
+    rows, failed = dict[str, dict[str, Any]](), dict[str, str]()
     with prepared(folder) as demo:
         for name in only or ENTRIES:
             began = time.monotonic()
             try:
                 with ENTRIES[name](demo) as filled:
-                    found[name] = measured(demo, filled)
+                    rows[name] = measured(demo, filled)
             except NotHere as reason:
                 print(f"{name}: not here: {reason}", flush=True)
                 continue
@@ -56,35 +56,35 @@ def main(
                 failed[name] = str(reason)
                 print(f"{name}: FAILED: {reason}", flush=True)
                 continue
-            print(f"{name}: {json.dumps(found[name])} ({time.monotonic() - began:.0f} s)", flush=True)
-            if (lost := loss(found[name])) > MOST_LOST:
+            print(f"{name}: {json.dumps(rows[name])} ({time.monotonic() - began:.0f} s)", flush=True)
+            if (lost := loss(rows[name])) > MOST_LOST:
                 failed[name] = f"the page's index loses {lost:.1f} points of what exact search finds"
     if write:
-        write_rows(found)
-    print(f"{len(found)} passed, {len(failed)} failed, {len(ENTRIES) - len(found) - len(failed)} skipped")
+        write_rows(rows)
+    print(f"{len(rows)} passed, {len(failed)} failed, {len(ENTRIES) - len(rows) - len(failed)} skipped")
     if failed:
         sys.exit("\n".join(f"{name}: {why}" for name, why in failed.items()))
 
 
 def measured(demo: Demo, filled: Filled) -> dict[str, Any]:
-    """What an engine finds: shares in per cent."""
+    """Recall, and R@1 in per cent."""
     with closing(_opened(demo, filled)) as index:
-        said = index.describe()
-        if filled.address and said.documents != len(demo.products):
-            raise ClaimFailed(f"{filled.address} holds {said.documents:,} documents, not {len(demo.products):,}")
+        described = index.describe()
+        if filled.address and described.documents != len(demo.products):
+            raise ClaimFailed(f"{filled.address} holds {described.documents:,} documents, not {len(demo.products):,}")
 
         sides = {"plain": demo.plain, "refined": demo.refined}
         exact = {side: demo.nearest(vectors, K) for side, vectors in sides.items()}
-        found = {side: _ask(index, vectors) for side, vectors in sides.items()}
+        rankings = {side: _search(index, vectors) for side, vectors in sides.items()}
     return {
-        "engine": filled.named or said.engine,
-        "index": filled.kind or said.index.partition(":")[0],
+        "engine": filled.named or described.engine,
+        "index": filled.kind or described.index.partition(":")[0],
         "run": date.today().isoformat(),
-        "kept": {side: _kept(found[side], exact[side]) for side in sides},
+        "kept": {side: _recall(rankings[side], exact[side]) for side in sides},
         "first": {
             split: {
-                "plain": 100 * demo.first(found["plain"], split),
-                "refined": 100 * demo.first(found["refined"], split),
+                "plain": 100 * demo.first(rankings["plain"], split),
+                "refined": 100 * demo.first(rankings["refined"], split),
                 "exact": 100 * demo.first(exact["refined"], split),
             }
             for split in ("unseen", "seen")
@@ -93,31 +93,30 @@ def measured(demo: Demo, filled: Filled) -> dict[str, Any]:
 
 
 def _opened(demo: Demo, filled: Filled) -> Engine:
-    """The index by its address, or by the page's own function."""
     if filled.address:
         return open_index(filled.address)
     return load_function(filled.function, demo.dimension)
 
 
-def _ask(index: Engine, vectors: Vectors) -> list[list[str]]:
+def _search(index: Engine, vectors: Vectors) -> list[list[str]]:
     return [[hit.id for hit in index.search(Question(vector, k=K))] for vector in vectors]
 
 
-def _kept(found: Sequence[Sequence[str]], exact: Sequence[Sequence[str]]) -> float:
-    """Mean share of the exact hits that were found."""
-    return float(np.mean([len(set(a) & set(b)) / len(b) for a, b in zip(found, exact, strict=True)]))
+def _recall(rankings: Sequence[Sequence[str]], exact: Sequence[Sequence[str]]) -> float:
+    """Mean recall of the exact hits."""
+    return float(np.mean([len(set(a) & set(b)) / len(b) for a, b in zip(rankings, exact, strict=True)]))
 
 
 def loss(row: dict[str, Any]) -> float:
-    """Points of R@1 that the index loses, on the worse split."""
+    """Points of R@1 that the index loses in its worse split."""
     return max(float(split["exact"] - split["refined"]) for split in row["first"].values())
 
 
-def write_rows(found: dict[str, dict[str, Any]], page: Path = PAGE) -> None:
-    """Renew the rows of the engines that ran; those of the others stay."""
+def write_rows(measured_rows: dict[str, dict[str, Any]], page: Path = PAGE) -> None:
+    """Replace the rows of the engines that ran."""
     path = page.with_suffix("") / "engines.json"
     rows: dict[str, dict[str, Any]] = json.loads(path.read_text("utf-8")) if path.exists() else {}
-    rows |= found
+    rows |= measured_rows
     with whole_file(path) as part:
         part.write_text(json.dumps(rows, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     head = ["engine", "index of its page", "run", "never seen: plain", "refined", "exact", "known: plain", "refined",

@@ -1,1 +1,1 @@
-"""How the encoders of the quickstart are trained: what nobody who uses the plugin needs."""
+"""Training of the quickstart's mini CLIP."""

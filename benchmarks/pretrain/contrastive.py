@@ -25,7 +25,7 @@ MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.2757
 
 @dataclass(frozen=True)
 class PretrainConfig:
-    """Everything that decides the weights, on one kind of machine."""
+    """The recipe; with the machine, it determines the weights."""
 
     steps: int = 4000
     entities_per_batch: int = 112
@@ -38,7 +38,7 @@ class PretrainConfig:
 
 
 class Batch(NamedTuple):
-    """Pairs as they are drawn: images (B, H, W, 3) uint8, and whole numbers (B, L) that are equal for equal texts."""
+    """Images (B, H, W, 3) uint8 and tokens (B, L)."""
 
     images: Tensor
     tokens: Tensor
@@ -112,7 +112,7 @@ def augment(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def contrastive(embedded: Embedded, scale: Tensor, tokens: Tensor) -> Tensor:
-    """Symmetric InfoNCE in which an equal caption is no negative; embeddings (B, D), tokens (B, L)."""
+    """Symmetric InfoNCE of embeddings (B, D); pairs with equal tokens (B, L) are no negatives."""
     same = (tokens[:, None] == tokens[None]).all(-1) & ~torch.eye(len(tokens), dtype=torch.bool)
     logits = (scale * embedded.image @ embedded.text.T).masked_fill(same, -math.inf)
     target = torch.arange(len(tokens))
@@ -127,15 +127,15 @@ def train_contrastive(
     checkpoint: Path,
     title: str,
 ) -> None:
-    """Train a model in place; goes on from the checkpoint where there is one of the same configuration.
+    """Train a model in place; resumes from a checkpoint of the same configuration.
 
     Args:
-        model: what is trained; it holds the log of the temperature as ``logit_scale``, as CLIP does.
-        embed: pixels (B, 3, H, W) and tokens (B, L) -> both sides, with the model's present weights.
-        sampler: draws batch number i.
+        model: with the log of the temperature as ``logit_scale``.
+        embed: pixels (B, 3, H, W) and tokens (B, L) -> embeddings by the model.
+        sampler: of batches.
         config: the recipe.
-        checkpoint: file that is rewritten every ``config.checkpoint_every`` steps.
-        title: what the progress bar says.
+        checkpoint: file that is replaced every ``config.checkpoint_every`` steps.
+        title: of the progress bar.
     """
     decay = [p for p in model.parameters() if p.ndim >= 2]
     rest = [p for p in model.parameters() if p.ndim < 2]
@@ -179,7 +179,7 @@ def _save(path: Path, step: int, config: PretrainConfig, *parts: Any) -> None:
 
 
 def _restore(path: Path, config: PretrainConfig, *parts: Any) -> int:
-    """Load the checkpoint of the same configuration; returns the step to go on from."""
+    """Load a checkpoint of the same configuration; returns the next step."""
     if not path.is_file():
         return 0
     saved = torch.load(path, weights_only=True)

@@ -1,4 +1,4 @@
-"""Generic drawings, which pre-train the mini CLIP beside those of seen entities."""
+"""Generic drawings, on which the mini CLIP is trained beside those of seen entities."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.drawings.entities import concept
-from benchmarks.drawings.find import slug
 from benchmarks.drawings.packages import fetch
 from benchmarks.drawings.render import Drawing, IconSet, render_once
 from reco_plugin.quickstart.dataset import BenchPair, Entity, Quickstart, iconify, load
@@ -34,11 +32,12 @@ SOURCES = (
 Sets of emoji are excluded: they draw the unseen entities, under names that a filter by name may miss.
 """
 
+_GENDER = re.compile(r"\b(?:man|woman|men|women|person|people|male|female|boy|girl|he|she|mr|mrs)\b")
 _PLURAL = re.compile(r"(?<=[xs])es$|(?<=[a-rt-z])s$")
 
 
 def load_with_generic(cache: Path) -> Quickstart:
-    """Load the quickstart benchmark, and after its items the generic ones.
+    """Load the quickstart with the generic drawings after its items.
 
     Raises:
         DataError: the packages could not be fetched.
@@ -52,7 +51,7 @@ def load_with_generic(cache: Path) -> Quickstart:
 def _drawings(entities: list[Entity], folders: dict[str, Path]) -> tuple[list[BenchPair], list[Drawing]]:
     """Generic drawings, except those whose name mentions an entity that pre-training must not see."""
     unseen = [entity for entity in entities if entity.split != "seen"]
-    hidden = {bag(name) for e in unseen for name in (concept(e.label), *e.names.values())} - {frozenset()}
+    hidden = {bag(name) for e in unseen for name in (_without_gender(e.label), *e.names.values())} - {frozenset()}
     items, drawings = [], []
     for source in SOURCES:
         path = folders[source.name] / "icons.json"
@@ -67,7 +66,12 @@ def _drawings(entities: list[Entity], folders: dict[str, Path]) -> tuple[list[Be
 
 
 def _words(name: str) -> str:
-    return " ".join(part for part in slug(name.replace("_", " ")).split("-") if not part.isdigit())
+    plain = "".join(c if c.isalnum() else " " for c in name.lower().replace("’", "").replace("&", "and"))
+    return " ".join(part for part in plain.split() if not part.isdigit())
+
+
+def _without_gender(label: str) -> str:
+    return " ".join(re.findall(r"\w+", _GENDER.sub(" ", label.lower()))) or label.lower()
 
 
 def bag(text: str) -> frozenset[str]:

@@ -1,7 +1,7 @@
-"""Pre-train the mini CLIP of the quickstart, from open_clip's own model and loss, on 2 cores.
+"""Train the mini CLIP of the quickstart with open_clip's model, on 2 cores.
 
-It stands in for a real CLIP where none can be downloaded: small, honest about what it never saw (entities
-of the splits *fusion* and *unseen*, the query styles, and one memory style that is held for the fusion).
+It never sees entities of the splits *fusion*, *dev* and *unseen*, the query styles, and one memory style, which trains
+the paper's layer.
 """
 
 from __future__ import annotations
@@ -40,11 +40,7 @@ def write_tokenizer(path: Path) -> None:
 
 
 def pretrain(data: Quickstart, out: Path, config: PretrainConfig | None = None) -> Path:
-    """Train the mini CLIP and write it as an open_clip ``local-dir:`` model; resumes from its checkpoint.
-
-    Returns:
-        The folder, to be used as ``local-dir:FOLDER`` wherever open_clip takes a model name.
-    """
+    """Train the mini CLIP, and write it as open_clip's ``local-dir:`` model; resumes from its checkpoint."""
     config = config or PretrainConfig()
     out.mkdir(parents=True, exist_ok=True)
     bpe = (out / "bpe.txt.gz").resolve()

@@ -1,4 +1,4 @@
-"""How fast the plugin is beside others, and what a refinement adds: one harness, a block of tables a question.
+"""Speed of the runtimes, of a refinement, of the start, and of the service: one block of tables each.
 
     python -m benchmarks.speed                              all blocks but serve, printed; 20 minutes on two cores
     python -m benchmarks.speed startup                      one
@@ -6,6 +6,6 @@
     python -m benchmarks.speed serve --old DIRECTORY        the service beside that of another commit
     python -m benchmarks.speed refining --pairs 1000000     another size of memory: half an hour and 6 GB
 
-Blocks are measured in processes of their own, and a block is written as soon as it is measured, so that an interrupted
-round keeps what it has. Whatever is compared takes turns, call by call (:mod:`.turns`).
+Each block is measured in a process of its own, and written at once: an interrupted run keeps its blocks. The calls that
+are compared take turns (:mod:`.turns`).
 """

@@ -1,4 +1,4 @@
-"""Measure the blocks, each in a process of its own; print them, or write them into the page."""
+"""Measure each block in a process of its own; print it, or write it into the page."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _HERE = "--here"
 
 
 def parsed(arguments: Sequence[str]) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.speed", description=about, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -39,19 +39,19 @@ def parsed(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--old", type=Path, help="for serve: `git worktree` of another commit")
     parser.add_argument("--write", action="store_true", help="write the blocks into docs/measurements.md")
     parser.add_argument(_HERE, action="store_true", help=argparse.SUPPRESS)
-    told = parser.parse_args(arguments)
-    if unknown := [name for name in told.blocks if name not in BLOCKS]:
+    options = parser.parse_args(arguments)
+    if unknown := [name for name in options.blocks if name not in BLOCKS]:
         parser.error(f"no block is called {', '.join(unknown)}: choose from {', '.join(BLOCKS)}")
-    if "serve" in told.blocks and told.old is None:
+    if "serve" in options.blocks and options.old is None:
         parser.error("serve needs --old DIRECTORY, a work tree of the other commit: git worktree add DIRECTORY COMMIT")
-    told.blocks = told.blocks or [name for name in BLOCKS if name != "serve"]
-    return told
+    options.blocks = options.blocks or [name for name in BLOCKS if name != "serve"]
+    return options
 
 
-def measured(name: str, told: argparse.Namespace) -> str:
-    """One block, in this process."""
-    told.folder.mkdir(parents=True, exist_ok=True)
-    given = Given(told.folder.resolve(), told.model.resolve(), tuple(told.pairs), told.rounds, told.old)
+def measured(name: str, options: argparse.Namespace) -> str:
+    """Measure one block in this process."""
+    options.folder.mkdir(parents=True, exist_ok=True)
+    given = Given(options.folder.resolve(), options.model.resolve(), tuple(options.pairs), options.rounds, options.old)
     block: Callable[[Given], str] = getattr(import_module(f".{BLOCKS[name]}", __package__), name)
     return block(given)
 
@@ -59,13 +59,13 @@ def measured(name: str, told: argparse.Namespace) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """See the package."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    told = parsed(words)
-    if told.here:
-        print(*(measured(name, told) for name in told.blocks), sep="\n\n")
+    options = parsed(words)
+    if options.here:
+        print(*(measured(name, options) for name in options.blocks), sep="\n\n")
         return
-    options = [word for word in words if word not in told.blocks]
-    for name in told.blocks:
-        command = ["-m", "benchmarks.speed", name, *options]
+    flags = [word for word in words if word not in options.blocks]
+    for name in options.blocks:
+        command = ["-m", "benchmarks.speed", name, *flags]
         print(f"python {' '.join(command)}", file=sys.stderr, flush=True)
         begun = time.monotonic()
         done = subprocess.run([sys.executable, *command, _HERE], stdout=subprocess.PIPE, text=True, check=False)
@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise SystemExit(f"{name} failed ({done.returncode}): its messages are above; earlier blocks are kept")
         took, load = time.monotonic() - begun, os.getloadavg()[0]
         block = f"{done.stdout.strip()}\n\n`python {' '.join(command)}`, {took:.0f} s; load {load:.1f} at its end."
-        if told.write:
+        if options.write:
             where = f"{machine(*TOOLS)}; {datetime.now(UTC).date()}."
             write_blocks({name: block, "machine": where})
         else:

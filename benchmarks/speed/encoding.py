@@ -1,4 +1,4 @@
-"""Engines against open_clip in eager torch, and how an image becomes pixels."""
+"""Runtimes against open_clip in eager torch."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Encode = Callable[[], npt.NDArray[np.float32]]
 
 
 def encoding(given: Given) -> str:
-    """How many times as fast as eager, and the least cosine to it of all columns."""
+    """Speed relative to eager torch, and the least cosine to its vectors in all columns."""
     clip = load_frozen(VIT, random_weights=True)
     models = {precision: Artifact.load(vit(given.folder, precision)) for precision in PRECISIONS}
     columns = [(modality, batch) for modality in reversed(MODALITIES) for batch in BATCHES]
@@ -53,7 +53,7 @@ def encoding(given: Given) -> str:
 def encoders(
     clip: FrozenClip, models: Mapping[Precision, Artifact], modality: Modality, batch: int
 ) -> dict[str, Encode]:
-    """Name of an engine -> encodes the batch once, to unit-norm (B, D); pixels are ready, nothing is decoded."""
+    """Runtime -> encodes the batch to unit-norm (B, D); pixels are decoded before."""
     plain, name, settings = models["fp32"], clip_graph(modality), load_settings()
     inputs, uncut, whole = _inputs(clip, plain, modality, batch)
     encode: Any = clip.model.encode_image if modality == "image" else clip.model.encode_text
@@ -84,7 +84,7 @@ def encoders(
 def _inputs(
     clip: FrozenClip, model: Artifact, modality: Modality, batch: int
 ) -> tuple[dict[str, Any], dict[str, Any], Any]:
-    """What our graph takes, the same uncut, and the same for open_clip: normalised pixels, or all tokens."""
+    """Inputs of our graph, the same with all tokens, and those of open_clip: normalized pixels, or all tokens."""
     items = batches(modality, batch)()
     if modality == "image":
         pixels = np.stack([np.asarray(item) for item in items])

@@ -1,4 +1,4 @@
-"""What is encoded and searched: texts, pictures, memories of synthetic vectors, exported models of random weights."""
+"""Inputs: texts, pictures, memories of synthetic vectors, and exported models with random weights."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _WORDS = ("small", "large", "young", "old", "red", "green", "blue", "grey", "woo
 
 @dataclass(frozen=True)
 class Given:
-    """What a block is measured with.
+    """Options of all blocks.
 
     Attributes:
         folder: keeps models and memories.
-        model: the shipped model, or another one.
-        pairs: sizes of memories.
-        rounds: how often everything takes its turn.
-        old: work tree of another commit, beside which the service is measured.
+        model: a model folder.
+        pairs: sizes of the memories.
+        rounds: of turns.
+        old: work tree of another commit, for ``serve``.
     """
 
     folder: Path
@@ -42,7 +42,7 @@ class Given:
 
 
 def vit(folder: Path, precision: Precision = "int8") -> Path:
-    """ViT-B/32 of random weights, exported where it is missing; torch is imported only then."""
+    """Export ViT-B/32 with random weights, once; returns its folder."""
     out = folder / f"vit-{precision}"
     if not (out / "manifest.json").exists():
         from reco_plugin.export.onnx_export import export
@@ -53,7 +53,7 @@ def vit(folder: Path, precision: Precision = "int8") -> Path:
 
 
 def batches(modality: Modality, size: int) -> Callable[[], list[Any]]:
-    """A function that makes a batch which was not asked for before: texts of seven words, or images."""
+    """A function that makes a new batch at each call: texts of seven words, or images."""
     numbers = count()
 
     def texts() -> list[Any]:
@@ -69,19 +69,19 @@ def batches(modality: Modality, size: int) -> Callable[[], list[Any]]:
 
 @dataclass(frozen=True)
 class Catalogue:
-    """Pairs of vectors in clusters of about a hundred, as many as you like, any part of them at once."""
+    """Synthetic pairs in clusters of about a hundred."""
 
     pairs: int
 
     def records(self, start: int, stop: int) -> Iterator[Records]:
-        """Rows of it, in blocks of at most 1000; row i is the same whatever else is drawn."""
+        """Make rows in blocks of at most 1000; row i does not depend on the other rows."""
         for first in range(start - start % BLOCK, stop, BLOCK):
             rows = range(max(first, start), min(first + BLOCK, stop))
             rng = np.random.default_rng([1, first])
             cluster = rng.integers(max(1, self.pairs // 100), size=BLOCK)
             centres = np.stack([np.random.default_rng([2, one]).normal(size=(2, DIMENSION)) for one in cluster])
             drawn = centres + 0.7 * rng.normal(size=centres.shape)  # (BLOCK, 2, D)
-            drawn[:, 1] += 0.05 * drawn[:, 0]  # so little does a caption know of its image that refinement gains
+            drawn[:, 1] += 0.05 * drawn[:, 0]  # captions know little of their images, as refinement needs
             drawn /= np.linalg.norm(drawn, axis=2, keepdims=True)
             image, text = (drawn[rows.start - first : rows.stop - first, side].astype(np.float32) for side in (0, 1))
             payloads = [{"caption": f"entry {row}"} for row in rows]
@@ -89,7 +89,7 @@ class Catalogue:
 
 
 def fill(store: Any, catalogue: Catalogue) -> None:
-    """Write the pairs that are missing, without learning from them."""
+    """Write the missing pairs, without learning from them."""
     have = store.count()
     for records in catalogue.records(have - have % BLOCK, catalogue.pairs):
         store.upsert(records)
@@ -97,7 +97,7 @@ def fill(store: Any, catalogue: Catalogue) -> None:
 
 
 def wait_for_index(store: Any) -> None:
-    """Wait until the search index, which a search has asked for, is in use; a small memory has none."""
+    """Wait until the search index is built; a small memory has none."""
     assert isinstance(store, EdgeMemory)
     while store.index_state == "being made":
         time.sleep(0.1)

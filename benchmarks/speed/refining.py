@@ -10,7 +10,7 @@ from typing import Any
 
 from reco_plugin import Reco
 from reco_plugin.client import Client
-from reco_plugin.types import MODALITIES, Modality
+from reco_plugin.types import MODALITIES, Modality, other
 
 from ..page import table
 from ..service import started
@@ -24,13 +24,13 @@ _HEAD = ["pairs", "call", "plain, ms", "refined, ms", "of it retrieving", "refin
 
 
 def refining(given: Given) -> str:
-    """Plain and refined calls in process and over HTTP, each on inputs of its own; and what learning costs."""
+    """Time plain and refined calls in process and over HTTP, on new inputs each, and learning."""
     called, costs = list[list[str]](), list[list[str]]()
     for pairs in given.pairs:
         place, catalogue = given.folder / f"memory-{pairs}", Catalogue(pairs)
         with Reco.open(vit(given.folder), memory=place) as reco:
             fill(reco.memory.store, catalogue)
-            reco.memory.search("a red fox", k=1)  # asks for the search index
+            reco.memory.search("a red fox", k=1)  # starts the search index
             wait_for_index(reco.memory.store)
             costs.append([f"{pairs:,}", *_learning(reco, catalogue)])
             for modality, size in CALLS:
@@ -40,7 +40,7 @@ def refining(given: Given) -> str:
             started(vit(given.folder), place, given.folder / "serve.log", ("--no-page",)) as service,
             Client(service.url, degrade_after_s=None) as client,
         ):
-            client.embed_texts(["the memory's index is loaded by the first search"], refine=True)
+            client.embed_texts(["the first search loads the index"], refine=True)
             time.sleep(5.0)
             for modality, size in OVER_HTTP:
                 cells = _cells(_over_http(client, modality, size, given.rounds), "")
@@ -56,7 +56,7 @@ def _in_process(reco: Reco, modality: Modality, size: int, rounds: int) -> list[
     turns = take_turns(
         {
             "plain": lambda: embed(plain(), modality=modality, refine=False),
-            "refined": lambda: embed(refined(), modality=modality, refine=True),
+            "refined": lambda: embed(refined(), modality=modality, refine=True, target=other(modality)),
         },
         rounds,
         calls=max(5, 60 // size),
@@ -70,13 +70,13 @@ def _in_process(reco: Reco, modality: Modality, size: int, rounds: int) -> list[
 def _over_http(client: Client, modality: Modality, size: int, rounds: int) -> Turns:
     make = batches(modality, size)
 
-    def ask(refine: bool) -> None:
+    def embed(refine: bool) -> None:
         if modality == "image":
-            client.embed_images(make(), refine=refine, target="text")  # which the memory is searched for
+            client.embed_images(make(), refine=refine, target="text")
         else:
             client.embed_texts(make(), refine=refine)
 
-    actions = {"plain": partial(ask, False), "refined": partial(ask, True)}
+    actions = {"plain": partial(embed, False), "refined": partial(embed, True)}
     return take_turns(actions, rounds, calls=max(5, 60 // size))
 
 
@@ -86,7 +86,7 @@ def _cells(turns: Turns, retrieving: str) -> list[str]:
 
 
 def _learning(reco: Reco, catalogue: Catalogue) -> list[str]:
-    """Seconds of a first fit, and milliseconds of an insert without and with what is learned from it."""
+    """Seconds of a first fit, and milliseconds of an insert without and with learning."""
     begun = time.perf_counter()
     reco.memory.calibrate()
     cells, first = [f"{time.perf_counter() - begun:.1f} s"], catalogue.pairs + 10 * BLOCK

@@ -1,4 +1,4 @@
-"""This service beside the one of another commit, asked by 1, 16 and 64 callers over sockets of their own."""
+"""This service beside the one of another commit, with 1, 16 and 64 callers that keep their connections."""
 
 from __future__ import annotations
 
@@ -28,13 +28,15 @@ HERE = Path(__file__).resolve().parents[2]
 
 
 def serve(given: Given) -> str:
-    """Answers a second, and CPU of a request, of both; the medians of rounds in which they take turns."""
+    """Answers a second and CPU time of a request, for both services: medians of rounds in which they take turns."""
     assert given.old is not None
     rows = []
     with _served(given.old, given, "old") as old, _served(HERE, given, "new") as new:
         for refined in (False, True):
             for callers in CALLERS:
-                rounds = [(_asked(*old, callers, refined), _asked(*new, callers, refined)) for _ in range(given.rounds)]
+                rounds = [
+                    (_measure(*old, callers, refined), _measure(*new, callers, refined)) for _ in range(given.rounds)
+                ]
                 rates, cpu = ([[pair[side][what] for pair in rounds] for side in (0, 1)] for what in (0, 1))
                 cells = [*(f"{median(one):.0f}" for one in rates), *(f"{1000 * median(one):.2f}" for one in cpu)]
                 ratio = median(mine / other for other, mine in zip(*rates, strict=True))
@@ -46,7 +48,7 @@ def serve(given: Given) -> str:
 
 @contextmanager
 def _served(tree: Path, given: Given, name: str) -> Iterator[tuple[int, int]]:
-    """The service of a work tree, with a memory of vectors that mean nothing; its process and port."""
+    """Run the service of a work tree with a memory of random vectors; yields process id and port."""
     port, memory = free_port(), given.folder / f"serve-{name}"
     clean = {key: value for key, value in os.environ.items() if not key.startswith("RECO_")}
     env = clean | {"PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1", "RECO_THREADS": "1"}
@@ -66,8 +68,8 @@ def _served(tree: Path, given: Given, name: str) -> Iterator[tuple[int, int]]:
         yield pid, port
 
 
-def _asked(pid: int, port: int, callers: int, refined: bool) -> tuple[float, float]:
-    """Answers a second, and seconds of CPU of each."""
+def _measure(pid: int, port: int, callers: int, refined: bool) -> tuple[float, float]:
+    """Answers a second, and CPU seconds of an answer."""
     begun, worked = time.perf_counter(), _cpu(pid)
     with ThreadPoolExecutor(callers) as pool:
         answered = sum(pool.map(lambda _: _caller(port, begun + SECONDS, refined), range(callers)))
@@ -79,19 +81,19 @@ def _caller(port: int, until: float, refined: bool) -> int:
     with socket.create_connection(("127.0.0.1", port), timeout=60) as connection, connection.makefile("rb") as answer:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         while time.perf_counter() < until:
-            asked = {"model": "clip-reco-query" if refined else "clip", "input": f"a red circle, {number % TEXTS}"}
-            body = json.dumps(asked).encode()
+            content = {"model": "clip-reco-query" if refined else "clip", "input": f"a red circle, {number % TEXTS}"}
+            body = json.dumps(content).encode()
             head = f"POST /v1/embeddings HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(body)}\r\n"
             connection.sendall(f"{head}content-type: application/json\r\n\r\n".encode() + body)
             status, headers = answer.readline(), parse_headers(answer)
-            said = answer.read(int(headers["content-length"] or 0))
+            reply = answer.read(int(headers["content-length"] or 0))
             if not status.startswith(b"HTTP/1.1 200"):
-                raise RuntimeError(f"the service answers {status!r} {said[:300]!r}")
+                raise RuntimeError(f"the service answers {status!r} {reply[:300]!r}")
             number += 1
     return number
 
 
 def _cpu(pid: int) -> float:
-    """Seconds that a process worked."""
+    """CPU seconds of a process."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

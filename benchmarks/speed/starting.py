@@ -1,4 +1,4 @@
-"""How long until the package is imported, a model encodes, and the service is ready: processes of their own."""
+"""Seconds until the package is imported, a model encodes, and the service is ready."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CODE = {
 
 
 def startup(given: Given) -> str:
-    """Seconds beyond Python's own start."""
+    """Measure seconds beyond Python's own start."""
 
     def run(code: str) -> None:
         subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

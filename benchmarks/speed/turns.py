@@ -1,4 +1,4 @@
-"""Timing: whatever is compared takes turns, since the machine is shared and its speed changes."""
+"""Timing in turns, because the machine is shared and its speed changes."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from statistics import median
 
 @dataclass(frozen=True)
 class Turns:
-    """Of each action the median of every round."""
+    """Action -> median seconds of each round."""
 
     seconds: dict[str, list[float]]
 
     def least(self, name: str) -> float:
-        """Seconds of a call in the best round: whatever else runs only adds."""
+        """Seconds of a call in the best round, which other processes disturbed least."""
         return min(self.seconds[name])
 
     def ratio(self, name: str, base: str) -> float:
-        """How many times as long as another action: the median of the rounds' ratios."""
+        """Median over the rounds of the ratio to another action."""
         return median(one / other for one, other in zip(self.seconds[name], self.seconds[base], strict=True))
 
 
 def take_turns(actions: Mapping[str, Callable[[], object]], rounds: int, calls: int = 1) -> Turns:
-    """Time each action so many calls a round, one after the other, every second round backwards.
+    """Time ``calls`` calls of each action a round, in turns; every second round runs backwards.
 
-    A call of each before the first round warms up.
+    One call of each warms up.
 
     >>> turns = take_turns({"short": lambda: sum(range(9)), "long": lambda: sum(range(99_999))}, rounds=3)
     >>> {name: len(of_rounds) for name, of_rounds in turns.seconds.items()}

@@ -1,5 +1,5 @@
-"""What a service and a memory bear: kills, bad bodies, clients that leave, overload, queries beside bulk.
+"""What a service and a memory endure: kills, bad bodies, clients that hang up, overload, queries beside bulk work.
 
-Run ``python -m benchmarks.torture`` (``--help`` lists the classes); each prints what it tried and what was lost,
-refused or late. ``make torture`` is a short round of all; ``--write`` puts rows into docs/measurements.md.
+``python -m benchmarks.torture`` prints what each round tried, and what was lost, refused or late. ``--help`` lists the
+rounds. ``make torture`` runs a short round of each; ``--write`` fills rows of docs/measurements.md.
 """

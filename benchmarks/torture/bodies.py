@@ -1,4 +1,4 @@
-"""Requests that are nearly right: a value replaced anywhere in the JSON, or bytes of it broken, at all routes."""
+"""Fuzzed requests to all routes: a JSON value replaced or removed at any depth, or broken bytes."""
 
 from __future__ import annotations
 
@@ -12,11 +12,9 @@ from typing import Any
 
 from PIL import Image
 
-from .target import ADMIN, DIMENSION, Found, Round, target, watched
-from .wire import Answer, as_json, request, send
+from .target import ADMIN, DIMENSION, UNIT_VECTOR, Answer, Outcome, Round, as_json, request, send, target, watched
 
 CALLERS = 48
-_VECTOR = [DIMENSION**-0.5] * DIMENSION
 _FILE = io.BytesIO()
 Image.new("RGB", (32, 32), "red").save(_FILE, "PNG")
 _IMAGE = base64.b64encode(_FILE.getvalue()).decode()
@@ -28,10 +26,13 @@ BODIES: list[tuple[str, Any]] = [
     ("/embed", {"inputs": ["a fox"], "truncate": True, "prompt_name": "query"}),
     ("/model/clip/invoke", {"inputText": "a fox", "normalize": True}),
     ("/vectorize", {"texts": ["a fox"], "images": [_IMAGE]}),
-    ("/v1/refine", {"vectors": [_VECTOR], "modality": "text", "k": 5, "where": {"shop": "de"}, "coverage": 1.0}),
+    ("/v1/refine", {"vectors": [UNIT_VECTOR], "modality": "text", "k": 5, "where": {"shop": "de"}, "coverage": 1.0}),
     ("/v1/explain", {"input": [{"text": "a fox"}, {"image": _IMAGE}], "where": {"n": {"gte": 3, "lt": 100}}}),
     ("/v1/memory/search", {"text": "a fox", "k": 3, "where": {"shop": ["de", "fr"]}}),
-    ("/v1/memory/pairs", {"pairs": [{"id": "new-1", "text_vector": _VECTOR, "image": _IMAGE, "payload": {"a": [1]}}]}),
+    (
+        "/v1/memory/pairs",
+        {"pairs": [{"id": "new-1", "text_vector": UNIT_VECTOR, "image": _IMAGE, "payload": {"a": [1]}}]},
+    ),
 ]
 NASTY: list[Any] = [
     None, True, -1, 1.5, 2**63, 10**400, 1e308, float("inf"), float("nan"), "", "\0", "\ud800", "a" * 60_000,
@@ -42,30 +43,32 @@ NASTY: list[Any] = [
 BROKEN = (b"", b"\0", b"\xff\xfe", b"\xed\xa0\x80", b"[", b'"', b"\r\n", b"{" * 200)
 
 
-def bodies(given: Round) -> Found:
-    """Send them."""
-    found = Found()
-    with target(given.work) as service:
+def bodies(round_: Round) -> Outcome:
+    """Send fuzzed requests from 48 callers."""
+    outcome = Outcome()
+    with target(round_.work) as service:
 
         async def caller() -> None:
-            while given.more(found):
-                sent = draw(given.rng)
+            while round_.goes_on(outcome):
+                sent = draw(round_.rng)
                 answer = await send(service.address, sent)
-                found.tried[f"to {len(BODIES)} routes"] += 1
-                found.answers[str(answer.status)] += 1
-                if said := fault(answer):
-                    found.faults.append(f"{said} after {answer.seconds:.1f} s: {answer.body[:200]!r} to {sent[:600]!r}")
+                outcome.tried[f"to {len(BODIES)} routes"] += 1
+                outcome.answers[str(answer.status)] += 1
+                if problem := fault(answer):
+                    outcome.faults.append(
+                        f"{problem} after {answer.seconds:.1f} s: {answer.body[:200]!r} to {sent[:600]!r}"
+                    )
 
         async def callers() -> None:
             await asyncio.gather(*(caller() for _ in range(CALLERS)))
 
-        with watched(service, found):
+        with watched(service, outcome):
             asyncio.run(callers())
-    return found
+    return outcome
 
 
 def fault(answer: Answer) -> str | None:
-    """What was wrong of ours with an answer; None: nothing."""
+    """The fault of the service in an answer; None if there is none."""
     if answer.status == -1:
         return "no answer in time"
     if answer.status == 0:
@@ -81,22 +84,22 @@ def fault(answer: Answer) -> str | None:
 
 
 def draw(rng: random.Random) -> bytes:
-    """A request."""
+    """Draw a request, and damage it."""
     path, body = rng.choice(BODIES)
-    sent = as_json(changed(copy.deepcopy(body), rng))
+    sent = as_json(mutated(copy.deepcopy(body), rng))
     if rng.random() < 0.2:
         at = rng.randrange(len(sent))
         sent = sent[:at] + rng.choice(BROKEN) + sent[at + rng.choice((0, 1, 50)) :]
     return request(path, sent, headers=rng.choice([ADMIN, ADMIN, {}, {"authorization": "Bearer wrong"}]))
 
 
-def changed(value: Any, rng: random.Random) -> Any:
-    """JSON with one value, at any depth, replaced or left out."""
+def mutated(value: Any, rng: random.Random) -> Any:
+    """Replace or remove one value of JSON, at any depth."""
     if not isinstance(value, dict | list) or not value or rng.random() < 0.1:
         return copy.deepcopy(rng.choice(NASTY))
     key = rng.choice(list(value) if isinstance(value, dict) else range(len(value)))
     if rng.random() < 0.1:
         del value[key]
     else:
-        value[key] = changed(value[key], rng)
+        value[key] = mutated(value[key], rng)
     return value

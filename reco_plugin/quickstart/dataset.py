@@ -1,7 +1,7 @@
 """The quickstart benchmark as arrays: images, captions, splits and styles; its entities, and its drawings' origin.
 
 They come from npm packages at pinned versions, with licence and credit, and with this package as pictures, in
-``drawings/``; ``python -m benchmarks.drawings`` makes those.
+``drawings/``.
 """
 
 from __future__ import annotations

@@ -9,8 +9,7 @@ import pytest
 
 from benchmarks.torture import __main__ as torture
 from benchmarks.torture.bodies import fault
-from benchmarks.torture.target import Found
-from benchmarks.torture.wire import Answer
+from benchmarks.torture.target import Answer, Outcome
 
 pytestmark = pytest.mark.slow
 
@@ -29,7 +28,7 @@ def test_a_short_round_writes_what_it_saw(tmp_path: Path, capsys: pytest.Capture
 
 
 def test_a_fault_is_told_and_ends_in_1(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setitem(torture.CLASSES, "bodies", lambda _: Found(faults=["500: b'boom'"]))
+    monkeypatch.setitem(torture.CLASSES, "bodies", lambda _: Outcome(faults=["500: b'boom'"]))
     assert torture.main(["bodies"]) == 1
     assert "| 1\n  500: b'boom'" in capsys.readouterr().out
 

@@ -1,4 +1,4 @@
-"""A service that is killed with SIGKILL while it writes: what it acknowledged must be there, and nothing half of it."""
+"""A service that is killed while it writes: it must hold what it acknowledged, and nothing half-written."""
 
 from __future__ import annotations
 
@@ -17,29 +17,28 @@ from reco_plugin.errors import RecoError
 from reco_plugin.memory import open_memory
 from reco_plugin.types import Vectors
 
-from .target import ADMIN, DIMENSION, Found, Round, Target, target
-from .wire import as_json, request, send
+from .target import ADMIN, DIMENSION, Outcome, Round, Target, as_json, request, send, target
 
 Content = dict[str, tuple[Any, Any, Any]]
 State = dict[str, int]
-"""id -> the turn that wrote it."""
+"""Id of a pair -> the turn that wrote it."""
 
 
-def kill_service(given: Round) -> Found:
-    """A service that callers add pairs to, killed, and started again over the same memory."""
-    found, state = Found(), State()
-    (given.work / "memory").mkdir()
-    while given.more(found):
-        with target(given.work, memory=str(given.work / "memory")) as service:
-            begun = asyncio.run(_write_until_killed(service, given.rng, state, given.rng.uniform(0.3, 2)))
-        found.tried["service"] += 1
-        state = checked(found, given.work / "memory", state, begun)
-    found.figures["acknowledged pairs"] = f"{len(state):,}"
-    return found
+def kill_service(round_: Round) -> Outcome:
+    """Add pairs from four callers, kill the service, and check its memory."""
+    outcome, state = Outcome(), State()
+    (round_.work / "memory").mkdir()
+    while round_.goes_on(outcome):
+        with target(round_.work, memory=str(round_.work / "memory")) as service:
+            begun = asyncio.run(_write_until_killed(service, round_.rng, state, round_.rng.uniform(0.3, 2)))
+        outcome.tried["service"] += 1
+        state = checked(outcome, round_.work / "memory", state, begun)
+    outcome.figures["acknowledged pairs"] = f"{len(state):,}"
+    return outcome
 
 
 def content(place: Path) -> Content:
-    """All pairs of a memory, by id."""
+    """Image vector, text vector and payload of all pairs, by id."""
     memory = open_memory(place, None, create=False)
     try:
         batches = list(memory.scroll())
@@ -52,20 +51,20 @@ def content(place: Path) -> Content:
     }
 
 
-def checked(found: Found, folder: Path, state: State, begun: State | None) -> State:
-    """Compare a memory with what was acknowledged; of what was being written, either is right. Returns what is held."""
+def checked(outcome: Outcome, folder: Path, state: State, begun: State | None) -> State:
+    """Compare a memory with the acknowledged state; unfinished writes may be there or not. Returns what is held."""
     try:
         held = content(folder)
     except RecoError as error:
-        found.answers["not opened"] += 1
-        found.faults.append(f"the memory is not opened again: {error}")
+        outcome.answers["not opened"] += 1
+        outcome.faults.append(f"the memory is not opened again: {error}")
         return {}
     other = state if begun is None else begun
     lost = [name for name in state if name not in held and name in other]
     wrong = [name for name in held if not _is_right(held, name, {state.get(name), other.get(name)})]
-    found.answers["all acknowledged pairs there" if not lost and not wrong else "lost or wrong"] += 1
+    outcome.answers["all acknowledged pairs there" if not lost and not wrong else "lost or wrong"] += 1
     if lost or wrong:
-        found.faults.append(f"{len(lost)} acknowledged pairs lost, {len(wrong)} wrong: {(lost + wrong)[:5]}")
+        outcome.faults.append(f"{len(lost)} acknowledged pairs lost, {len(wrong)} wrong: {(lost + wrong)[:5]}")
     return {name: payload["turn"] for name, (_, _, payload) in held.items()}
 
 
@@ -73,7 +72,7 @@ def _is_right(held: Content, name: str, turns: set[int | None]) -> bool:
     image, text, payload = held[name]
     turn = payload.get("turn")
     return turn in turns and all(
-        np.allclose(found, vector(name, turn, side), atol=1e-5) for found, side in ((image, 0), (text, 1))
+        np.allclose(one, vector(name, turn, side), atol=1e-5) for one, side in ((image, 0), (text, 1))
     )
 
 
@@ -98,7 +97,7 @@ def adding(names: Iterable[str], turn: int) -> bytes:
 
 
 async def _write_until_killed(service: Target, rng: random.Random, state: State, seconds: float) -> State:
-    """Write from four callers until the service is killed; adds to the state, returns it with what was under way."""
+    """Write from four callers until the service is killed; updates the state, and returns it with unfinished writes."""
     ends, begun = time.monotonic() + seconds, dict[str, int]()
 
     async def caller() -> None:
