@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from reco_plugin.evaluation.ranking import Side
 from reco_plugin.fusion.base import Fused, NeighbourFuser
-from reco_plugin.types import MODALITIES, Modality, Neighbours, Vectors
+from reco_plugin.types import Modality, Neighbours, Vectors
 
 ALONE = 1e6
 """A weight with which the neighbours replace the query (label transfer)."""
@@ -45,15 +44,11 @@ class MeanOfNeighbours(NeighbourFuser):
         return Fused(refined.astype(np.float32), shares.astype(np.float32))
 
 
-def grid(sides: Side = "both") -> list[MeanOfNeighbours]:
-    """Variants that refine these sides, of which the best is chosen on a development split."""
+def grid() -> list[MeanOfNeighbours]:
+    """All variants, of which the best is chosen on a development split."""
     weights = (0.0, 0.5, 1.0, 2.0, ALONE)
-    images, texts = (weights if sides in (side, "both") else (0.0,) for side in MODALITIES)
-    return [
-        MeanOfNeighbours(image, text, temperature)
-        for image, text, temperature in product(images, texts, _TEMPERATURES)
-        if image or text
-    ]
+    choices = product(weights, weights, _TEMPERATURES)
+    return [MeanOfNeighbours(image, text, temperature) for image, text, temperature in choices if image or text]
 
 
 def shares_of(similarity: ScoreMatrix, present: npt.NDArray[np.bool_], temperature: float) -> ScoreMatrix:

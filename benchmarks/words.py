@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,50 +39,48 @@ LETTERS = "ABCDEFGHJKLMNPQRSTUVWXYZ"
 ORDERS = 5
 Cell = tuple[float, float]
 """R@1 in per cent, of what is in the memory and of what is not."""
-Titles = Callable[[str, str], str]
-"""A text of a code and a name."""
 
 
 @dataclass(frozen=True)
 class Form:
-    """How captions and queries are made of a code and a name."""
+    """Templates of captions and queries; see :func:`variants`."""
 
     title: str
-    caption: Titles
-    query: Titles
+    caption: str
+    query: str
 
 
-def _title(code: str, name: str) -> str:
-    return f"{code} {name} sticker, pack of 10"
-
-
-def _last(code: str, name: str) -> str:
-    return f"Sticker {name} no. {code}, matt, 12 pieces"
-
-
-def _glossy(code: str, name: str) -> str:
-    return f"{name} sticker, glossy, 5 cm, pack of 10"
-
-
-def _short(code: str, name: str) -> str:
-    return f"{name} sticker, glossy, 5 cm"
-
-
-FORMS = (
-    Form("`QX-4821-B fox sticker, pack of 10` → `QX-4821-B`", _title, lambda code, name: code),
-    Form("`Sticker fox no. QX-4821-B, matt, 12 pieces` → `QX-4821-B`", _last, lambda code, name: code),
-    Form("`fox sticker, glossy, 5 cm, pack of 10` → `fox`", _glossy, lambda code, name: name),
-    Form("the same → `fox sticker`", _glossy, lambda code, name: f"{name} sticker"),
-    Form("`fox sticker, glossy, 5 cm` → the whole title", _short, _short),
-    Form("`QX-4821-B fox …` → `qx4821b`", _title, lambda code, name: code.replace("-", "").lower()),
-    Form("the same → `QX-4821-B spare part`", _title, lambda code, name: f"{code} spare part"),
-    Form("the same → `QX-4821`, half of the code", _title, lambda code, name: code[:7]),
-    Form("the same → one wrong digit", _title, lambda code, name: f"{code[:5]}{(int(code[5]) + 1) % 10}{code[6:]}"),
-    Form("the same → one wrong letter", _title, lambda code, name: code[:-1] + ("A" if code[-1] != "A" else "B")),
-    Form(
-        "`fox sticker, glossy …` → `do you have a fox for me`", _glossy, lambda _, name: f"do you have a {name} for me"
-    ),
+_TITLE, _GLOSSY, _SHORT = (
+    "{code} {name} sticker, pack of 10",
+    "{name} sticker, glossy, 5 cm, pack of 10",
+    "{name} sticker, glossy, 5 cm",
 )
+_NUMBERED = "Sticker {name} no. {code}, matt, 12 pieces"
+FORMS = (
+    Form("`QX-4821-B fox sticker, pack of 10` → `QX-4821-B`", _TITLE, "{code}"),
+    Form("`Sticker fox no. QX-4821-B, matt, 12 pieces` → `QX-4821-B`", _NUMBERED, "{code}"),
+    Form("`fox sticker, glossy, 5 cm, pack of 10` → `fox`", _GLOSSY, "{name}"),
+    Form("the same → `fox sticker`", _GLOSSY, "{name} sticker"),
+    Form("`fox sticker, glossy, 5 cm` → the whole title", _SHORT, _SHORT),
+    Form("`QX-4821-B fox …` → `qx4821b`", _TITLE, "{bare}"),
+    Form("the same → `QX-4821-B spare part`", _TITLE, "{code} spare part"),
+    Form("the same → `QX-4821`, half of the code", _TITLE, "{half}"),
+    Form("the same → one wrong digit", _TITLE, "{wrong_digit}"),
+    Form("the same → one wrong letter", _TITLE, "{wrong_letter}"),
+    Form("`fox sticker, glossy …` → `do you have a fox for me`", _GLOSSY, "do you have a {name} for me"),
+)
+
+
+def variants(code: str, name: str) -> dict[str, str]:
+    """Fields of the templates for a thing with a code such as QX-4821-B."""
+    return {
+        "code": code,
+        "name": name,
+        "bare": code.replace("-", "").lower(),
+        "half": code[:7],
+        "wrong_digit": f"{code[:5]}{(int(code[5]) + 1) % 10}{code[6:]}",
+        "wrong_letter": code[:-1] + ("A" if code[-1] != "A" else "B"),
+    }
 
 
 class Drawings:
@@ -253,14 +251,15 @@ class Order:
     def measure(self, form: Form) -> dict[str, Cell]:
         """R@1 of each way to search."""
         codes, names, held, rng = self.deal()
-        captions = [form.caption(*one) for one in zip(codes, names, strict=True)]
-        queries = [form.query(*one) for one in zip(codes, names, strict=True)]
+        fields = list(map(variants, codes, names))
+        captions = [form.caption.format(**one) for one in fields]
+        queries = [form.query.format(**one) for one in fields]
         return self._ways(self.learned(captions, held, rng), captions, dict(enumerate(queries)), held)
 
     def free(self) -> dict[str, Cell]:
         """R@1 of queries that are captions of another style."""
-        codes, names, held, rng = self.deal()
-        captions = [_glossy(*one) for one in zip(codes, names, strict=True)]
+        _, names, held, rng = self.deal()
+        captions = [_GLOSSY.format(name=name) for name in names]
         return self._ways(self.learned(captions, held, rng), captions, self.drawings.free, held)
 
     def numbers(self) -> dict[str, tuple[float, float, float]]:

@@ -1,8 +1,7 @@
-"""Packages of drawings and of names, fetched through npm at pinned versions; npm verifies each tarball's checksum."""
+"""Fetch packages of drawings through npm, at pinned versions; npm verifies their checksums."""
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 import tarfile
@@ -65,10 +64,3 @@ def _fetch(source: DrawingPackage, folder: Path) -> None:
         except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
             if not folder.is_dir():  # else another process was faster
                 raise DataError(f"what npm fetched as {name} cannot be unpacked: {error}. Run it again.") from error
-
-
-def read_json(path: Path) -> dict:  # type: ignore[type-arg]
-    """Read one JSON file of a package."""
-    with path.open(encoding="utf-8") as file:
-        data: dict = json.load(file)  # type: ignore[type-arg]
-    return data

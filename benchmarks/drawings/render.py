@@ -1,15 +1,11 @@
-"""Render the drawings of an icon set to small images, once, in parallel."""
+"""Render the drawings of an icon set to small images, once."""
 
 from __future__ import annotations
 
 import hashlib
 import io
 import json
-import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from functools import lru_cache
-from multiprocessing import get_context
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,9 +16,7 @@ from reco_plugin.files import whole_file
 from reco_plugin.progress import progress_bar
 from reco_plugin.quickstart.dataset import SIDE
 
-from .packages import read_json
-
-_OVERSAMPLED = 128  # rendered at twice the size and averaged: smoother edges than resvg's own antialiasing
+_OVERSAMPLED = 128  # twice the size, which is averaged for smoother edges
 
 
 class Drawing(NamedTuple):
@@ -36,7 +30,7 @@ class IconSet:
     """An Iconify JSON file: names to SVG."""
 
     def __init__(self, path: Path) -> None:
-        data = read_json(path)
+        data = json.loads(path.read_text(encoding="utf-8"))
         self._icons: dict[str, dict[str, Any]] = data["icons"]
         self._default = {"width": data.get("width", 16), "height": data.get("height", 16)}
 
@@ -68,46 +62,15 @@ def rasterise(svg: str) -> npt.NDArray[np.uint8]:
     return np.asarray(flat.resize((SIDE, SIDE), Image.Resampling.BOX))
 
 
-def _render_some(drawings: Sequence[Drawing]) -> npt.NDArray[np.uint8]:
-    out = np.empty((len(drawings), SIDE, SIDE, 3), np.uint8)
-    for row, (path, name) in enumerate(drawings):
-        out[row] = rasterise(_icons(path).svg(name))
-    return out
-
-
-_icons = lru_cache(maxsize=2)(IconSet)
-"""Read once, though the next drawings of a set are another call: they come set by set."""
-
-
-def render(drawings: Sequence[Drawing], processes: int | None = None) -> npt.NDArray[np.uint8]:
-    """Draw all; returns (N, SIDE, SIDE, 3) uint8 in the order given, with a progress bar."""
-    chunks = [drawings[start : start + 256] for start in range(0, len(drawings), 256)]
-    out = np.empty((len(drawings), SIDE, SIDE, 3), np.uint8)
-    workers = min(processes or os.cpu_count() or 1, len(chunks) or 1)
-    with (
-        ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool,
-        progress_bar(total=len(drawings), desc="render drawings", unit="image") as bar,
-    ):
-        done = 0
-        for part in pool.map(_render_some, chunks):
-            out[done : done + len(part)] = part
-            done += len(part)
-            bar.update(len(part))
-    return out
-
-
 def render_once(drawings: Sequence[Drawing], folder: Path) -> npt.NDArray[np.uint8]:
-    """Render once, into a file named after the drawings; (N, SIDE, SIDE, 3) uint8."""
-    content = [[drawing.icons.parent.name, drawing.name] for drawing in drawings]
-    return kept(folder, content, lambda: render(drawings))
-
-
-def kept(folder: Path, content: object, make: Callable[[], npt.NDArray[np.uint8]]) -> npt.NDArray[np.uint8]:
-    """Make an array once; later calls with equal JSON-like content map the stored one into memory."""
-    path = folder / f"{hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]}.npy"
+    """Render drawings once, to a file named after their content; (N, SIDE, SIDE, 3) uint8."""
+    content = json.dumps([[drawing.icons.parent.name, drawing.name] for drawing in drawings])
+    path = folder / f"{hashlib.sha256(content.encode()).hexdigest()[:16]}.npy"
     if not path.is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        images = make()
+        sets = {icons: IconSet(icons) for icons in {drawing.icons for drawing in drawings}}
+        bar = progress_bar(drawings, desc="render drawings", unit="image")
+        images = np.stack([rasterise(sets[drawing.icons].svg(drawing.name)) for drawing in bar])
         with whole_file(path) as part:
             np.save(part, images)
     stored: npt.NDArray[np.uint8] = np.load(path, mmap_mode="r")

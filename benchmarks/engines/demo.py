@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.service import started
+from benchmarks.processes import started
 from reco_plugin import Reco
 from reco_plugin.client import Client
 from reco_plugin.demo.page import drawing, pairs

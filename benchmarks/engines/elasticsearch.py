@@ -8,19 +8,32 @@ and has filters, mappings and scans. Java 17 (JDK) and Maven are needed.
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
+import signal
 import subprocess
+import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..processes import ask, free_port
-from .nodes import HOMES, JAVA, fetch_artifacts, folder_for, keep, laid_out, running
+from ..processes import ask, free_port, running
+from .nodes import ROOT, NotHere, folder_for, need
 
 VERSION = "8.12.2"
-HOME = HOMES / f"elasticsearch-{VERSION}-laid-out"
+HOME = ROOT / ".cache" / "engines" / f"elasticsearch-{VERSION}-laid-out"
+JAVA = ("java", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+"""One garbage collector thread and only the quick compiler: half the CPU of a start."""
+FETCH_S = 300
+"""Timeout of one fetch."""
+_POM = """<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion>
+<groupId>reco</groupId><artifactId>layout</artifactId><version>1</version><packaging>pom</packaging>
+<dependencies>{}</dependencies></project>"""
+_DEPENDENCY = "<dependency><groupId>{}</groupId><artifactId>{}</artifactId><version>{}</version></dependency>"
 _HEALTH = "/_cluster/health?wait_for_status=yellow&timeout=5s"
 _CORE = (f"org.elasticsearch:elasticsearch:{VERSION}", "org.apache.logging.log4j:log4j-core:2.19.0")
 _DESCRIPTOR = f"""description=transport-netty4
@@ -71,15 +84,44 @@ public class Arguments {
 
 
 def install(home: Path = HOME) -> Path:
-    """Fetch Elasticsearch once; returns its folder. Raises NotHere without Java or Maven."""
-    return laid_out(home, _fill, "java", "javac", "mvn")
+    """Fetch Elasticsearch once, completely or not at all; returns its folder.
+
+    Raises:
+        NotHere: Java or Maven is missing, or an artifact cannot be fetched.
+    """
+    need("java", "javac", "mvn")
+    if not home.is_dir():
+        home.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=home.parent, prefix=f".{home.name}-") as work:
+            _fill(Path(work), Path(work) / "home")
+            (Path(work) / "home").rename(home)
+    return home
+
+
+def _fetch(work: Path, folder: Path, *artifacts: str) -> set[str]:
+    """Fetch Maven artifacts (``group:name:version``) and their dependencies to a folder; returns their file names."""
+    dependencies = "".join(_DEPENDENCY.format(*artifact.split(":")) for artifact in artifacts)
+    (work / "pom.xml").write_text(_POM.format(dependencies), encoding="utf-8")
+    command = [
+        *("mvn", "-B", "-q", "-C", "-f", f"{work}/pom.xml", "dependency:copy-dependencies", "-DincludeScope=runtime"),
+        f"-DoutputDirectory={folder}",
+    ]
+    try:
+        subprocess.run(command, capture_output=True, text=True, check=True, timeout=FETCH_S)
+    except subprocess.TimeoutExpired:
+        raise NotHere(f"Maven cannot fetch {', '.join(artifacts)} within {FETCH_S} s") from None
+    except subprocess.CalledProcessError as error:
+        raise NotHere(
+            f"Maven cannot fetch {', '.join(artifacts)}: {error.stdout[-600:]}{error.stderr[-300:]}"
+        ) from None
+    return {path.name for path in folder.iterdir()}
 
 
 def _fill(work: Path, home: Path) -> None:
-    core = fetch_artifacts(work, home / "lib", _CORE)
+    core = _fetch(work, home / "lib", *_CORE)
     netty = home / "modules" / "transport-netty4"
-    found = fetch_artifacts(work, netty, [f"org.elasticsearch.plugin:transport-netty4:{VERSION}"])
-    for jar in found & core:
+    plugin = _fetch(work, netty, f"org.elasticsearch.plugin:transport-netty4:{VERSION}")
+    for jar in plugin & core:
         (netty / jar).unlink()
     (netty / "plugin-descriptor.properties").write_text(_DESCRIPTOR, encoding="utf-8")
     (netty / "plugin-security.policy").write_text(_POLICY, encoding="utf-8")
@@ -117,7 +159,9 @@ def started(*, heap: str = "512m", wait_s: float = 180) -> Iterator[str]:
         environment = {"PATH": "/usr/bin:/bin", "LIBFFI_TMPDIR": f"{folder}/tmp"}
         url, how = f"http://127.0.0.1:{port}", {"env": environment, **_other_user(folder)}
         command = _command(folder, home, heap)
-        with running("Elasticsearch", command, folder, lambda: ask(url + _HEALTH), wait_s, stdin=arguments, **how):
+        ready = partial(ask, url + _HEALTH)
+        log = folder / "log"
+        with running("Elasticsearch", command, log, ready, wait_s, fails=NotHere, stdin=arguments, cwd=folder, **how):
             yield url  # the server ends when its standard input is closed
 
 
@@ -140,4 +184,12 @@ def _command(folder: Path, home: Path, heap: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    keep(started(), lambda where: f"Elasticsearch {VERSION}: {where}", __doc__)
+    argparse.ArgumentParser(description=__doc__).parse_args()
+    try:
+        with started() as address:
+            print(f"Elasticsearch {VERSION}: {address}", flush=True)
+            signal.pause()
+    except KeyboardInterrupt:
+        pass
+    except NotHere as reason:
+        sys.exit(str(reason))

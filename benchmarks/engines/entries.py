@@ -1,4 +1,4 @@
-"""Engines that can run here: each function with ``@entry`` starts one and fills it by the commands of its page."""
+"""Engines that can run here: a function starts one and fills it by the commands of its page."""
 
 from __future__ import annotations
 
@@ -46,20 +46,6 @@ class Filled:
     kind: str = ""
 
 
-Entry = Callable[[Demo], AbstractContextManager[Filled]]
-ENTRIES: dict[str, Entry] = {}
-
-
-def entry(name: str) -> Callable[[Callable[[Demo], Iterator[Filled]]], Callable[[Demo], Iterator[Filled]]]:
-    """Add an engine; its section of ``docs/engines.md`` has the heading ``TITLES[name]``."""
-
-    def add(make: Callable[[Demo], Iterator[Filled]]) -> Callable[[Demo], Iterator[Filled]]:
-        ENTRIES[name] = contextmanager(make)
-        return make
-
-    return add
-
-
 def page_of(name: str, demo: Demo, replaced: Mapping[str, str], folder: Path | None = None) -> Page:
     """The page of an engine for this machine, in a folder with the engine's files of ``examples/configs``."""
     own = {"http://reco:8080": demo.service, "512": str(demo.dimension), **replaced}
@@ -77,7 +63,7 @@ def need_package(name: str, distribution: str) -> None:
         raise NotHere(f"{distribution} is not installed") from None
 
 
-@entry("postgresql")
+@contextmanager
 def postgresql(demo: Demo) -> Iterator[Filled]:
     """PostgreSQL with pgvector, from PyPI."""
     os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.mkdtemp(prefix="reco-run-"))
@@ -115,7 +101,7 @@ def postgresql(demo: Demo) -> Iterator[Filled]:
             server.cleanup()
 
 
-@entry("milvus")
+@contextmanager
 def milvus(demo: Demo) -> Iterator[Filled]:
     """Milvus Lite, from PyPI."""
     need_package("milvus_lite", "milvus-lite")
@@ -127,7 +113,7 @@ def milvus(demo: Demo) -> Iterator[Filled]:
         yield Filled(page.address())
 
 
-@entry("lancedb")
+@contextmanager
 def lancedb(demo: Demo) -> Iterator[Filled]:
     """LanceDB, from PyPI."""
     need_package("lancedb", "lancedb")
@@ -137,7 +123,7 @@ def lancedb(demo: Demo) -> Iterator[Filled]:
         yield Filled(f"{page.address()}&refine_factor=10")  # as in the page's query
 
 
-@entry("qdrant")
+@contextmanager
 def qdrant(demo: Demo) -> Iterator[Filled]:
     """A Qdrant server that runs already."""
     url = os.environ.get("TEST_QDRANT_URL")
@@ -148,7 +134,7 @@ def qdrant(demo: Demo) -> Iterator[Filled]:
     yield Filled(page.address())
 
 
-@entry("elasticsearch")
+@contextmanager
 def elasticsearch_core(demo: Demo) -> Iterator[Filled]:
     """Elasticsearch's core, by the commands that need no inference API."""
     need("curl", "jq")
@@ -172,7 +158,7 @@ def function_of(page: Page) -> str:
     return f"{page.folder}/shop.py:search"
 
 
-@entry("chroma")
+@contextmanager
 def chroma(demo: Demo) -> Iterator[Filled]:
     """Chroma, from PyPI, in a folder."""
     need_package("chromadb", "chromadb")
@@ -181,3 +167,14 @@ def chroma(demo: Demo) -> Iterator[Filled]:
         page.run_python("Fill Chroma")
         page.names.pop("client")
         yield Filled("", named=f"Chroma {version('chromadb')}", function=function_of(page), kind="hnsw")
+
+
+ENTRIES: dict[str, Callable[[Demo], AbstractContextManager[Filled]]] = {
+    "postgresql": postgresql,
+    "milvus": milvus,
+    "lancedb": lancedb,
+    "qdrant": qdrant,
+    "elasticsearch": elasticsearch_core,
+    "chroma": chroma,
+}
+"""Engine -> starts it and makes its index; its section of docs/engines.md has the heading ``TITLES[name]``."""

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-import os
 import random
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -34,7 +32,6 @@ class PretrainConfig:
     weight_decay: float = 0.1
     warmup: int = 60
     seed: int = 0
-    checkpoint_every: int = 200
 
 
 class Batch(NamedTuple):
@@ -124,17 +121,15 @@ def train_contrastive(
     embed: Callable[[Tensor, Tensor], Embedded],
     sampler: Sampler,
     config: PretrainConfig,
-    checkpoint: Path,
     title: str,
 ) -> None:
-    """Train a model in place; resumes from a checkpoint of the same configuration.
+    """Train a model in place.
 
     Args:
         model: with the log of the temperature as ``logit_scale``.
         embed: pixels (B, 3, H, W) and tokens (B, L) -> embeddings by the model.
         sampler: of batches.
         config: the recipe.
-        checkpoint: file that is replaced every ``config.checkpoint_every`` steps.
         title: of the progress bar.
     """
     decay = [p for p in model.parameters() if p.ndim >= 2]
@@ -142,10 +137,9 @@ def train_contrastive(
     groups = [{"params": decay, "weight_decay": config.weight_decay}, {"params": rest, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _learning_rate(step, config))
-    first = _restore(checkpoint, config, model, optimizer, schedule)
     log_scale: Tensor = model.logit_scale
     model.train()
-    with progress_bar(range(first, config.steps), initial=first, total=config.steps, desc=title, unit="step") as bar:
+    with progress_bar(range(config.steps), desc=title, unit="step") as bar:
         for step in bar:
             images, tokens = sampler.draw(step)
             pixels = augment(images, torch.Generator().manual_seed(config.seed * 7_000_003 + step))
@@ -161,8 +155,6 @@ def train_contrastive(
                 log_scale.clamp_(0, math.log(100))
             if step % 20 == 0:
                 bar.set_postfix(loss=f"{loss.item():.3f}")
-            if (step + 1) % config.checkpoint_every == 0:
-                _save(checkpoint, step + 1, config, model, optimizer, schedule)
 
 
 def _learning_rate(step: int, config: PretrainConfig) -> float:
@@ -170,21 +162,3 @@ def _learning_rate(step: int, config: PretrainConfig) -> float:
         return (step + 1) / config.warmup
     done = (step - config.warmup) / max(1, config.steps - config.warmup)
     return 0.5 * (1 + math.cos(math.pi * done))
-
-
-def _save(path: Path, step: int, config: PretrainConfig, *parts: Any) -> None:
-    tmp = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    torch.save({"step": step, "config": asdict(config), "parts": [part.state_dict() for part in parts]}, tmp)
-    tmp.replace(path)
-
-
-def _restore(path: Path, config: PretrainConfig, *parts: Any) -> int:
-    """Load a checkpoint of the same configuration; returns the next step."""
-    if not path.is_file():
-        return 0
-    saved = torch.load(path, weights_only=True)
-    if saved["config"] != asdict(config):
-        return 0
-    for part, state in zip(parts, saved["parts"], strict=True):
-        part.load_state_dict(state)
-    return int(saved["step"])

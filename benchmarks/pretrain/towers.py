@@ -40,7 +40,7 @@ def write_tokenizer(path: Path) -> None:
 
 
 def pretrain(data: Quickstart, out: Path, config: PretrainConfig | None = None) -> Path:
-    """Train the mini CLIP, and write it as open_clip's ``local-dir:`` model; resumes from its checkpoint."""
+    """Train the mini CLIP, and write it as open_clip's ``local-dir:`` model."""
     config = config or PretrainConfig()
     out.mkdir(parents=True, exist_ok=True)
     bpe = (out / "bpe.txt.gz").resolve()
@@ -52,7 +52,7 @@ def pretrain(data: Quickstart, out: Path, config: PretrainConfig | None = None) 
     def embed(pixels: Tensor, tokens: Tensor) -> Embedded:
         return Embedded(model.encode_image(pixels, normalize=True), model.encode_text(tokens, normalize=True))
 
-    train_contrastive(model, embed, Sampler(data, tokenizer, config), config, out / "checkpoint.pt", "mini CLIP")
+    train_contrastive(model, embed, Sampler(data, tokenizer, config), config, "mini CLIP")
     _write_model(model, out, bpe)
     return out
 

@@ -13,7 +13,7 @@ from reco_plugin.client import Client
 from reco_plugin.types import MODALITIES, Modality, other
 
 from ..page import table
-from ..service import started
+from ..processes import started
 from .inputs import BLOCK, Catalogue, Given, batches, fill, vit, wait_for_index
 from .turns import Turns, take_turns
 

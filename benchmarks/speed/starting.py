@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from ..page import table
-from ..service import started
+from ..processes import started
 from .inputs import Given
 from .turns import take_turns
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from reco_plugin import Pair, Reco
 
-from ..service import ADMIN_KEY, started
+from ..processes import ADMIN_KEY, started
 
 MODEL = Path(__file__).resolve().parents[2] / "triton_models"
 ADMIN = {"authorization": f"Bearer {ADMIN_KEY}"}
