@@ -5,8 +5,8 @@ r"""LAION's clip_benchmark on a refined CLIP: ``pip install clip-benchmark``, th
     python -m examples.evaluate_clip_benchmark eval --model_type reco --model triton_models \
         --pretrained frozen image@memory text@memory --dataset wds/birds --dataset_root birds --no_amp
 
-``--pretrained`` says what is refined through which memory: images as queries, or the texts of a retrieval. Class
-prompts stay plain here: as candidates they are refined as one set, by ``reco eval``.
+``--pretrained`` names the refined queries, images or texts, and their memory. Class prompts stay plain here;
+``reco eval`` refines them as one set.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from reco_plugin.encoders.preprocess import ImageConfig, image_to_array
 
 
 class RecoModel:
-    """What clip_benchmark calls: vectors (B, D) as tensors, unit-norm."""
+    """The model that clip_benchmark calls; it returns unit-norm tensors (B, D)."""
 
     def __init__(self, reco: Reco, refined: str) -> None:
         self.reco, self.refined = reco, refined
 
     def eval(self) -> None:
-        """Nothing here trains."""
+        """Do nothing: the model has no training mode."""
 
     def encode_image(self, images: torch.Tensor) -> torch.Tensor:
         """Embed pixels (B, H, W, 3) uint8 for texts."""
@@ -42,7 +42,7 @@ class RecoModel:
 
 
 class Texts(list[str]):
-    """The "tokenizer": the model has its own."""
+    """The "tokenizer": it passes texts on, because the model has its own."""
 
     def to(self, _: Any) -> Texts:
         """Stay on the CPU."""
@@ -50,7 +50,7 @@ class Texts(list[str]):
 
 
 def load(model_name: str, pretrained: str, **_: Any) -> Any:
-    """Open a model folder; ``frozen``, ``image@MEMORY`` or ``text@MEMORY``."""
+    """Open a model folder; ``pretrained`` is ``frozen``, ``image@MEMORY`` or ``text@MEMORY``."""
     refined, _, memory = pretrained.partition("@")
     reco = Reco.open(model_name, memory=memory or ":memory:", on_memory_failure="fail")
     transform = partial(pixels_of, config=reco.manifest.image)
@@ -58,7 +58,7 @@ def load(model_name: str, pretrained: str, **_: Any) -> Any:
 
 
 def pixels_of(image: Image.Image, config: ImageConfig) -> torch.Tensor:
-    """What the encoder's graph takes: (H, W, 3) uint8."""
+    """Pixels for the encoder's graph, (H, W, 3) uint8."""
     return torch.from_numpy(image_to_array(image, config))
 
 

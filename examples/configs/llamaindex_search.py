@@ -31,6 +31,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Show the pictures that are nearest to a text.")
     parser.add_argument("text")
     parser.add_argument("pictures", nargs="+", help="files")
-    asked = parser.parse_args()
-    for found in search("http://localhost:8080", asked.text, asked.pictures):
-        print(f"{found.score:.3f}  {found.node.get_content()}")
+    arguments = parser.parse_args()
+    for hit in search("http://localhost:8080", arguments.text, arguments.pictures):
+        print(f"{hit.score:.3f}  {hit.node.get_content()}")

@@ -24,28 +24,30 @@ def search(
     least: float | None = None,
     **search: Any,
 ) -> list[Any]:
-    """Points nearest to a text; ``using`` and ``query_filter`` go on to Qdrant, ``where`` would go to ``reco.refine``.
+    """Points nearest to a text; ``using`` and ``query_filter`` are passed to Qdrant.
 
-    ``least`` is a cosine of plain CLIP that results must have, if you have such a threshold.
-    Where your application makes CLIP vectors itself, give its vector to ``reco.refine`` in place of the first line.
+    ``least`` is a threshold of plain CLIP cosines, if you have one. If your application makes CLIP vectors itself, pass
+    them to ``reco.refine`` in place of the first line.
     """
     refined = reco.embed([text], modality="text", target="image")
     if least is not None:
-        search["score_threshold"] = float(refined.refined_scores(least)[0])  # the same for this query
+        search["score_threshold"] = float(refined.refined_scores(least)[0])  # the threshold for this refined query
     return qdrant.query_points(collection, query=refined.vectors[0].tolist(), limit=limit, **search).points
 
 
 def main() -> None:
-    """Print what a text finds."""
-    words = argparse.ArgumentParser(description=main.__doc__)
-    words.add_argument("text")
-    words.add_argument("--collection", required=True)
-    words.add_argument("--qdrant", default="http://localhost:6333")
-    words.add_argument("--reco", default="http://localhost:8080")
-    words.add_argument("--least", type=float, help="cosine of plain CLIP that a result must have")
-    given = words.parse_args()
-    with Client(given.reco) as reco:
-        for point in search(reco, QdrantClient(given.qdrant), given.collection, given.text, least=given.least):
+    """Print the points nearest to a text."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("text")
+    parser.add_argument("--collection", required=True)
+    parser.add_argument("--qdrant", default="http://localhost:6333")
+    parser.add_argument("--reco", default="http://localhost:8080")
+    parser.add_argument("--least", type=float, help="cosine of plain CLIP that a result must have")
+    arguments = parser.parse_args()
+    with Client(arguments.reco) as reco:
+        for point in search(
+            reco, QdrantClient(arguments.qdrant), arguments.collection, arguments.text, least=arguments.least
+        ):
             print(f"{point.score:.3f}  {point.id}  {point.payload}")
 
 

@@ -151,6 +151,65 @@ def query_memory(source: LabelledSet, memory: Searches) -> QuerySplit:
     return QuerySplit(source, rows, np.zeros(len(rows), np.bool_), None, excluded)
 
 
+@dataclass(frozen=True)
+class DirectionOutcome:
+    """One direction, plain and refined, for Q queries.
+
+    Attributes:
+        plain, refined: the task, frozen and with all sides refined.
+        known: side -> whether the first result is right, (Q,); ``frozen`` is plain.
+        unknown: the same if the memory holds nothing with the query's label; empty if that was not measured.
+    """
+
+    direction: Direction
+    plain: Task
+    refined: Task
+    known: Mapping[str, Figures]
+    unknown: Mapping[str, Figures]
+
+    def gain(self, side: Side) -> Figures:
+        """Change by refining a side, (Q,)."""
+        return self.known[side] - self.known["frozen"]
+
+    def line(self, name: str, side: Side, *, tried: int = 1, seed: int = 0) -> Line:
+        """Test a side, one of ``tried``."""
+        gain, groups = self.gain(side), self.plain.groups
+        lost = self.unknown[side] - self.unknown["frozen"] if self.unknown else None
+        return Line(
+            name,
+            len(gain),
+            {"plain": float(self.known["frozen"].mean()), "refined": float(self.known[side].mean())},
+            compare_pairs(gain, groups, tried=tried, seed=seed),
+            float((gain > 0).mean()),
+            float((gain < 0).mean()),
+            unknown=None if lost is None else bootstrap(lost, groups, seed=seed),
+        )
+
+
+def measure_directions(
+    split: QuerySplit,
+    reco: Refines,
+    chosen: npt.NDArray[np.bool_] | None = None,
+    directions: Collection[Direction] = tuple(MEASURED),
+    **how: Unpack[RefineHow],
+) -> dict[Direction, DirectionOutcome]:
+    """Measure directions, plain and with each of their sides refined, for some queries by mask (Q,)."""
+
+    def first(task: Task, refined: Task, sides: Sequence[Side]) -> dict[str, Figures]:
+        return {side: hits_at(ranks, 1) for side, ranks in rank_sides(task, refined, sides).items()}
+
+    outcomes = dict[Direction, DirectionOutcome]()
+    unknown = split.tasks(chosen, known=False) if split.same_label else {}
+    for direction, task in split.tasks(chosen).items():
+        if direction in directions:
+            sides, lost = MEASURED[direction], dict[str, Figures]()
+            refined = refine_task(reco, task, sides, **how)
+            if direction in unknown:
+                lost = first(unknown[direction], refine_task(reco, unknown[direction], sides, **how), sides)
+            outcomes[direction] = DirectionOutcome(direction, task, refined, first(task, refined, sides), lost)
+    return outcomes
+
+
 def evaluate(split: QuerySplit, reco: Refines, *, seed: int = 0, command: str = "", **how: Unpack[RefineHow]) -> Record:
     """Measure each direction, plain and with each of its sides refined.
 
@@ -161,29 +220,27 @@ def evaluate(split: QuerySplit, reco: Refines, *, seed: int = 0, command: str = 
         command: the command line, for the record.
         how: options of the refinement.
     """
-    outcomes = list[_SideOutcome]()
-    unknown = split.tasks(known=False) if split.same_label else {}
-    for direction, task in split.tasks().items():
+    lines, verdicts, examples = list[Line](), list[Verdict](), list[_TaskExamples]()
+    basis: Basis = "labels" if split.source.kind == "classes" else "titles"
+    for direction, outcome in measure_directions(split, reco, **how).items():
         sides = MEASURED[direction]
-        refined = refine_task(reco, task, sides, **how)
-        first = {side: hits_at(ranks, 1) for side, ranks in rank_sides(task, refined, sides).items()}
-        lost: dict[str, Figures] = {}
-        if direction in unknown:
-            without = refine_task(reco, unknown[direction], sides, **how)
-            lost = {side: hits_at(one, 1) for side, one in rank_sides(unknown[direction], without, sides).items()}
-        for side in sides:
-            gain = first[side] - first["frozen"]
-            line = Line(
-                f"{_words(direction)}, {_NAMES[side]} refined",
-                len(task),
-                {"plain": float(first["frozen"].mean()), "refined": float(first[side].mean())},
-                compare_pairs(gain, task.groups, tried=len(sides), seed=seed),
-                float((gain > 0).mean()),
-                float((gain < 0).mean()),
-                unknown=bootstrap(lost[side] - lost["frozen"], task.groups, seed=seed) if lost else None,
-            )
-            outcomes.append(_SideOutcome(direction, side, line, gain, task, with_side(task, refined, side)))
-    return _record(split, outcomes, command, how)
+        names = {side: f"{_words(direction)}, {_NAMES[side]} refined" for side in sides}
+        tested = {side: outcome.line(names[side], side, tried=len(sides), seed=seed) for side in sides}
+        best = max(sides, key=lambda side, tested=tested: tested[side].change.interval.mean)  # type: ignore[misc]
+        lines += tested.values()
+        verdicts.append(_decide(direction, best, tested[best], basis))
+        examples.append(_TaskExamples(split.source, outcome, best))
+    shown = max(examples, key=lambda one: abs(float(one.gains.mean())))
+    return Record(
+        title=f"What refinement changes on {Path(split.source.name).name or split.source.name}",
+        command=command,
+        setup={"pictures": f"{len(split.source):,}", **{str(name): str(value) for name, value in how.items()}},
+        verdicts=verdicts,
+        metric="Right result first",
+        lines=lines,
+        notes=_notes_of(split),
+        examples=[shown.of(row) for row in pick_extremes(shown.gains)],
+    )
 
 
 def evaluate_held_out(
@@ -221,61 +278,31 @@ def _words(direction: Direction) -> str:
     return f"{_NAMES[query]} search {_NAMES[candidate]}"
 
 
-@dataclass(frozen=True)
-class _SideOutcome:
-    """One refined side of a direction: its line, the gain of each query (Q,), and both tasks."""
-
-    direction: Direction
-    side: Side
-    line: Line
-    gain: Figures
-    plain: Task
-    refined: Task
-
-
-def _record(split: QuerySplit, outcomes: Sequence[_SideOutcome], command: str, how: RefineHow) -> Record:
-    source, directions = split.source, dict.fromkeys(one.direction for one in outcomes)
-    best = [
-        max((one for one in outcomes if one.direction == direction), key=lambda one: one.line.change.interval.mean)
-        for direction in directions
-    ]
-    shown = max(best, key=lambda one: abs(one.line.change.interval.mean))
-    examples = _TaskExamples(split, shown)
-    hidden = sum(map(len, split.excluded))
+def _notes_of(split: QuerySplit) -> list[str]:
+    """What the source was taken for, what is hidden, and the notes of the source."""
+    source, hidden = split.source, sum(map(len, split.excluded))
     memory = "; the other pairs are the memory" if split.memory is not None else " to the memory"
     kind = "pictures of classes" if source.kind == "classes" else "pictures with captions"
     notes = [
         f"{source.name} was taken for {kind}: {len(source):,} pictures of {len(set(source.labels)):,} things.",
         f"{len(split.rows):,} pairs are queries{memory}. The query's own pair and copies of its picture are hidden "
         f"from it: {counted(hidden, 'pair')} in all.",
-        *source.notes,
     ]
     if len(set(source.labels)) >= 0.9 * len(source):
-        notes.insert(
-            2,
+        notes.append(
             "Nearly every picture shows a thing of its own, so there is little to learn, and a picture that shows the "
-            "same counts as wrong: name the column of what a picture shows (--group).",
+            "same counts as wrong: name the column of what a picture shows (--group)."
         )
-    return Record(
-        title=f"What refinement changes on {Path(source.name).name or source.name}",
-        command=command,
-        setup={"pictures": f"{len(source):,}", **{str(name): str(value) for name, value in how.items()}},
-        verdicts=[_decide(one, "labels" if source.kind == "classes" else "titles") for one in best],
-        metric="Right result first",
-        lines=[one.line for one in outcomes],
-        notes=notes,
-        examples=[examples.of(row) for row in pick_extremes(shown.gain)],
-    )
+    return [*notes, *source.notes]
 
 
-def _decide(one: _SideOutcome, basis: Basis) -> Verdict:
+def _decide(direction: Direction, side: Side, line: Line, basis: Basis) -> Verdict:
     """Decide for a direction by the side that gains most."""
-    values, change = one.line.values, one.line.change
     return decide_refinement(
-        f"{_NAMES[one.side]} where {_words(one.direction)}",
-        change,
-        (values["plain"], values["refined"]),
-        f"{points(change.interval)} points on {len(one.gain):,} queries",
+        f"{_NAMES[side]} where {_words(direction)}",
+        line.change,
+        (line.values["plain"], line.values["refined"]),
+        f"{points(line.change.interval)} points on {line.queries:,} queries",
         basis,
         "The captions are taken as true: a wrong one counts as right, too.",
     )
@@ -283,21 +310,28 @@ def _decide(one: _SideOutcome, basis: Basis) -> Verdict:
 
 @dataclass
 class _TaskExamples:
-    """Makes examples of queries of one direction, by row."""
+    """Makes examples of queries of one direction, by row, with one side refined."""
 
-    split: QuerySplit
-    outcome: _SideOutcome
+    source: LabelledSet
+    outcome: DirectionOutcome
+    side: Side
     thumbnails: Thumbnails = field(default_factory=Thumbnails)
+
+    @property
+    def gains(self) -> Figures:
+        """Change of each query, (Q,)."""
+        return self.outcome.gain(self.side)
 
     def of(self, row: int) -> Example:
         """Make one example."""
-        one, queries = self.outcome, self.outcome.plain.queries
-        name = one.plain.classes[queries.labels[row]]
+        task = self.outcome.plain
+        name = task.classes[task.queries.labels[row]]
         plain, refined = (
-            [self._hit(place, row) for place in nearest(task, row, _RESULTS)] for task in (one.plain, one.refined)
+            [self._hit(place, row) for place in nearest(one, row, _RESULTS)]
+            for one in (task, with_side(task, self.outcome.refined, self.side))
         )
-        gain = float(one.gain[row])
-        return Example(f"{one.direction} {row}", name, plain, refined, self._picture(queries, row), gain)
+        picture, gain = self._picture(task.queries, row), float(self.gains[row])
+        return Example(f"{self.outcome.direction} {row}", name, plain, refined, picture, gain)
 
     def _hit(self, place: int, row: int) -> ShownHit:
         task = self.outcome.plain
@@ -307,5 +341,5 @@ class _TaskExamples:
 
     def _picture(self, items: TaskItems, place: int) -> str | None:
         id_ = items.ids[place] if items.ids else ""
-        image = self.split.source.pictures.get(id_)
+        image = self.source.pictures.get(id_)
         return None if image is None else self.thumbnails.of(id_, image)

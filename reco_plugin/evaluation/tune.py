@@ -7,22 +7,22 @@ policy that follows it would pass its test.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ..encoders.model_folder import FORMAT, Artifact, FusionInfo, Policy, whole_model, write_manifest
-from ..fusion.refiner import Refiner
 from ..options import RefineDefaults
 from ..types import Modality, Role
-from .evaluate import MEASURED, Direction, QuerySplit
-from .ranking import SIDES, Side, Task, hits_at, rank_sides, refine_task
+from .evaluate import MEASURED, Direction, DirectionOutcome, QuerySplit, make_refiner, measure_directions
+from .ranking import Side
 from .record import Line, Record, Verdict
-from .statistics import Figures, Interval, bootstrap, compare_pairs, points
+from .statistics import Interval, points
 
 KS = (5, 10, 20)
 COVERAGES = (0.5, 0.9)
@@ -109,50 +109,6 @@ class TuneResult:
         return Verdict("leave", "labels", sentence, change)
 
 
-@dataclass(frozen=True)
-class _TuneOutcome:
-    """One direction on one part of the queries, (n,).
-
-    Attributes:
-        known: side -> whether the first result is right; ``frozen`` is plain.
-        unknown: the same if the memory does not know the query's label.
-        labels: n.
-    """
-
-    known: Mapping[str, Figures]
-    unknown: Mapping[str, Figures]
-    labels: Sequence[str]
-
-    def gain(self, side: Side) -> Figures:
-        """Change by refining a side, (n,)."""
-        return self.known[side] - self.known["frozen"]
-
-    def best(self, max_loss: float) -> tuple[float, Side | None]:
-        """The largest mean gain of a side that loses no more than allowed, and the side; None: plain is best."""
-        allowed = [
-            (float(self.gain(side).mean()), side)
-            for side in SIDES
-            if side in self.known and (self.unknown["frozen"] - self.unknown[side]).mean() <= max_loss
-        ]
-        gain, chosen = max(allowed, key=lambda one: one[0], default=(0.0, None))
-        return (gain, chosen) if gain > 0 else (0.0, None)
-
-    def test(self, name: str, side: Side, max_loss: float, seed: int) -> DirectionTest:
-        """Test a side, once."""
-        from scipy.stats import binomtest
-
-        groups = np.unique(np.asarray(self.labels), return_inverse=True)[1]
-        gain, lost = self.gain(side), self.unknown[side] - self.unknown["frozen"]
-        change = compare_pairs(gain, groups, seed=seed)
-        of_label = np.bincount(groups, lost)
-        losing = binomtest(int((of_label < 0).sum()), len(of_label))
-        loss = Interval(float(losing.statistic), *map(float, losing.proportion_ci()))
-        shares = float((gain > 0).mean()), float((gain < 0).mean())
-        values = {"plain": float(self.known["frozen"].mean()), "refined": float(self.known[side].mean())}
-        line = Line(name, len(gain), values, change, *shares, unknown=bootstrap(lost, groups, seed=seed))
-        return DirectionTest(side, line, loss, change.is_gain and loss.high <= max_loss)
-
-
 def tune(
     split: QuerySplit, *, max_loss: float = MAX_LOSS, seed: int = 0, refine: RefineDefaults | None = None
 ) -> TuneResult:
@@ -165,40 +121,43 @@ def tune(
         refine: settings of the service, for the options that are not tried.
     """
     options: Any = {name: value for name, value in (refine or {}).items() if name in ("words", "presence")}
+
+    def measure(part: npt.NDArray[np.bool_], k: int, coverage: float) -> dict[Direction, DirectionOutcome]:
+        return measure_directions(split, make_refiner(split, k, coverage=coverage, **options), part, DIRECTIONS)
+
     tried, best_gain, sides, (k, coverage) = 0, -1.0, dict[Direction, Side](), (KS[0], COVERAGES[0])
     for policy in product(KS, COVERAGES):
-        outcomes = _measure(split, ~split.test, *policy, options)
-        choices = {direction: outcome.best(max_loss) for direction, outcome in outcomes.items()}
+        choices = {name: _best_side(outcome, max_loss) for name, outcome in measure(~split.test, *policy).items()}
         tried += sum(len(MEASURED[direction]) for direction in choices)
         if (gain := sum(one for one, _ in choices.values())) > best_gain:
             best_gain, (k, coverage) = gain, policy
             sides = {direction: side for direction, (_, side) in choices.items() if side is not None}
-    outcomes = _measure(split, split.test, k, coverage, options) if sides else {}
-    tests = {
-        direction: outcomes[direction].test(f"tested: {direction}, {side}", side, max_loss, seed)
-        for direction, side in sides.items()
-    }
+    outcomes = measure(split.test, k, coverage) if sides else {}
+    tests = {direction: _test(outcomes[direction], side, max_loss, seed) for direction, side in sides.items()}
     return TuneResult(k, coverage, tried, tests, max_loss)
 
 
-def _measure(split: QuerySplit, part: Any, k: int, coverage: float, options: Any) -> dict[Direction, _TuneOutcome]:
-    """Measure each direction on a part of the queries, by mask (Q,)."""
-    assert split.memory is not None  # noqa: S101 - only held-out splits are tuned
-    refiner = Refiner(split.memory.at(k), None, k=k, coverage=coverage, **options)
-    known, unknown = split.tasks(part), split.tasks(part, known=False)
-
-    def first(task: Task, sides: Sequence[Side]) -> dict[str, Figures]:
-        ranks = rank_sides(task, refine_task(refiner, task, sides), sides)
-        return {side: hits_at(one, 1) for side, one in ranks.items()}
-
-    return {
-        direction: _TuneOutcome(
-            first(known[direction], MEASURED[direction]),
-            first(unknown[direction], MEASURED[direction]),
-            [known[direction].classes[label] for label in known[direction].queries.labels.tolist()],
-        )
-        for direction in DIRECTIONS
+def _best_side(outcome: DirectionOutcome, max_loss: float) -> tuple[float, Side | None]:
+    """The largest mean gain of a side that loses no more than allowed, and the side; None: plain is best."""
+    unknown = outcome.unknown
+    gains = {
+        side: float(outcome.gain(side).mean())
+        for side in MEASURED[outcome.direction]
+        if (unknown["frozen"] - unknown[side]).mean() <= max_loss
     }
+    best = max(gains, key=lambda side: gains[side], default=None)
+    return (gains[best], best) if best is not None and gains[best] > 0 else (0.0, None)
+
+
+def _test(outcome: DirectionOutcome, side: Side, max_loss: float, seed: int) -> DirectionTest:
+    """Test a side, once."""
+    from scipy.stats import binomtest
+
+    line = outcome.line(f"tested: {outcome.direction}, {side}", side, seed=seed)
+    of_label = np.bincount(outcome.plain.groups, outcome.unknown[side] - outcome.unknown["frozen"])
+    losing = binomtest(int((of_label < 0).sum()), len(of_label))
+    loss = Interval(float(losing.statistic), *map(float, losing.proportion_ci()))
+    return DirectionTest(side, line, loss, line.change.is_gain and loss.high <= max_loss)
 
 
 def tune_model(
