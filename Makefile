@@ -94,7 +94,7 @@ WRITE ?= --write
 engines: $(DEV)/.all ## the commands of docs/engines.md in real engines that can run here: writes docs/measurements.md; ten minutes
 	$(RUN)/python -m benchmarks.engines.run $(WRITE)
 
-torture: $(DEV)/.ready ## kills, bad bodies, callers that leave, overload: what was lost, refused or late; five minutes
+torture: $(DEV)/.ready ## kills, callers that leave, overload: what was lost, refused or late; five minutes
 	$(RUN)/python -m benchmarks.torture --seconds 20
 
 quickstart-model: $(DEV)/.all ## retrain the shipped model from nothing, 2 cores, under an hour

@@ -16,14 +16,12 @@ from typing import Any
 from reco_plugin.files import whole_file
 
 from ..page import PAGE, table, write_blocks
-from .bodies import bodies
 from .crashes import kill_service
 from .load import lanes, leavers, overload
 from .target import Outcome, Round
 
 CLASSES: dict[str, Callable[[Round], Outcome]] = {
     "kill-service": kill_service,
-    "bodies": bodies,
     "leavers": leavers,
     "overload": overload,
     "lanes": lanes,
