@@ -46,14 +46,10 @@ class CompareOptions:
     """Options of a comparison.
 
     Attributes:
-        search: of every search.
         target: modality of the index's vectors; None: detected, else the default of the Reco.
-        judgments: relevant documents.
         marks: files that the page saved.
         pictures: folder of relative image paths.
-        refine: other options of the refinement.
         command: the command line, for the record.
-        allow_private_urls: whether images may be fetched from private addresses.
         address: of the index, for the engine's own query.
     """
 
@@ -82,7 +78,7 @@ def compare(
         index: an engine, or :class:`~reco_plugin.evaluation.function.FunctionIndex`.
         log: the queries.
         options: None: ten hits and no judgments.
-        progress: see :data:`CompareProgress`.
+        progress: called with counts.
 
     Raises:
         FingerprintMismatch: the index has another dimension or encoder.

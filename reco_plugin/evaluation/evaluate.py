@@ -211,15 +211,7 @@ def measure_directions(
 
 
 def evaluate(split: QuerySplit, reco: Refines, *, seed: int = 0, command: str = "", **how: Unpack[RefineHow]) -> Record:
-    """Measure each direction, plain and with each of its sides refined.
-
-    Args:
-        split: the queries.
-        reco: refines by the memory of the split, with the settings of the service.
-        seed: of intervals.
-        command: the command line, for the record.
-        how: options of the refinement.
-    """
+    """Measure each direction, plain and with each of its sides refined by the memory of the split."""
     lines, verdicts, examples = list[Line](), list[Verdict](), list[_TaskExamples]()
     basis: Basis = "labels" if split.source.kind == "classes" else "titles"
     for direction, outcome in measure_directions(split, reco, **how).items():
@@ -246,14 +238,9 @@ def evaluate(split: QuerySplit, reco: Refines, *, seed: int = 0, command: str = 
 def evaluate_held_out(
     source: LabelledSet, reco: Reco | None = None, *, seed: int = 0, command: str = "", **how: Unpack[RefineHow]
 ) -> tuple[QuerySplit, Record]:
-    """Evaluate on queries that are held out from a source; the other pairs are the memory.
+    """Evaluate on queries that are held out from a source.
 
-    Args:
-        source: pictures with texts.
-        reco: its empty memory takes these pairs; None: the vectors are of an unknown encoder.
-        seed: of the draw of queries, and of intervals.
-        command: the command line, for the record.
-        how: options of the refinement.
+    The other pairs are added to the empty memory of ``reco``; None: the vectors are of an unknown encoder.
     """
     if reco is None:
         vectors = source.pairs.image

@@ -24,14 +24,7 @@ class FunctionIndex:
     def __init__(
         self, search: SearchFunction, dimension: int, *, searches_text: bool = False, name: str = "a function"
     ) -> None:
-        """Wrap a function of a :class:`~reco_plugin.sources.indexes.open_index.Question` that returns hits, best first.
-
-        Args:
-            search: the function.
-            dimension: of the index's vectors.
-            searches_text: whether the function takes questions without a vector.
-            name: of the index, for people.
-        """
+        """Wrap a function that returns hits, best first; ``searches_text`` if it takes questions without a vector."""
         self._search = search
         self._description = Description(
             name, name, 0, "vector", dimension, "cosine", "not known", searches_text=searches_text
@@ -81,11 +74,7 @@ class FunctionIndex:
 
 
 def load_function(where: str, dimension: int) -> FunctionIndex:
-    """Run a file and return the function or :class:`FunctionIndex` in it.
-
-    Args:
-        where: ``FILE.py:NAME``.
-        dimension: of the index's vectors, for a function.
+    """Run ``FILE.py:NAME``, and return the :class:`FunctionIndex` or wrap the function of that name.
 
     Raises:
         ConfigError: there is no such file or name, it cannot be called, or the file cannot be run.

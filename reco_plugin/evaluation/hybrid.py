@@ -12,11 +12,7 @@ from .search import RRF_K
 def engine_query(address: IndexAddress | None, described: Description, weight: float, k: int) -> str:
     """Format the hybrid query of an engine; the user replaces QUERY by the text and VECTOR by its refined vector.
 
-    Args:
-        address: of the index; None: the engine is not known.
-        described: the same index.
-        weight: of text search, from 0 to 1; vectors have the rest.
-        k: results of each search and of the fusion.
+    ``weight`` is that of text search, from 0 to 1; vectors have the rest. Each search and the fusion have k results.
     """
     if address is None:
         address = IndexAddress("", "")

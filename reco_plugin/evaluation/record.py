@@ -23,8 +23,6 @@ class Line:
     """A row of the table: one kind of query.
 
     Attributes:
-        name: the kind.
-        queries: number of measured queries.
         values: way to search -> mean of the record's metric; each query counts once.
         change: refined minus plain vectors.
         gain, lose: shares of the queries that gain and lose.
@@ -74,13 +72,12 @@ class Example:
 
 @dataclass(frozen=True)
 class Verdict:
-    """One decision.
+    """One decision; ``sentence`` says what to do, the gain, and its basis.
 
     Attributes:
-        sentence: the decision for people: what to do, the gain, and its basis.
         gain: the difference that decides; None if nothing was measured.
-        settings: option -> value to set; empty if nothing changes.
-        query: the engine's own query; empty if the decision needs none.
+        settings: option -> value to set.
+        query: the engine's own query, if the decision needs one.
     """
 
     decision: Decision
@@ -93,17 +90,10 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Record:
-    """All results of a measurement.
+    """All results of a measurement, made by the command line ``command``.
 
     Attributes:
-        title: of the page.
-        command: the command line that repeats it.
-        setup: names and counts.
-        verdicts: one decision each.
         metric: of the lines.
-        lines: rows of the table.
-        notes: one sentence each.
-        examples: queries with the largest gains and losses.
         to_mark: queries to judge blind; empty if labels decide.
         key: hash of the queries to mark and their results; marks with another key are refused.
         queries: results of each query, JSON-like.

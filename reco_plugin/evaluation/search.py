@@ -30,13 +30,7 @@ _MAX_SCANNED = 1_000_000  # documents whose exact results are computed; one scan
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """Options of every search.
-
-    Attributes:
-        k: results of each search.
-        where: filter in the engine's language, for queries without one.
-        seed: of samples and intervals.
-    """
+    """Number of results, and the filter of queries without one, in the engine's language; the seed of samples."""
 
     k: int = 10
     where: str | None = None

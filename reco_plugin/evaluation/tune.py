@@ -114,11 +114,7 @@ def tune(
 ) -> TuneResult:
     """Choose on one part of the queries, and test each direction by itself on the other part.
 
-    Args:
-        split: of a labelled source, with its own memory.
-        max_loss: share of labels, from 0 to 1.
-        seed: of the intervals.
-        refine: settings of the service, for the options that are not tried.
+    ``max_loss`` is a share of labels. ``refine`` has the service's settings of the options that are not tried.
     """
     options: Any = {name: value for name, value in (refine or {}).items() if name in ("words", "presence")}
 
