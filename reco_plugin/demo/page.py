@@ -15,18 +15,7 @@ from jinja2 import Environment, PackageLoader, select_autoescape
 from PIL import Image
 
 from ..encoders.local import EncodesPairs
-from ..evaluation.ranking import (
-    SIDES,
-    Ranks,
-    Side,
-    Task,
-    TaskItems,
-    hits_at,
-    rank_sides,
-    rank_task,
-    refine_task,
-    scores_of,
-)
+from ..evaluation.ranking import SIDES, Side, Task, TaskItems, hits_at, rank_sides, rank_task, refine_task, scores_of
 from ..files import whole_file
 from ..fusion.exact_scores import Refines
 from ..fusion.explain import explain_decision
@@ -89,7 +78,7 @@ class Bench:
         return accuracies
 
 
-def accuracy(ranks: Ranks) -> Accuracy:
+def accuracy(ranks: npt.NDArray[np.int64]) -> Accuracy:
     """Top-1 and top-5 in percent.
 
     >>> accuracy(np.array([0, 3, 7, 0]))
