@@ -29,10 +29,10 @@ if (section) {
     });
     const marked = pairs.filter((pair) => kept[pair.dataset.id] !== undefined).length;
     const mark = kept[pairs[now].dataset.id];
-    const said = { left: "left is better", right: "right is better", same: "the same" }[mark];
+    const choice = { left: "left is better", right: "right is better", same: "the same" }[mark];
     section.querySelector("#progress").textContent = finished
       ? `${marked} of ${pairs.length} marked`
-      : `Query ${now + 1} of ${pairs.length}, ${marked} marked${said ? `; this one: ${said}` : ""}`;
+      : `Query ${now + 1} of ${pairs.length}, ${marked} marked${choice ? `; this one: ${choice}` : ""}`;
   };
 
   const go = (step) => {
