@@ -28,7 +28,7 @@ from reco_plugin.evaluation.statistics import points
 from reco_plugin.evaluation.tune import tune
 from reco_plugin.fusion.refiner import Refiner
 from reco_plugin.quickstart.dataset import EntitySplit, load
-from reco_plugin.sources.indexes.open_index import Description, Document, IndexHit, Question
+from reco_plugin.sources.indexes import Description, Document, IndexHit, IndexQuery
 from reco_plugin.types import Records
 
 from .page import FIGURES, table, write_blocks
@@ -65,7 +65,7 @@ class Shop:
             picture = self.pictures[row] if row < len(self.pictures) else None
             yield [Document(id_, self.pairs.image[row], self.titles[row], picture)]
 
-    def search(self, question: Question) -> list[IndexHit]:
+    def search(self, question: IndexQuery) -> list[IndexHit]:
         """Return the nearest documents."""
         scores = self.pairs.image @ np.asarray(question.vector)
         best = np.argsort(-scores, kind="stable")[: question.k]

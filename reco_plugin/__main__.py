@@ -1,8 +1,6 @@
-"""``python -m reco_plugin`` is ``reco``, and ends quietly where it is interrupted while it still loads."""
+"""``python -m reco_plugin``, the same as ``reco``; Ctrl-C while it loads prints no trace."""
 
 import sys
-
-INTERRUPTED = 130
 
 
 def main() -> None:
@@ -15,7 +13,7 @@ def main() -> None:
             share_cores(threads)  # before numpy is loaded
         from .cli.app import main as run
     except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
+        sys.exit(130)
     run()
 
 

@@ -13,8 +13,7 @@ from reco_plugin.encoders.api_dialects import parse_address
 from reco_plugin.errors import ConfigError, RecoError
 from reco_plugin.proxies import proxy_of, usable_environment
 from reco_plugin.settings import load_settings
-from reco_plugin.sources.indexes import base
-from reco_plugin.sources.indexes.open_index import open_index
+from reco_plugin.sources.indexes import base, open_index
 
 NOBODY = "127.0.0.1:9"  # port of discard, where nothing listens
 

@@ -21,7 +21,7 @@ import typer
 from benchmarks.page import PAGE, table, write_blocks
 from reco_plugin.evaluation import load_function
 from reco_plugin.files import whole_file
-from reco_plugin.sources.indexes.open_index import Engine, Question, open_index
+from reco_plugin.sources.indexes import Engine, IndexQuery, open_index
 from reco_plugin.types import Vectors
 
 from .demo import Demo, prepared
@@ -99,7 +99,7 @@ def _opened(demo: Demo, filled: Filled) -> Engine:
 
 
 def _search(index: Engine, vectors: Vectors) -> list[list[str]]:
-    return [[hit.id for hit in index.search(Question(vector, k=K))] for vector in vectors]
+    return [[hit.id for hit in index.search(IndexQuery(vector, k=K))] for vector in vectors]
 
 
 def _recall(rankings: Sequence[Sequence[str]], exact: Sequence[Sequence[str]]) -> float:

@@ -1,1 +1,1 @@
-"""The command line: thin commands that import what is heavy when they run."""
+"""The command line ``reco``: one module per command or group, imported when it runs."""

@@ -1,8 +1,7 @@
-"""``reco compare``: plain and refined queries in an index that exists, before anything is switched."""
+"""``reco compare``: search an existing index by plain and refined queries, and report the difference."""
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from collections.abc import Iterator
@@ -16,45 +15,34 @@ import typer
 from ..errors import ConfigError, need
 from ..files import in_home
 from ..options import RefineOptions
-from .shared import AllowPrivateUrls, Given, JsonOption, OpenOptions, print_result, reco_of, take_flags, takes
+from .shared import AllowPrivateUrls, Given, JsonOption, OpenOptions, reco_of, say, take_flags, takes
 
 if TYPE_CHECKING:
-    from ..evaluation.compare import CompareOptions
     from ..evaluation.queries import QueryLog
     from ..evaluation.record import Record
-    from ..sources.indexes.open_index import IndexAddress
-
-LIMIT = 1000
 
 
 @dataclass(frozen=True)
 class _Compared(OpenOptions):
-    """What is compared."""
+    """Options of a comparison."""
 
     qrels: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE", help="Read judgments: lines of `query 0 document grade`, or a table of these three columns."
-        ),
+        typer.Option(metavar="FILE", help="Read judgments: `query 0 document grade` per line, or a table."),
     ] = None
     function: Annotated[
         str | None,
-        typer.Option(
-            metavar="FILE.py:NAME",
-            help="Instead of INDEX, call your own function that searches an engine; the file is run.",
-        ),
+        typer.Option(metavar="FILE.py:NAME", help="Instead of INDEX, call your search function; the file is run."),
     ] = None
     marks: Annotated[
         list[Path] | None,
-        typer.Option(
-            metavar="FILE", help="Count the marks that a person saved on the page; repeat the flag for more people."
-        ),
+        typer.Option(metavar="FILE", help="Count a person's marks from the page; repeat the flag for more people."),
     ] = None
-    k: Annotated[int, typer.Option("--k", min=1, max=1000, help="Ask for this many results of each search.")] = 10
+    k: Annotated[int, typer.Option("--k", min=1, max=1000, help="Request this many hits per search.")] = 10
     where: Annotated[
         str | None, typer.Option(metavar="FILTER", help="Filter in the engine's own language, as in 'price < 20'.")
     ] = None
-    limit: Annotated[int, typer.Option(min=1, help="Use at most this many queries, drawn at random.")] = LIMIT
+    limit: Annotated[int, typer.Option(min=1, help="Use at most this many queries, drawn at random.")] = 1000
     seed: Annotated[int, typer.Option(min=0, help="Draw the queries and the intervals from this seed.")] = 0
     allow_private_urls: AllowPrivateUrls = False
 
@@ -102,35 +90,22 @@ def compare_command(
     from ..evaluation.table import render
 
     page = write_record(record, out, "compare")
-    text = json.dumps(record.to_dict(), indent=2, ensure_ascii=False)
-    print_result(text if as_json else f"{render(record)}\n\npage: {page}")
+    say(record.to_dict(), f"{render(record)}\n\npage: {page}", as_json)
 
 
 def _compare(index: str | None, queries: str, flags: _Compared, options: dict[str, Any]) -> Record:
-    from ..evaluation.compare import compare
+    from ..evaluation.compare import CompareOptions, compare
     from ..evaluation.function import load_function
+    from ..evaluation.judgments import read_judgments
     from ..evaluation.queries import read_queries
-    from ..sources.indexes.open_index import open_index, parse_address
+    from ..evaluation.search import SearchOptions
+    from ..sources.indexes import open_index, parse_address
 
     log = read_queries(queries).sample(flags.limit, flags.seed)
-    target = options.pop("target", None)
     address = None if index is None else parse_address(index)
-    compared = _options(flags, address, target, options)
-    with reco_of(flags.existing, on_memory_failure="fail") as reco, _bar(log) as progress:
-        dimension = reco.manifest.fingerprint.dimension
-        engine = load_function(flags.function or "", dimension) if address is None else open_index(address)
-        with closing(engine):
-            return compare(reco, engine, log, compared, progress)
-
-
-def _options(flags: _Compared, address: IndexAddress | None, target: Any, options: dict[str, Any]) -> CompareOptions:
-    from ..evaluation.compare import CompareOptions
-    from ..evaluation.judgments import read_judgments
-    from ..evaluation.search import SearchOptions
-
-    return CompareOptions(
+    settings = CompareOptions(
         SearchOptions(flags.k, flags.where, flags.seed),
-        target,
+        options.pop("target", None),
         None if flags.qrels is None else read_judgments(flags.qrels),
         flags.marks or (),
         Path() if address is None else in_home(address.images or "."),
@@ -139,11 +114,16 @@ def _options(flags: _Compared, address: IndexAddress | None, target: Any, option
         flags.allow_private_urls,
         address,
     )
+    with reco_of(flags.existing, on_memory_failure="fail") as reco, _bar(log) as progress:
+        dimension = reco.manifest.fingerprint.dimension
+        engine = load_function(flags.function or "", dimension) if address is None else open_index(address)
+        with closing(engine):
+            return compare(reco, engine, log, settings, progress)
 
 
 @contextmanager
 def _bar(log: QueryLog) -> Iterator[Any]:
-    """A bar over queries that are embedded, and searches."""
+    """Show a progress bar over embedded queries, then over searches."""
     from ..progress import progress_bar
 
     with progress_bar(total=len(log.queries), desc="embed", unit="query") as bar:

@@ -1,4 +1,4 @@
-"""``reco demo``: what a memory changes, on drawings that come with reco-plugin."""
+"""``reco demo``: show what a memory changes, on drawings that come with reco-plugin."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``reco doctor``: installed packages, settings, compatibility, and a self-test."""
+"""``reco doctor``: packages, settings, checks of model and memory, and a self-test."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ..serve.service_settings import load_serve_settings
 from ..settings import Settings, sources
 from ..types import Pair
 from ..values import counted
-from .shared import JsonOption, MemoryOption, ModelOption, OpenOptions, print_result
+from .shared import JsonOption, MemoryOption, ModelOption, OpenOptions, calibration_lines, is_server, print_result
 
 _PACKAGES = (
     *("reco-plugin", "numpy", "pillow", "tokenizers", "onnxruntime", "onnxruntime-gpu", "openvino"),
@@ -84,7 +84,7 @@ def _outcome(check: Any) -> dict[str, Any]:
 
 
 def _changed_settings(place: OpenOptions, report: dict[str, Any]) -> str:
-    """The settings that differ from their defaults; all of them go into the report, keys masked."""
+    """Report all settings with keys masked; return those that are not defaults."""
     load_serve_settings()
     report["settings"] = _flat(place.settings)
     defaults = _flat(Settings.model_construct())
@@ -93,7 +93,7 @@ def _changed_settings(place: OpenOptions, report: dict[str, Any]) -> str:
 
 
 def _flat(settings: Settings) -> dict[str, Any]:
-    """Name -> value, JSON-like, options of the memory as ``memory_options.NAME``; keys are masked."""
+    """Name -> JSON value with keys masked; options of the memory are named ``memory_options.NAME``."""
     values = settings.model_dump(mode="json")
     options = values.pop("memory_options")
     return values | {f"memory_options.{name}": value for name, value in options.items()}
@@ -117,14 +117,13 @@ def _model(model: str) -> str:
 
 
 def _memory(place: OpenOptions, report: dict[str, Any]) -> str:
-    """Open the memory of any encoder, and compare the encoder with the model's, if there is a model."""
+    """Open the memory, and compare its encoder with that of the model, if there is one."""
     from ..fusion.explain import why_plain
     from ..memory.header import check_fingerprint
     from ..memory.opening import check_package
-    from .memory import calibration_lines
 
     location = place.settings.memory
-    if "://" not in location and not in_home(location).exists():
+    if not is_server(place.settings) and not in_home(location).exists():
         check_package(place.settings)
         return f"none at {location} yet: reco memory build SOURCE makes it"
     with closing(place.open()) as store:
@@ -135,12 +134,12 @@ def _memory(place: OpenOptions, report: dict[str, Any]) -> str:
             wanted = None  # the check of the model reports it
         check_fingerprint(header.fingerprint, wanted, store.location)
         report["plain"] = why_plain(header, pairs)
-        known = "".join(f", {line}" for line in calibration_lines(header, pairs))
-        return f"{store.kind} at {store.location}: {counted(pairs, 'pair')} of {header.fingerprint}{known}"
+        learned = "".join(f", {line}" for line in calibration_lines(header, pairs))
+        return f"{store.kind} at {store.location}: {counted(pairs, 'pair')} of {header.fingerprint}{learned}"
 
 
 def _self_test(model: str) -> str:
-    """Refine a query with two pairs in RAM: it must move towards its neighbour and stay unit-norm."""
+    """Refine a query by two pairs in RAM: it must move, and stay unit-norm."""
     import numpy as np
     from PIL import Image
 
@@ -165,7 +164,7 @@ def _self_test(model: str) -> str:
 
 
 def _where(reco: Any) -> str:
-    """Where the encoder runs."""
+    """Describe where the encoder runs."""
     from ..encoders.runtimes.graphs import describe_engines
 
     if reco.encoder.client is not None:

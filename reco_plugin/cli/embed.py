@@ -1,4 +1,4 @@
-"""``reco embed``: vectors of texts and images."""
+"""``reco embed``: print or save the vectors of texts and images."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .shared import Given, JsonOption, OpenOptions, explained_lock, print_result
 
 @dataclass(frozen=True)
 class _Items(OpenOptions):
-    """What is embedded, and how."""
+    """Items to embed, and how."""
 
     text: Annotated[
         list[str] | None, typer.Option(metavar="TEXT", help="Embed this text; repeat the flag for more.")
@@ -59,17 +59,17 @@ def embed_command(
 
     from ..reco import Reco, tell_fallback
 
-    asked = take_flags(_Items, given)
-    texts = [*(asked.text or []), *(read_lines(asked.input) if asked.input else [])]
-    images = asked.image or []
+    items = take_flags(_Items, given)
+    texts = [*(items.text or []), *(read_lines(items.input) if items.input else [])]
+    images = items.image or []
     if not texts and not images:
         raise InputError("nothing to embed: give --text, --image or --input")
-    settings = load_settings(memory=":memory:", model=asked.model) if asked.refine is False else asked.existing
+    settings = load_settings(memory=":memory:", model=items.model) if items.refine is False else items.existing
     with explained_lock(settings), Reco.of(settings) as reco:
-        options: dict[str, Any] = {"role": asked.role, "refine": asked.refine, **given}
+        options: dict[str, Any] = {"role": items.role, "refine": items.refine, **given}
         parts = [reco.embed(texts, modality="text", **options)] if texts else []
         parts += [reco.embed(images, modality="image", **options)] if images else []
-    tell_fallback(reco.settings)  # after what may fail, so that an error comes alone
+    tell_fallback(reco.settings)  # last: an error is printed without it
     retrieved = [part.retrieved for part in parts if part.retrieved is not None]
     if retrieved and not np.concatenate(retrieved).any():
         typer.echo("warning: the memory is empty, so nothing is refined and the vectors are plain", err=True)

@@ -1,12 +1,10 @@
-"""``reco eval``: whether refinement helps on your pictures, and the policy that it would take."""
+"""``reco eval``: measure refinement on your own pictures, and choose a policy."""
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -17,7 +15,7 @@ from ..encoders.remote import load_model
 from ..errors import ConfigError, need
 from ..options import RefineDefaults, RefineHow
 from ..settings import load_settings
-from .shared import AllowPrivateUrls, Given, JsonOption, OpenOptions, keeps, print_result, reco_of, take_flags, takes
+from .shared import AllowPrivateUrls, Given, JsonOption, OpenOptions, keeps, reco_of, say, take_flags, takes
 
 if TYPE_CHECKING:
     from ..evaluation.labelled_set import LabelledSet, ReadOptions
@@ -27,19 +25,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class _Evaluated(OpenOptions):
-    """What is measured."""
+    """Options of a measurement."""
 
     memory: Annotated[
         str | None,
         typer.Option(
             metavar="MEMORY",
-            help="Let the pictures ask this memory: a folder, or the URL of a Qdrant server.",
-            show_default="the source itself: half of its things ask the others",
+            help="Refine the pictures by this memory: a folder, or the URL of a Qdrant server.",
+            show_default="the source itself: one half of its labels is the memory of the other",
         ),
     ] = None
     group: Annotated[
         str | None,
-        typer.Option(metavar="COLUMN", help="Take this column for what a picture shows.", show_default="the caption"),
+        typer.Option(metavar="COLUMN", help="Read what a picture shows from this column.", show_default="the caption"),
     ] = None
     template: Annotated[
         list[str] | None,
@@ -57,7 +55,7 @@ class _Evaluated(OpenOptions):
         typer.Option(
             min=0,
             max=1,
-            help="With --tune, let at most this share of the things lose where the memory holds no answer.",
+            help="With --tune, let at most this share of the labels lose if the memory holds no answer.",
             show_default="0.05",
         ),
     ] = None
@@ -79,18 +77,17 @@ def eval_command(
     *,
     out: Annotated[
         Path,
-        typer.Option(
-            metavar="FOLDER", help="Write eval.html, eval.json, what was encoded, and the model to this folder."
-        ),
+        typer.Option(metavar="FOLDER", help="Write the page, eval.json, the vectors and the model to this folder."),
     ] = Path("eval"),
     as_json: JsonOption = False,
     given: Given,
 ) -> None:
     """Measure what refinement changes on your pictures, by side and direction, and write the page.
 
-    With --memory, the pictures ask that memory; without, half of the things ask the others. Pairs of the picture itself
-    are hidden. With --tune, which needs labels, a policy is chosen on one part, tested once on another, and written as
-    a model folder, or none is. An interrupted run goes on when started again. What it means: docs/evaluation.md
+    With --memory, the pictures are refined by that memory; without it, one half of the labels is the memory of the
+    other. Pairs of the query's own picture are hidden. With --tune, which needs labels, a policy is chosen on one part
+    and tested on another, and written as a model folder if it helps. An interrupted run continues when you start it
+    again. More: docs/evaluation.md
     """
     flags = take_flags(_Evaluated, given)
     for module in ("jinja2", "scipy"):
@@ -105,12 +102,11 @@ def eval_command(
     how = {**given, "seed": flags.seed, "command": shlex.join(["reco", *sys.argv[1:]])}
     with keeps(f"what was encoded so far stays in {out}; the same command goes on from there"):
         record = _measure(source, flags, how, out)
-    text = json.dumps(record.to_dict(), indent=2, ensure_ascii=False)
     from ..evaluation.report import write_record
     from ..evaluation.table import render
 
     page = write_record(record, out, "eval")
-    print_result(text if as_json else f"{render(record)}\n\npage: {page}")
+    say(record.to_dict(), f"{render(record)}\n\npage: {page}", as_json)
 
 
 def _measure(source: str, flags: _Evaluated, how: Mapping[str, Any], out: Path) -> Record:
@@ -160,17 +156,10 @@ def _measure(source: str, flags: _Evaluated, how: Mapping[str, Any], out: Path) 
 
 def _read(source: str, reading: ReadOptions, reco: Reco | None) -> LabelledSet:
     from ..evaluation.labelled_set import read_labelled_set
-
-    with _bar() as advance:
-        reading = replace(reading, progress=advance)
-        if reco is not None:
-            reading = replace(reading, encoder=reco.encoder, fingerprint=reco.manifest.fingerprint)
-        return read_labelled_set(source, reading)
-
-
-@contextmanager
-def _bar() -> Iterator[Any]:
     from ..progress import progress_bar
 
     with progress_bar(desc="read", unit="picture") as bar:
-        yield bar.update
+        reading = replace(reading, progress=bar.update)
+        if reco is not None:
+            reading = replace(reading, encoder=reco.encoder, fingerprint=reco.manifest.fingerprint)
+        return read_labelled_set(source, reading)

@@ -1,13 +1,13 @@
-"""``reco memory info``, ``search`` and ``remove``: look into a memory, and delete pairs."""
+"""``reco memory info``, ``search``, ``remove`` and ``feedback``: read a memory, delete pairs, give feedback."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from textwrap import fill, shorten
+from textwrap import shorten
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
@@ -23,6 +23,7 @@ from .shared import (
     MemoryOption,
     ModelOption,
     OpenOptions,
+    calibration_lines,
     on_one_line,
     reco_here_or_served,
     say,
@@ -32,25 +33,23 @@ from .shared import (
 
 if TYPE_CHECKING:
     from ..client.served_memory import ServedMemory
-    from ..memory import Header
     from ..signals.opinions import Opinion
 
-_COLUMNS, _CAPTION = 100, 60
-_AGAIN = "run reco memory build --relearn"
-_LOOKED_FOR, _NAMED = 1_000, 3  # ids to remove: those that are looked for first, to name some that are not there
+_CAPTION = 60  # characters
+_CHECKED, _NAMED = 1_000, 3  # ids to remove: how many are checked first, and named if no pair has them
 
 
 def info_command(*, memory: MemoryOption = None, as_json: JsonOption = False) -> None:
     """Show where a memory is, how many pairs it holds, their encoder, and what was learned. Needs no model.
 
-    The gains are those of the memory's own pairs, each hidden from itself: they are right in sign, not in size, and say
-    nothing about queries of another kind.
+    The gains are those of the memory's own pairs, each hidden from itself. They are right in sign, not in size, and do
+    not apply to other kinds of queries.
     """
     from ..fusion.explain import why_plain
     from .memory_copy import header_of
 
     with closing(MemoryFlags(memory).open()) as store:
-        header, count, said = store.header, store.count(), header_of(store).said
+        header, count, feedback = store.header, store.count(), header_of(store).said
         missing = int(getattr(store, "missing", 0))
     fingerprint, plain = header.fingerprint, why_plain(header, count)
     info = {
@@ -60,15 +59,17 @@ def info_command(*, memory: MemoryOption = None, as_json: JsonOption = False) ->
         "missing": missing,
         "encoder": {"name": fingerprint.name, "digest": fingerprint.digest, "dimension": fingerprint.dimension},
         "calibration": {name: one for name, one in header.calibration.items() if name != "blob"},
-        "opinions": len(said),
+        "opinions": len(feedback),
         "plain": plain,
     }
     lines = [plain] if plain else []
     lines += [f"{store.kind} memory at {store.location}: {counted(count, 'pair')}", f"encoder  {fingerprint}"]
-    lines += _block("gate", calibration_lines(header, count))
-    if said:
-        lines.append(f"feedback {counted(len(said), 'opinion')}: see reco memory feedback")
-    lines += _block("note", [describe_loss(missing)] if missing else [])
+    if learned := calibration_lines(header, count):
+        lines.append(f"gate     {', '.join(learned)}")
+    if feedback:
+        lines.append(f"feedback {counted(len(feedback), 'opinion')}: see reco memory feedback")
+    if missing:
+        lines.append(f"note     {describe_loss(missing)}")
     say(info, "\n".join(lines), as_json)
 
 
@@ -92,14 +93,14 @@ def search_command(
     query, modality = (text, "text") if image is None else (image, "image")
     with reco_here_or_served(settings) as reco:
         words = reco.defaults.get("words") is not False
-        found = reco.memory.search(query, modality=modality, k=k, where=conditions, words=words)  # type: ignore[arg-type]
-    payloads = (found.payloads or [[]])[0]
+        neighbours = reco.memory.search(query, modality=modality, k=k, where=conditions, words=words)  # type: ignore[arg-type]
+    payloads = (neighbours.payloads or [[]])[0]
     hits = [
         {"id": id_, "similarity": round(float(similarity), 6), "payload": dict(payload)}
-        | ({"words": found.words[0]} if found.word_ids and id_ in found.word_ids[0] else {})
-        for id_, similarity, payload in zip(found.ids[0], found.similarity[0], payloads, strict=False)
+        | ({"words": neighbours.words[0]} if neighbours.word_ids and id_ in neighbours.word_ids[0] else {})
+        for id_, similarity, payload in zip(neighbours.ids[0], neighbours.similarity[0], payloads, strict=False)
     ]
-    head = f"found by words: {found.words[0]}\n" if found.word_ids and found.word_ids[0] else ""
+    head = f"found by words: {neighbours.words[0]}\n" if neighbours.word_ids and neighbours.word_ids[0] else ""
     say(hits, head + _table(hits) if hits else "nothing found", as_json)
 
 
@@ -119,19 +120,19 @@ def remove_command(
     flags = MemoryFlags(memory)
     wanted = list(dict.fromkeys([*(ids or []), *(_ids_in(source) if source else [])]))
     with closing(flags.open()) as store:
-        found = {name for name, _ in store.payloads(wanted[:_LOOKED_FOR])} if wanted else set()
+        known = {name for name, _ in store.payloads(wanted[:_CHECKED])} if wanted else set()
         removed, left = store.delete(wanted), store.count()
     if (absent := len(wanted) - removed) > 0:
-        names = [show(name) for name in wanted[:_LOOKED_FOR] if name not in found][:_NAMED]
-        such = f", as {', '.join(names)}" if names else ""
-        typer.echo(f"warning: the memory has no pair of {counted(absent, 'id')}{such}", err=True)
+        names = [show(name) for name in wanted[:_CHECKED] if name not in known][:_NAMED]
+        examples = f", such as {', '.join(names)}" if names else ""
+        typer.echo(f"warning: the memory has no pair of {counted(absent, 'id')}{examples}", err=True)
     text = f"removed {counted(removed, 'pair')}; {counted(left, 'is', 'are')} left"
     say({"removed": removed, "pairs": left}, text, as_json)
 
 
 def _ids_in(source: str) -> list[str]:
-    """The ids of a list, or of a source, also of its rejected rows."""
-    from ..ingest.origins import open_source
+    """The ids in a list, or of a source's rows, rejected ones included."""
+    from ..sources import open_source
     from ..sources.location import read_lines
 
     if (path := Path(source)).suffix.lower() == ".txt":
@@ -140,7 +141,7 @@ def _ids_in(source: str) -> list[str]:
 
 
 def _table(hits: Sequence[dict[str, Any]]) -> str:
-    """Hits as lines: similarity, id, caption, then the rest of the payload."""
+    """Format hits as lines: similarity, id, caption, and the rest of the payload."""
     rows = [(str(hit["id"]), strip_marks(hit["payload"])) for hit in hits]
     captions = [shorten(str(payload.pop("caption", "")), _CAPTION, placeholder=" …") for _, payload in rows]
     wide, wider = (max(map(len, texts), default=0) for texts in ([id_ for id_, _ in rows], captions))
@@ -157,27 +158,10 @@ def _parse_where(text: str | None) -> dict[str, Any] | None:
     try:
         conditions = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InputError(f'--where is no JSON: {error}; write it as \'{{"shop": "de"}}\'') from None
+        raise InputError(f'--where is not JSON: {error}; write it as \'{{"shop": "de"}}\'') from None
     if not isinstance(conditions, dict):
         raise InputError(f"--where must be a JSON object, got {text!r}")
     return conditions
-
-
-def calibration_lines(header: Header, pairs: int) -> list[str]:
-    """From how many pairs a memory, which now holds so many, has learned; nothing where it has not."""
-    if not (learned := header.calibration.get("pairs", 0)):
-        return []
-    said = [f"calibrated on {counted(learned, 'pair')}"]
-    if not learned / 2 < pairs < learned * 2:
-        said.append(f"and {pairs:,} are there now: {_AGAIN}")
-    return said
-
-
-def _block(name: str, sentences: Sequence[str]) -> Iterator[str]:
-    """A name, and sentences beside it, each on lines of its own."""
-    for place, sentence in enumerate(sentences):
-        head = f"{'' if place else name:<9}"
-        yield from fill(sentence, _COLUMNS, initial_indent=head, subsequent_indent=" " * 11).splitlines()
 
 
 @dataclass(frozen=True)
@@ -211,50 +195,50 @@ def feedback_command(
     Feedback is stored with the memory and used at once. The newest opinion on one query and answer counts. More:
     docs/feedback.md
     """
-    asked = take_flags(_Judgment, given)
-    if asked.wrong is not None or asked.right is not None:
-        _judge(asked, as_json=as_json)
+    flags = take_flags(_Judgment, given)
+    if flags.wrong is not None or flags.right is not None:
+        _judge(flags, as_json=as_json)
     elif withdraw:
-        _withdraw(asked, withdraw, as_json=as_json)
+        _withdraw(flags, withdraw, as_json=as_json)
     else:
-        _list(asked, as_json=as_json)
+        _list(flags, as_json=as_json)
 
 
-def _judge(asked: _Judgment, *, as_json: bool) -> None:
-    if asked.wrong is not None and asked.right is not None:
+def _judge(flags: _Judgment, *, as_json: bool) -> None:
+    if flags.wrong is not None and flags.right is not None:
         raise InputError("--not and --right are two opinions: give one of them")
-    if (asked.text is None) == (asked.image is None):
+    if (flags.text is None) == (flags.image is None):
         raise InputError("name the query: give either --text or --image")
-    query, modality = (asked.text, "text") if asked.image is None else (asked.image, "image")
-    pair, right = (asked.right, True) if asked.wrong is None else (asked.wrong, False)
-    with reco_here_or_served(asked.existing) as reco:
-        one = reco.memory.reject(query, pair, modality=modality, right=right, by=asked.by)  # type: ignore[arg-type]
+    query, modality = (flags.text, "text") if flags.image is None else (flags.image, "image")
+    pair, right = (flags.right, True) if flags.wrong is None else (flags.wrong, False)
+    with reco_here_or_served(flags.existing) as reco:
+        one = reco.memory.reject(query, pair, modality=modality, right=right, by=flags.by)  # type: ignore[arg-type]
         plain = reco.memory.calibration is None
     note = "\nthe memory has learned nothing yet, so its queries stay plain, with and without this" if plain else ""
     say(asdict(one), f"{_line(one)}{note}", as_json)
 
 
-def _withdraw(asked: _Judgment, ids: list[str], *, as_json: bool) -> None:
+def _withdraw(flags: _Judgment, ids: list[str], *, as_json: bool) -> None:
     from ..signals.opinions import withdraw
 
-    with closing(asked.open()) as store:
+    with closing(flags.open()) as store:
         gone = cast("ServedMemory", store).withdraw(ids) if store.kind == "served" else withdraw(store, ids)
     if absent := len(set(ids)) - gone:
         typer.echo(f"warning: {counted(absent, 'id is', 'ids are')} of no opinion", err=True)
     say({"withdrawn": gone}, f"deleted {counted(gone, 'opinion')}", as_json)
 
 
-def _list(asked: _Judgment, *, as_json: bool) -> None:
+def _list(flags: _Judgment, *, as_json: bool) -> None:
     from ..signals.opinions import opinions_of
 
-    with closing(asked.open()) as store:
+    with closing(flags.open()) as store:
         served = store.kind == "served"
-        found = cast("ServedMemory", store).opinions() if served else opinions_of(store.look()).words
-    say([asdict(one) for one in found], "\n".join(map(_line, found)) or "there is no feedback", as_json)
+        opinions = cast("ServedMemory", store).opinions() if served else opinions_of(store.look()).words
+    say([asdict(one) for one in opinions], "\n".join(map(_line, opinions)) or "there is no feedback", as_json)
 
 
 def _line(one: Opinion) -> str:
-    """One opinion for people."""
+    """Format one opinion as a line."""
     what = "right" if one.right else "wrong"
     answer = "an answer that is no pair" if one.pair is None else f"the pair {on_one_line(one.pair)}"
     by = f"  by {on_one_line(one.by)}" if one.by else ""

@@ -1,4 +1,4 @@
-"""``reco memory copy``: move a memory to another one, to a file, or back."""
+"""``reco memory copy``: copy a memory to another one, to a file, or back from a file."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from .shared import (
     ModelOption,
     OpenOptions,
     explained_lock,
+    is_server,
     keeps,
     open_here_or_served,
     reco_of,
@@ -33,25 +34,17 @@ from .shared import (
 if TYPE_CHECKING:
     from ..types import Records
 
-_LEFT = "what was written stays; run the same command again, with --yes"
+_KEPT = "what was written stays; run the same command again, with --yes"
 
 
 @dataclass
 class _Copied:
-    """What a copy did, for people and for programs."""
+    """Result of a copy."""
 
-    pairs: int  # that were copied
-    held: int | None = None  # pairs in the target; None of a file
+    copied: int  # pairs
+    pairs: int | None = None  # in the target; None: a file
     opinions: int = 0
     notes: list[str] = field(default_factory=list)
-
-    def say(self, target: str, *, as_json: bool) -> None:
-        """Print it."""
-        feedback = f" and {counted(self.opinions, 'opinion')}" if self.opinions else ""
-        holds = "" if self.held is None else f"; it holds {counted(self.held, 'pair')}"
-        text = [f"copied {counted(self.pairs, 'pair')}{feedback} to {target}{holds}", *self.notes]
-        found = {"copied": self.pairs, "pairs": self.held, "opinions": self.opinions, "notes": self.notes}
-        say(found, "\n".join(text), as_json)
 
 
 def copy_command(
@@ -66,28 +59,29 @@ def copy_command(
     model: ModelOption = None,
     yes: Annotated[
         bool,
-        typer.Option(
-            "--yes", help="Copy to a memory that holds pairs, continue a stopped copy, or replace an existing file."
-        ),
+        typer.Option("--yes", help="Add to a memory that holds pairs, continue a stopped copy, or replace a file."),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Copy a memory to another one or to a file, or back from a file: pairs, feedback, and what was learned.
 
-    Nothing is deleted in a memory. A copy from a file takes the model, to check that its vectors are of the model's
-    encoder; the others need no model.
+    Nothing is deleted in a memory. A copy from a file needs the model, to check that the vectors are of its encoder;
+    other copies need no model.
     """
-    from ..sources import is_vectors
+    from ..sources import is_vector_file
 
-    if is_vectors(target):
-        copied = _to_file(source, Path(target), yes=yes)
-    elif is_vectors(source):
-        copied = _from_file(Path(source), target, model)
+    if is_vector_file(target):
+        result = _to_file(source, Path(target), yes=yes)
+    elif is_vector_file(source):
+        result = _from_file(Path(source), target, model)
     elif "://" not in target and Path(target).suffix in (".csv", ".tsv", ".json", ".jsonl"):
-        raise ConfigError(f"{target} is no file that a memory is copied to: name a .parquet or .npz file, or a folder")
+        raise ConfigError(f"{target} cannot hold a memory: name a .parquet or .npz file, or a folder")
     else:
-        copied = _to_memory(source, target, yes=yes)
-    copied.say(target, as_json=as_json)
+        result = _to_memory(source, target, yes=yes)
+    feedback = f" and {counted(result.opinions, 'opinion')}" if result.opinions else ""
+    held = "" if result.pairs is None else f"; it holds {counted(result.pairs, 'pair')}"
+    lines = [f"copied {counted(result.copied, 'pair')}{feedback} to {target}{held}", *result.notes]
+    say(vars(result), "\n".join(lines), as_json)
 
 
 def _to_file(source: str, target: Path, *, yes: bool) -> _Copied:
@@ -107,25 +101,25 @@ def _from_file(source: Path, target: str, model: str | None) -> _Copied:
     from ..signals.opinions import add_opinions
     from ..sources import read_feedback, read_records
     from ..sources.rows import Rows
-    from ..sources.same_encoder import SameEncoder
+    from ..sources.same_encoder import EncoderCheck
 
     feedback, records = read_feedback(source), read_records(source)
     first = list(islice(records, 1))  # a file that cannot be read is refused before a memory is made
     settings = OpenOptions(target, model).settings
     with ExitStack() as stack:
-        stack.enter_context(keeps(_LEFT))
+        stack.enter_context(keeps(_KEPT))
         reco = stack.enter_context(reco_of(settings, on_memory_failure="fail"))
-        same = SameEncoder(reco.encoder, str(reco.manifest.fingerprint), Rows(str(source), ()))
+        check = EncoderCheck(reco.encoder, str(reco.manifest.fingerprint), Rows(str(source), ()))
 
         def checked() -> Iterator[Records]:
             for batch in chain(first, records):
                 rows = zip(batch.image, batch.text, batch.payloads, strict=True)
-                same.look(({"image": image, "text": text}, payload) for image, text, payload in rows)
+                check.compare(({"image": image, "text": text}, payload) for image, text, payload in rows)
                 yield batch
 
         added = reco.memory.add_records(with_progress(checked(), None, "copy"), progress=True)
         add_opinions(reco.memory.store, feedback)
-        return _Copied(added, len(reco.memory), reco.memory.opinions_known, [same.note] if same.note else [])
+        return _Copied(added, len(reco.memory), reco.memory.opinions_known, [check.note] if check.note else [])
 
 
 def _to_memory(source: str, target: str, *, yes: bool) -> _Copied:
@@ -137,7 +131,7 @@ def _to_memory(source: str, target: str, *, yes: bool) -> _Copied:
     if _place(origin) == _place(into_settings):
         raise ConfigError(f"{target!r} is the memory that would be copied: name another target")
     with ExitStack() as stack:
-        stack.enter_context(keeps(_LEFT))
+        stack.enter_context(keeps(_KEPT))
         stack.enter_context(explained_lock(origin))
         store = stack.enter_context(closing(open_here_or_served(origin, None)))
         with explained_lock(into_settings):
@@ -154,13 +148,13 @@ def _to_memory(source: str, target: str, *, yes: bool) -> _Copied:
 
 
 def header_of(store: Memory) -> Header:
-    """The header as it is now; a service tells no feedback with its vectors, but the folder that it has open does."""
+    """Read the header with the feedback; a service does not return it, but the folder that it has open contains it."""
     header = read_header(Path(store.location)) if store.kind == "served" else None
     return header or store.look()
 
 
 def _place(settings: Settings) -> object:
-    """A folder however it is spelled, or the URL and collection of a server."""
-    if "://" in settings.memory:
+    """The absolute folder, or the URL and collection of a server."""
+    if is_server(settings):
         return settings.memory, settings.memory_collection
     return in_home(settings.memory).resolve()

@@ -1,4 +1,4 @@
-"""``reco memory build``, ``add`` and ``sync``: a memory from a source, and its daily changes."""
+"""``reco memory build``, ``add`` and ``sync``: fill a memory from a source, and keep it up to date."""
 
 from __future__ import annotations
 
@@ -16,20 +16,19 @@ from ..encoders.remote import load_model
 from ..errors import ConfigError, DataError
 from ..files import in_home
 from ..fusion.explain import why_plain
-from ..ingest.origins import name_of, open_source
 from ..ingest.run_options import Cluster, IngestOptions
 from ..memory import Memory, memory_of
 from ..memory.versions import FolderVersions, Version, version_name
 from ..settings import Settings
-from ..sources.rows import Rows
+from ..sources.reading import open_source, source_name
 from ..values import SOURCE, counted
-from .memory import calibration_lines
-from .memory_versions import describe, is_server, open_versions_of
 from .shared import (
     Given,
     JsonOption,
     OpenOptions,
+    calibration_lines,
     explained_lock,
+    is_server,
     keeps,
     on_one_line,
     open_here_or_served,
@@ -59,13 +58,10 @@ class FillOptions(OpenOptions):
 
     exclude: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="SOURCE",
-            help="Keep these images out of the memory, such as those of an evaluation; repeat the flag for more.",
-        ),
+        typer.Option(metavar="SOURCE", help="Keep these images out of the memory; repeat the flag for more."),
     ] = None
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only say what would happen; decode no image and write nothing.")
+        bool, typer.Option("--dry-run", help="Only print what would happen; decode no image and write nothing.")
     ] = False
     engine: Annotated[
         Literal["local", "ray"],
@@ -76,7 +72,7 @@ class FillOptions(OpenOptions):
 
 @dataclass(frozen=True)
 class _Build(FillOptions):
-    """Options of a build alone."""
+    """Options of a build only."""
 
     swap: Annotated[
         bool,
@@ -97,7 +93,7 @@ def build_command(
     *,
     given: Given,
     relearn: Annotated[
-        bool, typer.Option("--relearn", help="Without a source: learn anew from the pairs that the memory holds.")
+        bool, typer.Option("--relearn", help="Without a source: learn again from the pairs of the memory.")
     ] = False,
 ) -> None:
     """Build a memory from a source; an interrupted build resumes when you run it again.
@@ -107,13 +103,13 @@ def build_command(
     the new one is put to use at once.
     """
     if relearn == (origin is not None):
-        raise ConfigError("give a source to build from, or --relearn to learn anew from the memory as it is")
+        raise ConfigError("give a source to build from, or --relearn to learn again from the memory's pairs")
     if origin is None:
         _relearn(take_flags(_Build, given))
         return
     fill = Fill(origin, take_flags(_Build, given), given, named=True)
-    if (fill.asked.swap or is_server(fill.settings)) and not fill.asked.dry_run:
-        _build_version(fill, fill.asked)
+    if (fill.flags.swap or is_server(fill.settings)) and not fill.flags.dry_run:
+        _build_version(fill, fill.flags)
     else:
         fill.do("build")
 
@@ -166,24 +162,24 @@ def sync_command(
     def check(reco: Reco) -> None:
         if unnamed:
             _check_source(reco.memory.store, str(fill.options.source))
-        if max_replace < 1 and not fill.asked.dry_run and len(reco.memory):
+        if max_replace < 1 and not fill.flags.dry_run and len(reco.memory):
             look = fill.run(reco, "look", dry_run=True, finish=partial(Writer.check_replaced, max_share=max_replace))
             if look.refused:
                 raise DataError(f"nothing was written: {look.refused}")
 
     def finish(writer: Writer) -> None:
         writer.delete_gone(max_delete)
-        if fill.asked.dry_run:
+        if fill.flags.dry_run:
             writer.check_replaced(max_replace)
 
     fill.do("sync", check, finish=finish)
 
 
 def _check_source(store: Memory, source: str) -> None:
-    """Refuse a source that brought no pair of a memory that other sources filled: it may be one of them, renamed.
+    """Refuse a source without pairs in a memory that other sources filled, since it may be one of them, renamed.
 
     Raises:
-        ConfigError: naming the other sources.
+        ConfigError: names the other sources.
     """
     from ..ingest.fill import describe_sources
 
@@ -195,47 +191,38 @@ def _check_source(store: Memory, source: str) -> None:
             others[str(payload[SOURCE])] += 1
     if others:
         raise ConfigError(
-            f"{source!r} brought no pair of this memory, which holds {describe_sources(others)}. If it continues one "
-            "of these sources, give that name: --as NAME. If it is one more source, give a new name"
+            f"no pair of this memory is from {source!r}; it holds {describe_sources(others)}. If the source continues "
+            "one of these, give that name: --as NAME. If it is another source, give a new name"
         )
 
 
 class Fill:
-    """One run: its options, and the source, opened before anything else is created.
-
-    Args:
-        source: as the user wrote it.
-        asked: the flags of the command.
-        given: the flags of ``IngestOptions`` and ``Cluster``.
-        named: store the name of the source with the pairs.
-        existing: refuse to make the memory.
-        only_known: skip rows whose id the memory does not hold.
-    """
+    """One run: its options, and the source, which is opened before anything is created."""
 
     def __init__(
         self,
         source: str,
-        asked: Any,
-        given: Given,
+        flags: Any,
+        given: Given,  # of ``IngestOptions`` and ``Cluster``
         *,
-        named: bool = False,
-        existing: bool = False,
-        only_known: bool = False,
+        named: bool = False,  # whether to store the name of the source with the pairs
+        existing: bool = False,  # whether the memory must exist
+        only_known: bool = False,  # whether to skip rows with an unknown id
     ) -> None:
-        self.asked = asked
-        self.cluster = _cluster_of(asked.engine, given)
-        self.settings: Settings = asked.existing if existing else asked.settings
+        self.flags = flags
+        self.cluster = _cluster_of(flags.engine, given)
+        self.settings: Settings = flags.existing if existing else flags.settings
         if existing and is_server(self.settings):
             memory_of(self.settings, None, create=False).close()
         self.rows = open_source(source, model=self.settings.model)
         if self.rows.note:
             typer.echo(f"note: {self.rows.note}", err=True)
         if named:
-            given = {"source": name_of(self.rows)} | given
-        self.options = IngestOptions(**{"rejected": self._beside_memory(), **given}, only_known=only_known)
+            given = {"source": source_name(self.rows)} | given
+        self.options = IngestOptions(**{"rejected": self._rejected_path(), **given}, only_known=only_known)
 
-    def _beside_memory(self) -> Path:
-        """A list is named after the memory's folder, or after its collection, in the working folder."""
+    def _rejected_path(self) -> Path:
+        """The list of rejected rows: named after the memory's folder, or after its collection in the working folder."""
         memory = self.settings.memory
         served = is_server(self.settings) or memory == ":memory:"
         place = Path(self.settings.memory_collection) if served else in_home(memory)
@@ -244,57 +231,49 @@ class Fill:
         return place.with_name(f"{place.name}.rejected.jsonl")
 
     def do(self, what: str, check: Callable[[Reco], object] | None = None, **more: Any) -> None:
-        """Run it, or only count with --dry-run, and print the outcome; ``check`` may refuse the memory before."""
-        there = not self.asked.dry_run or is_server(self.settings) or in_home(self.settings.memory).exists()
-        place = self.settings if there else self.settings.model_copy(update={"memory": ":memory:"})
+        """Run, or only count with --dry-run, and print the outcome; ``check`` may refuse the memory first."""
+        exists = not self.flags.dry_run or is_server(self.settings) or in_home(self.settings.memory).exists()
+        place = self.settings if exists else self.settings.model_copy(update={"memory": ":memory:"})
         with reco_here_or_served(place) as reco:
             if check is not None:
                 check(reco)
-            outcome = self.run(reco, what, dry_run=self.asked.dry_run, **more)
-        result = outcome.to_dict() | ({"dry_run": True} if self.asked.dry_run else {})
+            outcome = self.run(reco, what, dry_run=self.flags.dry_run, **more)
+        result = outcome.to_dict() | ({"dry_run": True} if self.flags.dry_run else {})
         del result["seconds"]
-        say(result, "\n".join(lines(outcome, dry_run=self.asked.dry_run)), self.asked.as_json)
+        say(result, "\n".join(lines(outcome, dry_run=self.flags.dry_run)), self.flags.as_json)
 
     def run(self, reco: Reco, what: str, *, dry_run: bool, **more: Any) -> Outcome:
-        """Fill the memory, with a progress bar, and allow the playground to show its image files."""
+        """Fill the memory with a progress bar, and allow the playground to show the image files."""
         from ..ingest.fill import ingest
         from ..ingest.near import excluded_images
-        from ..sources.images import note_folders
+        from ..progress import progress_bar
+        from ..sources.images import allow_folders
 
         location = reco.memory.store.location
         kept = f"what was written stays in {location}; the same command resumes from there"
         with (
             keeps("nothing was written" if dry_run else kept),
-            progress_of(self.rows, "look" if dry_run else what) as progress,
+            progress_bar(total=self.rows.total, desc="look" if dry_run else what, unit="row") as bar,
         ):
+
+            def advance(read: int, rejected: int) -> None:
+                bar.set_postfix(rejected=rejected, refresh=False)
+                bar.update(read)
+
             if not dry_run:
-                note_folders(location, self.rows.folders)
+                allow_folders(location, self.rows.folders)
                 more["excluded"] = excluded_images(
-                    self.asked.exclude or (), reco, allow_private=self.options.allow_private_urls
+                    self.flags.exclude or (), reco, allow_private=self.options.allow_private_urls
                 )
-            more |= {"cluster": self.cluster, "progress": progress, "dry_run": dry_run}
+            more |= {"cluster": self.cluster, "progress": advance, "dry_run": dry_run}
             outcome = ingest(self.rows, reco, self.options, **more)
         if not dry_run and reco.memory.store.kind != "served":
             outcome.plain = why_plain(reco.memory.store.header, outcome.pairs)
         return outcome
 
 
-@contextmanager
-def progress_of(rows: Rows, what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on stderr with rate, time left and rejected rows; yields a function that advances it."""
-    from ..progress import progress_bar
-
-    with progress_bar(total=rows.total, desc=what, unit="row") as bar:
-
-        def advance(read: int, rejected: int) -> None:
-            bar.set_postfix(rejected=rejected, refresh=False)
-            bar.update(read)
-
-        yield advance
-
-
 def lines(outcome: Outcome, *, dry_run: bool = False) -> Iterator[str]:
-    """An outcome as text: why queries stay plain, counts that are not zero, lists, the most frequent reasons."""
+    """Format an outcome: why queries stay plain, counts that are not zero, the most frequent reasons, and files."""
     from ..ingest.fill import describe_sources
 
     counts = [
@@ -314,7 +293,7 @@ def lines(outcome: Outcome, *, dry_run: bool = False) -> Iterator[str]:
         yield f"would fail: {outcome.refused}"
     if outcome.others:
         copied = counted(outcome.copied, "pair")
-        yield f"copied {copied} from the version before: {describe_sources(outcome.others)}"
+        yield f"copied {copied} from the previous version: {describe_sources(outcome.others)}"
     if outcome.cut:
         longer = counted(outcome.cut, "caption is", "captions are")
         yield f"{longer} longer than the encoder reads; what is beyond is cut"
@@ -329,7 +308,7 @@ def lines(outcome: Outcome, *, dry_run: bool = False) -> Iterator[str]:
 
 
 def _cluster_of(engine: Literal["local", "ray"], given: Given) -> Cluster | None:
-    """The Ray cluster of the flags; None for this process."""
+    """The Ray cluster of the flags; None: this process encodes."""
     cluster = take_flags(Cluster, given)
     if engine == "ray":
         from ..ingest import ray_engine  # noqa: F401 - raises MissingExtra
@@ -341,8 +320,9 @@ def _cluster_of(engine: Literal["local", "ray"], given: Given) -> Cluster | None
     return None
 
 
-def _build_version(fill: Fill, asked: _Build) -> None:
+def _build_version(fill: Fill, flags: _Build) -> None:
     from ..ingest.fill import VersionBuild
+    from .memory_versions import describe, open_versions_of
 
     settings = fill.settings
     fingerprint = load_model(settings.model).manifest.fingerprint
@@ -363,7 +343,7 @@ def _build_version(fill: Fill, asked: _Build) -> None:
         def replaced(version: Version) -> Iterator[Memory]:
             place = {"memory_collection": version.name}
             if isinstance(versions, FolderVersions):
-                name = version.name if version.number else version_name(version.name, 1)  # a plain folder was renamed
+                name = version.name if version.number else version_name(version.name, 1)  # renamed by the swap
                 place = {"memory": str(versions.folder(name))}
             with closing(memory_of(settings.model_copy(update=place), None, create=False)) as store:
                 yield store
@@ -375,33 +355,33 @@ def _build_version(fill: Fill, asked: _Build) -> None:
             write,
             lambda: closing(open_here_or_served(settings, None)),
             replaced,
-            asked.swap,
-            asked.drop_others,
-            asked.resume or not is_server(settings),
+            flags.swap,
+            flags.drop_others,
+            flags.resume or not is_server(settings),
         )
         version, outcome = build.run()
     use = f"reco memory versions --use {version.name} --memory {settings.memory}"
     state = "is in use" if version.live else f"is ready: {use}"
-    late = [f"carried over what others changed meanwhile: {counted(build.late, 'pair')}"] if build.late else []
+    late = [f"carried over changes of others: {counted(build.late, 'pair')}"] if build.late else []
     text = [*lines(outcome), f"{version.name} holds {counted(outcome.pairs, 'pair')} and {state}", *late]
-    say({**outcome.to_dict(), **describe(version), "late": build.late}, "\n".join(text), asked.as_json)
+    say({**outcome.to_dict(), **describe(version), "late": build.late}, "\n".join(text), flags.as_json)
 
 
-def _relearn(asked: _Build) -> None:
-    """Learn anew from all pairs; searches go on meanwhile, by the old state or the new one."""
+def _relearn(flags: _Build) -> None:
+    """Learn again from all pairs; until the end, searches use the old state."""
     from ..learning.learn import learn, steps_of
     from ..progress import progress_bar
     from ..signals import LEARNED
 
-    settings = asked.existing
+    settings = flags.existing
     manifest = load_model(settings.model).manifest
     with (
         explained_lock(settings),
         closing(memory_of(settings, manifest.fingerprint, create=False)) as store,
-        keeps("the memory keeps what it learned before, or has learned anew as a whole"),
+        keeps("the memory keeps what it learned before"),
         progress_bar(total=steps_of(store.count()), desc="learn", unit="step") as bar,
     ):
         learn(store, settings.refining.get("k") or manifest.policy.k, extras=LEARNED, progress=bar.update)
         pairs, header = store.count(), store.header
     text = [*filter(None, [why_plain(header, pairs)]), *calibration_lines(header, pairs)]
-    say({"pairs": pairs, "learned": bool(header.calibration)}, "\n".join(text), asked.as_json)
+    say({"pairs": pairs, "learned": bool(header.calibration)}, "\n".join(text), flags.as_json)

@@ -13,13 +13,13 @@ from ..memory.opening import server_of
 from ..memory.versions import FolderVersions, Version, Versions
 from ..settings import Settings
 from ..values import counted
-from .shared import JsonOption, MemoryFlags, MemoryOption, keeps, say, served_memory
+from .shared import JsonOption, MemoryFlags, MemoryOption, is_server, keeps, say, served_memory
 
 if TYPE_CHECKING:
     from ..client.served_memory import ServedMemory
 
-_PATIENCE = 20
-"""Deadlines of the service that putting a version to use may take: a large one opens slowly."""
+_ATTEMPTS = 20
+"""Requests to a service to put a version to use; a large version opens slowly, and a request may time out."""
 
 
 def versions_command(
@@ -57,28 +57,23 @@ def versions_command(
 
 
 def _use(flags: MemoryFlags, name: str | None) -> Version:
-    """Put a version to use (None: the one before), with the feedback of the one in use."""
+    """Put a version to use (None: the previous one), and copy the feedback of the one in use to it."""
     from ..signals.opinions import add_opinions
 
     with closing(open_versions_of(flags.settings)) as versions:
         before = next((one for one in versions.all() if one.live), None)
-        known = None if before is None else before.header
+        header = None if before is None else before.header
         version = versions.rollback() if name is None else versions.use(name)
         served = isinstance(versions, ServedFolderVersions)
-    if before is not None and known is not None and known.said and version.name != before.name and not served:
+    if before is not None and header is not None and header.said and version.name != before.name and not served:
         left = f"{version.name} is in use, without the feedback of {before.name}"
         with keeps(left), closing(flags.open()) as store:
-            add_opinions(store, known.said.values())
+            add_opinions(store, header.said.values())
     return version
 
 
-def is_server(settings: Settings) -> bool:
-    """Whether the memory is on a Qdrant server."""
-    return "://" in settings.memory
-
-
 def open_versions_of(settings: Settings) -> Versions:
-    """The versions of the memory of the settings; of a folder that a service has open, the service swaps them."""
+    """Open the versions of a memory; if a service has its folder open, the service swaps them."""
     if not is_server(settings):
         served = served_memory(settings, None)
         return FolderVersions(settings.memory) if served is None else ServedFolderVersions(settings.memory, served)
@@ -89,7 +84,7 @@ def open_versions_of(settings: Settings) -> Versions:
 
 
 class ServedFolderVersions(FolderVersions):
-    """Versions of a folder that a service has open, and puts to use itself."""
+    """Versions of a folder that a service has open; the service puts them to use."""
 
     def __init__(self, place: str, memory: ServedMemory) -> None:
         super().__init__(place)
@@ -100,20 +95,20 @@ class ServedFolderVersions(FolderVersions):
         self._memory.close()
 
     def use(self, name: str) -> Version:
-        """Let the service put it to use."""
+        """Let the service put a version to use."""
         wanted = self.usable(name)
-        for tried in range(_PATIENCE):
+        for tried in range(_ATTEMPTS):
             try:
                 pairs = self._memory.use(wanted.name)
                 break
-            except MemoryTimeout:  # it goes on meanwhile, and to ask again is no harm
-                if tried == _PATIENCE - 1:
+            except MemoryTimeout:  # the service goes on opening the version
+                if tried == _ATTEMPTS - 1:
                     raise
         return replace(wanted, count=lambda: pairs, live=True)
 
 
 def describe(version: Version) -> dict[str, Any]:
-    """A version, JSON-like."""
+    """A version as JSON values."""
     return {
         "name": version.name,
         "pairs": version.pairs,

@@ -1,4 +1,4 @@
-"""``reco model``: model folders from open_clip, from ready towers, and the paper's layer."""
+"""``reco model export``, ``add`` and ``train``: make model folders, and train the paper's layer."""
 
 from __future__ import annotations
 
@@ -32,8 +32,7 @@ def export_command(*, given: Given, out: _OutOption, as_json: JsonOption = False
         from ..export.parity import table
 
         parities = export_model(options, out, serving)
-    found = [vars(one) for one in parities]
-    say(found, "\n".join([*table(parities), _wrote(out)]), as_json)
+    say([vars(one) for one in parities], "\n".join([*table(parities), _wrote(out)]), as_json)
 
 
 @takes(AddOptions, Serving)
@@ -62,10 +61,10 @@ def add_command(
     parities = add(source, options, out, serving)
     manifest = Artifact.load(out).manifest
     remarks, what = list(remarks_on(manifest, options)), manifest.made_with["layout"]
-    found = {"name": manifest.name, "what": what, "dimension": manifest.dimension, "remarks": remarks}
+    result = {"name": manifest.name, "what": what, "dimension": manifest.dimension, "remarks": remarks}
     title = f"{manifest.name}: {what}, {manifest.dimension}-d"
     text: Sequence[str] = [title, *table(parities), *remarks, _wrote(out)]
-    say(found | {"graphs": [vars(one) for one in parities]}, "\n".join(text), as_json)
+    say(result | {"graphs": [vars(one) for one in parities]}, "\n".join(text), as_json)
 
 
 @takes(Recipe)

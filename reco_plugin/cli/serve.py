@@ -1,4 +1,4 @@
-"""``reco serve``: the HTTP service."""
+"""``reco serve``: start the HTTP service."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from ..errors import ConfigError, need
 from ..serve.service_settings import ServeSettings, load_serve_settings
 from .shared import Given, OpenOptions, reco_of, take_flags, takes
 
-_PATIENCE_S = 1.0  # with an API that encodes: callers who get 503 within their deadline repeat a request themselves
+_PATIENCE_S = 1.0  # with an API that encodes; callers of the service repeat a request after 503
 
 
 @takes(OpenOptions, ServeSettings)

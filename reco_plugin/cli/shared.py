@@ -1,17 +1,16 @@
-"""What commands share: flags of dataclasses, errors in a line, settings, progress.
+"""Shared parts of commands: flags made of classes of options, model and memory of a command, progress and output.
 
-A running `reco serve` that has the memory open is found by the note that it leaves in the memory's folder: commands
-that change the memory go through it.
+While a `reco serve` has a memory's folder open, commands reach the memory through that service; a note in the folder
+names it.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import re
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -32,7 +31,7 @@ from typing import (
 )
 
 import typer
-from pydantic import BaseModel, SecretStr
+from pydantic import SecretStr
 from pydantic_settings import BaseSettings
 from typer.models import OptionInfo
 
@@ -41,17 +40,19 @@ from ..files import in_home
 from ..memory import Memory, memory_of
 from ..options import options_of
 from ..serve.note import read_note
-from ..settings import Settings, load_settings, said_of
+from ..settings import CommandOptions, Settings, load_settings, said_of
 from ..types import Fingerprint, Records
+from ..values import counted
 
 if TYPE_CHECKING:
     from ..client.served_memory import ServedMemory
+    from ..memory import Header
     from ..reco import Reco
 
 
 @contextmanager
 def keeps(what: str) -> Iterator[None]:
-    """Make Ctrl-C inside the block say what is kept, and how to resume."""
+    """Let Ctrl-C inside the block print what is kept, and how to resume."""
     try:
         yield
     except KeyboardInterrupt:
@@ -59,15 +60,18 @@ def keeps(what: str) -> Iterator[None]:
 
 
 Given: TypeAlias = dict[str, Any]
-"""Name of a field -> value, of the flags that were given."""
+"""Name of a field -> value, for the flags that the user gave."""
 T = TypeVar("T")
 
 
+_BOUNDS = {"ge": "min", "le": "max"}
+
+
 def takes(*kinds: type, but: Collection[str] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Decorate a command with a parameter ``given``: on the command line, the flags of these classes replace it.
+    """Replace a command's parameter ``given`` by the flags of classes of options.
 
     Args:
-        kinds: dataclasses, pydantic models or records of options; if several have a name, the first one's flag counts.
+        kinds: dataclasses, pydantic models or TypedDicts; if several have a name, the flag of the first one counts.
         but: names of fields that are not flags of this command.
     """
     flags: dict[str, Parameter] = {}
@@ -75,8 +79,9 @@ def takes(*kinds: type, but: Collection[str] = ()) -> Callable[[Callable[..., No
         flags.setdefault(flag.name, flag)
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        own = signature(command, eval_str=True).parameters.values()
-        parameters = [shown for one in own for shown in (flags.values() if one.name == "given" else [one])]
+        parameters: list[Parameter] = []
+        for parameter in signature(command, eval_str=True).parameters.values():
+            parameters += flags.values() if parameter.name == "given" else [parameter]
 
         @wraps(command)
         def run(**values: Any) -> None:
@@ -84,75 +89,63 @@ def takes(*kinds: type, but: Collection[str] = ()) -> Callable[[Callable[..., No
             command(given={name: value for name, value in given.items() if value not in (None, [], ())}, **values)
 
         run.__signature__ = signature(run).replace(parameters=parameters)  # type: ignore[attr-defined]
-        run.__annotations__ = {one.name: one.annotation for one in parameters}
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         return run
 
     return decorate
 
 
 def take_flags(kind: type[T], given: Given) -> T:
-    """An object of this class, made from its flags, which are removed from ``given``."""
-    return kind(**{name: given.pop(name) for name, *_ in _fields(kind) if name in given})
+    """Make an object of a class from its flags, and remove them from ``given``."""
+    return kind(**{name: given.pop(name) for name in signature(kind).parameters if name in given})
 
 
-def flags_of(kind: type) -> Iterator[Parameter]:
-    """The parameters that typer turns into flags; one that is not given is None, so the field's default applies."""
-    for name, annotation, default, said in _fields(kind):
-        if any(isinstance(each, OptionInfo) for each in get_args(annotation)[1:]):
-            yield Parameter(name, Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
-        elif said.get("description") and SecretStr not in _parts(annotation):
-            yield _flag(name, annotation, default, dict(said))
+def flags_of(kind: Any) -> Iterator[Parameter]:
+    """Parameters for typer: the flags of a dataclass of typer options, or of the fields with a description.
 
-
-def _fields(kind: Any) -> Iterator[tuple[str, Any, Any, Mapping[str, Any]]]:
-    """Name, annotation, default and extras of each field; :data:`Parameter.empty` without a default."""
+    The latter are None if they are not given.
+    """
     if is_typeddict(kind):
         for name, (hint, option) in options_of(kind).items():
-            said = {"min": option.min, "unset": option.unset}
-            shown = {"description": option.description if option.unset else None}
-            yield name, hint, None, shown | {word: value for word, value in said.items() if value is not None}
-    elif issubclass(kind, BaseModel):
+            if option.unset:
+                yield _flag(name, hint, help=option.description, show_default=option.unset, min=option.min)
+    elif issubclass(kind, CommandOptions | BaseSettings):
         for name, field in kind.model_fields.items():
-            bounds = {} if issubclass(kind, BaseSettings) else _bounds(field.metadata)  # settings check their own
-            default = Parameter.empty if field.is_required() else field.get_default()
-            yield name, field.annotation, default, {"description": field.description, **bounds, **said_of(field)}
+            if field.description and SecretStr not in _parts(field.annotation):
+                options = {"help": field.description, **said_of(field)}
+                if issubclass(kind, CommandOptions):  # settings check their bounds themselves
+                    options |= {
+                        bound: getattr(each, word)
+                        for word, bound in _BOUNDS.items()
+                        for each in field.metadata
+                        if hasattr(each, word)
+                    }
+                default = None if field.is_required() else field.get_default()
+                options["show_default"] = options.pop("unset", None) or _show_default(default)
+                yield _flag(name, field.annotation, is_required=field.is_required(), **options)
     else:
-        hints = get_type_hints(kind, include_extras=True)
-        for each in dataclasses.fields(kind):
-            default = Parameter.empty if each.default is dataclasses.MISSING else each.default
-            yield each.name, hints[each.name], default, {}
+        for name, hint in get_type_hints(kind, include_extras=True).items():
+            if any(isinstance(part, OptionInfo) for part in get_args(hint)[1:]):
+                yield signature(kind).parameters[name].replace(annotation=hint, kind=Parameter.KEYWORD_ONLY)
 
 
-def _bounds(metadata: Collection[Any]) -> dict[str, Any]:
-    return {
-        name: getattr(each, word)
-        for name, word in (("min", "ge"), ("max", "le"))
-        for each in metadata
-        if hasattr(each, word)
-    }
-
-
-def _flag(name: str, kind: Any, default: Any, said: dict[str, Any]) -> Parameter:
-    flag = said.pop("flag", None)
+def _flag(name: str, kind: Any, *, flag: str | None = None, is_required: bool = False, **options: Any) -> Parameter:
     if flag is None:
         flag = f"--{name.replace('_', '-')}"
         flag = f"{flag}/--no-{flag[2:]}" if bool in _parts(kind) else flag
-    shown = said.pop("unset", _show_default(default)) or False
     if repeated := [each for each in (kind, *get_args(kind)) if get_origin(each) in (list, tuple, dict)]:
-        kind, said = list[get_args(repeated[0])[0]], {"metavar": "VALUE"} | said  # type: ignore[misc]
-    option = typer.Option(flag, help=said.pop("description"), show_default=shown, **said)
-    if default is Parameter.empty:
-        return Parameter(name, Parameter.KEYWORD_ONLY, annotation=Annotated[kind, option])
-    kind = kind if NoneType in get_args(kind) else kind | None
-    return Parameter(name, Parameter.KEYWORD_ONLY, annotation=Annotated[kind, option], default=None)
+        kind, options = list[get_args(repeated[0])[0]], {"metavar": "VALUE"} | options  # type: ignore[misc]
+    kind = kind if is_required or NoneType in get_args(kind) else kind | None
+    hint: Any = Annotated[kind, typer.Option(flag, **options)]
+    return Parameter(name, Parameter.KEYWORD_ONLY, annotation=hint, default=Parameter.empty if is_required else None)
 
 
-def _show_default(default: Any) -> str:
+def _show_default(default: Any) -> str | bool:
     if isinstance(default, dict):
-        return ", ".join(f"{key}={value}" for key, value in default.items())
+        return ", ".join(f"{key}={value}" for key, value in default.items()) or False
     if isinstance(default, list):
         return "none"
-    return "" if default in (None, (), Parameter.empty) else str(default)
+    return False if default in (None, ()) else str(default)
 
 
 def _parts(annotation: Any) -> set[Any]:
@@ -185,7 +178,7 @@ _STDOUT: ContextVar[TextIO | None] = ContextVar("stdout", default=None)
 
 
 def claim_stdout(wanted: bool) -> bool:
-    """Keep stdout for :func:`print_result` alone, as callback of every ``--json``: libraries print to stderr then."""
+    """Reserve stdout for :func:`print_result`, as callback of ``--json``; what libraries print goes to stderr."""
     _STDOUT.set(sys.stdout if wanted else None)
     if wanted:
         sys.stdout = sys.stderr
@@ -200,28 +193,26 @@ AllowPrivateUrls = Annotated[
     bool, typer.Option("--allow-private-urls", help="Also fetch pictures from private addresses.")
 ]
 KOption = Annotated[int, typer.Option("--k", metavar="N", min=1, help="Return this many results.")]
-DEFAULT_MEMORY = "./memory"
 
 
-def _names_memory(settings: Settings) -> bool:
-    """Whether a flag, the environment or ``reco.toml`` names a memory."""
-    return "memory" in settings.model_fields_set
+def is_server(settings: Settings) -> bool:
+    """Whether the memory is on a Qdrant server."""
+    return "://" in settings.memory
 
 
 @dataclass(frozen=True)
 class MemoryFlags:
-    """The memory of a command; None leaves it to the settings."""
+    """The memory of a command; None takes that of the settings."""
 
     memory: MemoryOption = None
 
     @property
     def settings(self) -> Settings:
-        """All settings with these flags; ``./memory`` where no memory is named.
-
-        The library's own default, a memory in RAM, would be lost at the end of the command.
-        """
-        found = self._loaded
-        return found if _names_memory(found) else found.model_copy(update={"memory": DEFAULT_MEMORY})
+        """All settings with these flags; the default memory is ``./memory``, since RAM ends with the command."""
+        settings = self._loaded
+        if "memory" in settings.model_fields_set:
+            return settings
+        return settings.model_copy(update={"memory": "./memory"})
 
     @property
     def _loaded(self) -> Settings:
@@ -229,13 +220,13 @@ class MemoryFlags:
 
     @property
     def existing(self) -> Settings:
-        """The same for a command that only reads: an empty memory in place of a mistyped name would hide the mistake.
+        """All settings with these flags, for a command that must not create the memory.
 
         Raises:
-            MemoryStoreError: there is no such folder.
+            MemoryStoreError: the memory's folder does not exist.
         """
         settings = self.settings
-        if (location := settings.memory) != ":memory:" and "://" not in location and not in_home(location).exists():
+        if (location := settings.memory) != ":memory:" and not is_server(settings) and not in_home(location).exists():
             raise MemoryStoreError(
                 f"there is no memory at {location!r}. Check the location; build one: reco memory "
                 f"build SOURCE --memory {location} (to sync into a new one, give --create); or make its folder, to "
@@ -245,17 +236,17 @@ class MemoryFlags:
 
     @property
     def served(self) -> Settings:
-        """The same for a service, which makes ``./memory`` where no memory is named; errors as above."""
-        return self.existing if _names_memory(self._loaded) else self.settings
+        """All settings with these flags, for a service, which creates the default memory only; errors as above."""
+        return self.existing if "memory" in self._loaded.model_fields_set else self.settings
 
     def open(self) -> Memory:
-        """The memory of any encoder, without a model; it must exist. One that a service has open is read through it."""
+        """Open the existing memory of any encoder, without a model, or through the service that has it open."""
         return open_here_or_served(self.settings, None)
 
 
 @dataclass(frozen=True)
 class OpenOptions(MemoryFlags):
-    """The model and memory of a command; None leaves them to the settings."""
+    """The model and memory of a command; None takes those of the settings."""
 
     model: ModelOption = None
 
@@ -265,12 +256,8 @@ class OpenOptions(MemoryFlags):
 
 
 def served_memory(settings: Settings, fingerprint: Fingerprint | None) -> ServedMemory | None:
-    """The memory behind the service that has the folder of the settings open.
-
-    Returns:
-        None if no service answers for that folder: then a command opens it itself.
-    """
-    if settings.memory == ":memory:" or "://" in settings.memory:
+    """Connect to the service that has the memory's folder open; None if no service answers for that folder."""
+    if settings.memory == ":memory:" or is_server(settings):
         return None
     note = read_note(folder := _folder(settings))
     if note is None:
@@ -285,11 +272,11 @@ def served_memory(settings: Settings, fingerprint: Fingerprint | None) -> Served
         client.close()
         if isinstance(error, FingerprintMismatch):
             raise
-        return None  # it is gone, or another one has its place; if it is there, the folder is locked
+        return None  # the service is gone, or another one has its port; if it runs, the folder is locked
 
 
 def open_here_or_served(settings: Settings, fingerprint: Fingerprint | None) -> Memory:
-    """An existing memory of the settings, through the service that has it open, if there is one."""
+    """Open an existing memory, through the service that has it open if there is one."""
     if (served := served_memory(settings, fingerprint)) is not None:
         return served
     with explained_lock(settings):
@@ -298,11 +285,11 @@ def open_here_or_served(settings: Settings, fingerprint: Fingerprint | None) -> 
 
 @contextmanager
 def explained_lock(settings: Settings) -> Iterator[None]:
-    """Say which service has a folder open, where one has, and the ways on."""
+    """Explain a locked folder: which service has it open, and what to do."""
     try:
         yield
     except MemoryLocked as error:
-        note = None if "://" in settings.memory else read_note(_folder(settings))
+        note = None if is_server(settings) else read_note(_folder(settings))
         if note is None:
             raise
         process = "" if note.process is None else f", process {note.process}"
@@ -315,15 +302,15 @@ def explained_lock(settings: Settings) -> Iterator[None]:
 
 
 def _folder(settings: Settings) -> str:
-    """The folder that the memory's name stands for now, through a link."""
+    """The memory's folder, with links resolved."""
     return os.path.realpath(in_home(settings.memory))
 
 
-def reco_of(settings: Settings, **more: Any) -> Reco:
-    """The model and memory of these settings, and of others by name; errors say which service has the folder open."""
+def reco_of(settings: Settings, **replaced: Any) -> Reco:
+    """Open the model and memory of settings, some replaced; an error names the service that locks the folder."""
     from ..reco import Reco, tell_fallback
 
-    chosen = settings.model_copy(update=more)
+    chosen = settings.model_copy(update=replaced)
     with explained_lock(chosen):
         reco = Reco.of(chosen)
     tell_fallback(chosen)
@@ -331,21 +318,22 @@ def reco_of(settings: Settings, **more: Any) -> Reco:
 
 
 def reco_here_or_served(settings: Settings) -> Reco:
-    """The same to change the memory, too: through the service that has it open, if there is one."""
-    from ..client.served_memory import ServedPairs
+    """Open the model and memory to change the memory, through the service that has it open if there is one."""
     from ..encoders.remote import load_model
-    from ..reco import Reco, tell_fallback
 
     store = served_memory(settings, load_model(settings.model).manifest.fingerprint)
     if store is None:
         return reco_of(settings, on_memory_failure="fail")
+    from ..client.served_memory import ServedPairs
+    from ..reco import Reco, tell_fallback
+
     reco = Reco.of(settings, pairs_of=lambda encoder: ServedPairs(store, encoder))
     tell_fallback(settings)
     return reco
 
 
 def with_progress(batches: Iterable[Records], total: int | None, what: str) -> Iterator[Records]:
-    """The same batches with a progress bar on stderr that counts pairs."""
+    """Show a progress bar on stderr that counts the pairs of batches."""
     from ..progress import progress_bar
 
     with progress_bar(total=total, desc=what, unit="pair") as bar:
@@ -355,27 +343,34 @@ def with_progress(batches: Iterable[Records], total: int | None, what: str) -> I
 
 
 def say(result: Any, text: str, as_json: bool) -> None:
-    """Print a result as JSON, or as text."""
+    """Print a result, as JSON or as text."""
     print_result(json.dumps(result, ensure_ascii=False, indent=2) if as_json else text)
 
 
 def print_result(text: str) -> None:
-    """Print to stdout, also where ``--json`` keeps it for results, with the control characters spelled out.
+    """Print a result to stdout, with control characters escaped.
 
     Raises:
-        DataError: it cannot be written, as to a full disk.
+        DataError: the output cannot be written, for example to a full disk.
     """
     try:
         typer.echo("\n".join(map(on_one_line, text.split("\n"))), file=_STDOUT.get())
-    except BrokenPipeError:  # whoever read it has enough, as `head`
+    except BrokenPipeError:  # the reader stopped, as `head` does
         raise
     except OSError as error:
         raise DataError(f"the result cannot be written to standard output: {error.strerror or error}") from None
 
 
 def on_one_line(text: str) -> str:
-    """A text with its line breaks and control characters, but tabs, spelled out as in JSON.
+    """Escape line breaks and control characters except tabs, which could control the terminal."""
+    return _CONTROLS.sub(lambda match: json.dumps(match[0])[1:-1], text)
 
-    Captions, ids and payloads are of others, who could move the cursor or write to the terminal's title.
-    """
-    return _CONTROLS.sub(lambda found: json.dumps(found[0])[1:-1], text)
+
+def calibration_lines(header: Header, pairs: int) -> list[str]:
+    """From how many pairs a memory of ``pairs`` pairs has learned; empty if it has not."""
+    if not (learned := header.calibration.get("pairs", 0)):
+        return []
+    lines = [f"calibrated on {counted(learned, 'pair')}"]
+    if not learned / 2 < pairs < learned * 2:
+        lines.append(f"and {pairs:,} are there now: run reco memory build --relearn")
+    return lines

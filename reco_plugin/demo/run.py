@@ -16,7 +16,7 @@ from ..evaluation.table import align
 from ..files import as_data_error, whole_file
 from ..quickstart.dataset import EntitySplit, Quickstart, load
 from ..reco import Reco
-from ..sources.images import note_folders
+from ..sources.images import allow_folders
 from ..types import Pair
 from .page import KNOWN, TEST_GROUPS, Accuracies, Bench, drawing, pairs, prepare, write_page
 
@@ -47,7 +47,7 @@ def run(model: Path, out: Path) -> dict[str, Any]:
     _refuse_others(out)
     data = load()
     with Reco.open(model, memory=_fresh(out), on_memory_failure="fail") as reco:
-        note_folders(out / "memory", [out / _PICTURES])
+        allow_folders(out / "memory", [out / _PICTURES])
         print(f"encoder  {reco.manifest.name}, {reco.manifest.dimension}-d; fusion: {reco.manifest.fusion.fuser}")
         bench = prepare(data, reco.encoder)
         stages = _measure_stages(reco, data, bench, out / _PICTURES)

@@ -23,7 +23,6 @@ from ..errors import InputError, SessionError
 from ..settings import Settings, load_settings
 from ..types import MODALITIES, Modality
 from ..values import CONTEXT_LENGTH, is_unicode, show
-from .api_client import ApiClient, describe_change, measure
 from .api_dialects import is_address, parse_address
 from .local import Encoder, EncoderInput, Preparation
 from .model_folder import Artifact, FusionInfo, Manifest, Policy
@@ -63,6 +62,8 @@ def load_model(model: str, settings: Settings | None = None) -> Artifact:
     """
     if not is_address(model):
         return Artifact.load(model)
+    from .api_client import ApiClient, measure
+
     with closing(ApiClient(parse_address(model), settings or load_settings(model=model))) as client:
         fingerprint, served = measure(client)
         address = str(client.address)
@@ -133,6 +134,8 @@ class ApiEncoder(Encoder):
             clock: in seconds; must never go back.
             transport: of httpx, instead of the network.
         """
+        from .api_client import ApiClient
+
         super().__init__(artifact, settings.model_copy(update={"batch_callers": False}))
         self.preparation: ApiPreparation = ApiPreparation(artifact, settings.max_pixels)
         self.client = ApiClient(self.preparation.address, settings, transport)
@@ -150,6 +153,8 @@ class ApiEncoder(Encoder):
         with self._checking:
             if self._clock() < self._next_check:
                 return
+            from .api_client import describe_change
+
             try:
                 change = describe_change(self.client, self._artifact.manifest.fingerprint)
             except InputError as error:

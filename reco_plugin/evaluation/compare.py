@@ -15,9 +15,9 @@ import numpy as np
 from ..errors import DataError, EngineError, ImageError, InputError
 from ..options import RefineOptions
 from ..reco import Reco
-from ..sources.cells import CellError, image_of
+from ..sources.cells import CellError, parse_image
 from ..sources.images import RemoteImage
-from ..sources.indexes.open_index import Description, Engine, IndexAddress
+from ..sources.indexes import Description, Engine, IndexAddress
 from ..sources.same_encoder import IndexCheck, check_index
 from ..types import ImageInput, Refinement, Target
 from .hybrid import engine_query
@@ -104,7 +104,7 @@ def compare(
     kinds = classify_queries(log.queries, captions if titles is None else [*titles.values()])
     results = SearchResults(log.queries, kinds, moved, hits, search, reasons, grades, failed)
     notes = [
-        f"The index: {check.said}.",
+        f"The index: {check.summary}.",
         *_recall_notes(index, described, vectors, search, log.queries),
         *notes,
         *_mismatch_notes(reco, titles, payloads, target),
@@ -264,7 +264,7 @@ class _QueryExamples:
         if not value:
             return None
         try:
-            image = image_of(value, self.options.pictures) if isinstance(value, str) else value
+            image = parse_image(value, self.options.pictures) if isinstance(value, str) else value
         except CellError:
             return None
         if isinstance(image, RemoteImage):
@@ -420,8 +420,8 @@ def _recall_notes(
 
 def _alarm(check: IndexCheck, *, learned: bool) -> str:
     """Why no result can be trusted; empty if there is no reason."""
-    if check.alarm:
-        return check.said
+    if check.is_doubtful:
+        return check.summary
     if learned:
         return ""
     return (

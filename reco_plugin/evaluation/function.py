@@ -13,13 +13,13 @@ from pathlib import Path
 
 from ..errors import ConfigError, EngineError, RecoError
 from ..files import in_home
-from ..sources.indexes.open_index import Description, Document, IndexHit, Question
+from ..sources.indexes import Description, Document, IndexHit, IndexQuery
 from ..values import did_you_mean
 from .search import SearchFunction
 
 
 class FunctionIndex:
-    """An :class:`~reco_plugin.sources.indexes.open_index.Engine` that calls a function; its vectors are not checked."""
+    """An :class:`~reco_plugin.sources.indexes.Engine` that calls a function; its vectors are not checked."""
 
     def __init__(
         self, search: SearchFunction, dimension: int, *, searches_text: bool = False, name: str = "a function"
@@ -38,7 +38,7 @@ class FunctionIndex:
         """Yield nothing: a function cannot be scanned."""
         return iter(())
 
-    def search(self, question: Question) -> Sequence[IndexHit]:
+    def search(self, question: IndexQuery) -> Sequence[IndexHit]:
         """Return the first k hits of the function.
 
         Raises:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from ..sources.indexes.open_index import Description, IndexAddress
+from ..sources.indexes import Description, IndexAddress
 from .search import RRF_K
 
 

@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 
 from ..errors import DataError
-from ..sources.location import not_there, read_text
+from ..sources.location import describe_missing_file, read_text
 from ..sources.tables import SUFFIXES, TableFile
 from .queries import SearchQuery, columns_of, normalize, unwrap
 from .statistics import Figures
@@ -66,7 +66,7 @@ def read_judgments(file: str | Path) -> Judgments:
     """
     path = Path(file)
     if not path.is_file():
-        raise DataError(f"judgments: {not_there(path)}")
+        raise DataError(f"judgments: {describe_missing_file(path)}")
     by_query: dict[str, dict[str, float]] = defaultdict(dict)
     columns = _columns(path) if path.suffix.lower() in SUFFIXES else None
     for query, document, grade in _qrels(path) if columns is None else _table(path, columns):

@@ -18,15 +18,14 @@ from ..encoders.local import Encoder
 from ..errors import ConfigError, DataError
 from ..files import in_home
 from ..ingest.fill import encode_source
-from ..ingest.origins import is_memory, open_source
-from ..ingest.prepare import Encoded, Loaded, Skipped, add_marks, given_vectors, key_of
+from ..ingest.prepare import Encoded, Loaded, Skipped, add_marks, given_vectors, hash64
 from ..ingest.run_options import IngestOptions
-from ..sources import Labelled, is_vectors, read_labelled, read_records, write_pairs
+from ..sources import Labelled, is_vector_file, open_source, read_labelled, read_records, write_pairs
 from ..sources.images import RemoteImage
-from ..sources.indexes.open_index import is_index
-from ..sources.location import Location, caption_table, parse_source
+from ..sources.location import Location, caption_table, is_index_address, parse_source
+from ..sources.reading import is_memory
 from ..sources.rows import FilePart, Rejected, Rows, check_column, group_of, groups_of
-from ..sources.same_encoder import SameEncoder
+from ..sources.same_encoder import EncoderCheck
 from ..sources.tables import SUFFIXES
 from ..types import Fingerprint, Pair, Records, Vectors
 from ..values import ROW, TEMPLATES, counted, fill, strip_marks
@@ -97,12 +96,12 @@ def read_labelled_set(source: str, options: ReadOptions) -> LabelledSet:
         ConfigError: the source needs an encoder, or an option does not fit.
         FingerprintMismatch: the vectors are of another encoder.
     """
-    if not is_index(source) and _has_classes(parse_source(source)):
+    if not is_index_address(source) and _has_classes(parse_source(source)):
         return _read_classes(source, options)
     if options.templates:
         raise ConfigError(f"{source} has captions and no classes: templates have no effect, leave them out")
     if options.encoder is None:
-        if not is_vectors(source):
+        if not is_vector_file(source):
             raise ConfigError(f"{source} holds pictures or texts, not vectors: give a model (--model)")
         parts = list(read_records(source))
         joined = Records.join(parts, parts[0].image.shape[1])
@@ -120,7 +119,7 @@ def read_labelled_set(source: str, options: ReadOptions) -> LabelledSet:
 
 def needs_encoder(source: str) -> bool:
     """Whether a source holds pictures or texts, rather than vectors."""
-    return is_index(source) or not is_vectors(source)
+    return is_index_address(source) or not is_vector_file(source)
 
 
 def _captioned(name: str, pairs: Records, group: str | None) -> LabelledSet:
@@ -187,11 +186,11 @@ def _encode(rows: Rows, options: ReadOptions) -> tuple[Records, dict[str, Path |
             pictures[row.id] = image
         return True
 
-    same = SameEncoder(options.encoder, str(options.fingerprint), rows, allow_private=private)
+    same = EncoderCheck(options.encoder, str(options.fingerprint), rows, allow_private=private)
     ingest = IngestOptions(allow_private_urls=private)
     with closing(encode_source(rows, options.encoder, stored.sift, ingest, is_sampled)) as batches:
         for batch in batches:
-            same.look(given_vectors(batch))
+            same.compare(given_vectors(batch))
             encoded: dict[str, Encoded] = {}
             for row in batch:
                 if isinstance(row, Rejected):
@@ -202,7 +201,7 @@ def _encode(rows: Rows, options: ReadOptions) -> tuple[Records, dict[str, Path |
                     encoded[row.id] = row
             stored.write(list(encoded.values()))
             options.progress(len(batch))
-    damaged = [row for row in rejected if not row.half]
+    damaged = [row for row in rejected if not row.is_incomplete]
     if not digests or len(damaged) > _MAX_DAMAGED * (len(digests) + len(damaged)):
         first = f", the first: {(damaged or rejected)[0]}" if rejected else ""
         raise DataError(
@@ -227,7 +226,7 @@ class _EncodedRows:
     def sift(self, rows: Sequence[Loaded]) -> list[Loaded | Skipped]:
         """Replace rows that are stored by skipped ones."""
         return [
-            Skipped(row.pair.id, row.digest, "unchanged") if key_of(row.pair.id, row.digest) in self._places else row
+            Skipped(row.pair.id, row.digest, "unchanged") if hash64(row.pair.id, row.digest) in self._places else row
             for row in rows
         ]
 
@@ -248,11 +247,11 @@ class _EncodedRows:
 
     def read(self, digests: Mapping[str, str], dimension: int) -> Records:
         """Rows by id -> digest, (N, D) each, in that order."""
-        places = [self._places[key_of(id_, digest)] for id_, digest in digests.items()]
+        places = [self._places[hash64(id_, digest)] for id_, digest in digests.items()]
         joined = Records.join([self._batches[batch].take([row]) for batch, row in places], dimension)
         return replace(joined, payloads=list(map(strip_marks, joined.payloads)))
 
     def _index(self, records: Records) -> None:
         for row, (id_, payload) in enumerate(zip(records.ids, records.payloads, strict=True)):
-            self._places[key_of(id_, str(payload[ROW]))] = (len(self._batches), row)
+            self._places[hash64(id_, str(payload[ROW]))] = (len(self._batches), row)
         self._batches.append(records)

@@ -17,9 +17,9 @@ import numpy as np
 
 from ..errors import DataError
 from ..memory.lexical import CODE, QueryWords, stored_words
-from ..sources.cells import CellError, image_of
+from ..sources.cells import CellError, parse_image
 from ..sources.images import RemoteImage
-from ..sources.location import Location, not_there, parse_source, read_lines
+from ..sources.location import Location, describe_missing_file, parse_source, read_lines
 from ..sources.rows import RowError
 from ..sources.tables import JSON_LINES, SUFFIXES, TableFile, open_lines
 from ..types import Modality
@@ -158,9 +158,9 @@ def read_queries(source: str) -> QueryLog:
         ConfigError: an unknown option.
     """
     where = parse_source(source)
-    where.only(*_COLUMNS, "images")
+    where.check_options(*_COLUMNS, "images")
     if not where.path.is_file():
-        raise DataError(f"queries: {not_there(where.path)}")
+        raise DataError(f"queries: {describe_missing_file(where.path)}")
     rows = list(_rows(where))
     if not rows:
         raise DataError(f"{where.name} holds no query: nothing follows the names of its columns")
@@ -238,7 +238,7 @@ def _merge(source: str, rows: list[dict[str, Any] | str], names: Mapping[str, st
             problems.append(f"row {number}: a query of {len(text):,} characters, and {MAX_CHARACTERS:,} are the most")
             continue
         try:
-            image = image_of(picture, folder) if picture else None
+            image = parse_image(picture, folder) if picture else None
         except CellError as error:
             problems.append(f"row {number}: {error}")
             continue

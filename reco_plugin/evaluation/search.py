@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import ConfigError, EngineError, EngineUnavailable, RecoError
-from ..sources.indexes.open_index import Description, Engine, IndexHit, Question, similarities
+from ..sources.indexes import Description, Engine, IndexHit, IndexQuery, similarities
 from ..types import Vectors
 from .judgments import Grades, measure_rankings
 from .queries import SearchQuery
@@ -21,7 +21,7 @@ from .statistics import Figures
 ArmName: TypeAlias = str
 """``plain``, ``refined``, ``text``, or ``both``: text search and the better vectors, fused by rank."""
 Ranking: TypeAlias = Sequence[IndexHit]
-SearchFunction: TypeAlias = Callable[[Question], Ranking]
+SearchFunction: TypeAlias = Callable[[IndexQuery], Ranking]
 ARMS: Mapping[ArmName, str] = {"plain": "plain", "refined": "refined", "text": "text search", "both": "both together"}
 RRF_K = 60
 """Rank constant of reciprocal rank fusion, as in its paper."""
@@ -115,20 +115,20 @@ def fuse(one: Ranking, other: Ranking, *, k: int, weight: float = 0.5) -> list[I
 
 def plan_searches(
     described: Description, queries: Sequence[SearchQuery], vectors: Mapping[str, Vectors], options: SearchOptions
-) -> dict[ArmName, list[Question | None]]:
+) -> dict[ArmName, list[IndexQuery | None]]:
     """Plan the searches of B queries by their ``plain`` and ``refined`` vectors, (B, D) each, and by text if possible.
 
     Returns:
         Arm -> B searches; None for an image in the text search.
     """
     filters = [query.where or options.where for query in queries]
-    plan: dict[ArmName, list[Question | None]] = {
-        arm: [Question(vector, None, options.k, where) for vector, where in zip(vectors[arm], filters, strict=True)]
+    plan: dict[ArmName, list[IndexQuery | None]] = {
+        arm: [IndexQuery(vector, None, options.k, where) for vector, where in zip(vectors[arm], filters, strict=True)]
         for arm in ("plain", "refined")
     }
     if described.searches_text and any(query.text is not None for query in queries):
         plan["text"] = [
-            None if query.text is None else Question(None, query.text, options.k, where)
+            None if query.text is None else IndexQuery(None, query.text, options.k, where)
             for query, where in zip(queries, filters, strict=True)
         ]
     return plan
@@ -137,7 +137,7 @@ def plan_searches(
 def search_all(
     search: SearchFunction,
     queries: Sequence[SearchQuery],
-    plan: Mapping[ArmName, Sequence[Question | None]],
+    plan: Mapping[ArmName, Sequence[IndexQuery | None]],
     progress: Callable[[int], object] = lambda count: None,
 ) -> tuple[dict[ArmName, list[Ranking]], list[str]]:
     """Search as planned; returns arm -> B rankings, and a message for a refused text search.
@@ -198,7 +198,7 @@ def measure_index_recall(
             scores = similarities(block, query, described.metric)
             near = [(-float(scores[place]), ids[place]) for place in np.argsort(-scores, kind="stable")[:k]]
             best[row] = sorted([*best[row], *near], key=lambda hit: hit[0])[:k]
-    found = [{hit.id for hit in index.search(Question(query, k=k))} for query in all_vectors]
+    found = [{hit.id for hit in index.search(IndexQuery(query, k=k))} for query in all_vectors]
     shares = [
         len(ids & {id_ for _, id_ in exact}) / len(exact) for ids, exact in zip(found, best, strict=True) if exact
     ]

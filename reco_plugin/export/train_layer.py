@@ -28,7 +28,7 @@ from ..progress import progress_bar
 from ..settings import load_settings
 from ..sources import open_rows, read_pairs
 from ..sources.rows import groups_of, payload_key
-from ..sources.same_encoder import SameEncoder
+from ..sources.same_encoder import EncoderCheck
 from ..types import MODALITIES, Fingerprint, Modality, Neighbours, Records, Vectors
 from .export_options import Recipe
 from .training_data import Batches, FusionData, SideInputs, gather, hidden_ids
@@ -305,9 +305,10 @@ def train(recipe: Recipe, out: Path) -> Fusions:
 def _encode(clip: FrozenClip, source: str) -> Records:
     """Encode the source's pairs, (N, D) each; vectors among them are compared with the encoder's."""
     pairs = list(read_pairs(source))  # not empty, and each id once: else it raises
-    same = SameEncoder(clip, f"{clip.name} (sha256 {clip.digest[:12]})", open_rows(source))
-    encoded = encode_pairs(clip, list(same.watch(pairs)))
-    if same.misses:
+    same = EncoderCheck(clip, f"{clip.name} (sha256 {clip.digest[:12]})", open_rows(source))
+    same.compare_pairs(pairs)
+    encoded = encode_pairs(clip, pairs)
+    if same.is_incomplete:
         warnings.warn(str(same.note), stacklevel=3)
     return encoded
 

@@ -1,1 +1,1 @@
-"""A source of image-text pairs into a memory: ``fill`` runs it, ``prepare`` and ``write`` are its stages."""
+"""Fill a memory from a source: ``fill`` runs the stages of ``prepare`` and ``write``, here or on Ray."""

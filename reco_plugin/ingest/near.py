@@ -1,4 +1,4 @@
-"""Evaluation images to keep out of the memory, with those that are nearly equal."""
+"""Images to keep out of a memory, such as those of an evaluation, with their near-duplicates."""
 
 from __future__ import annotations
 
@@ -13,30 +13,29 @@ from ..defaults import SAME_IMAGE
 from ..encoders.local import Preparation
 from ..errors import DataError, ImageError
 from ..reco import Reco
-from ..sources import read_labelled
+from ..sources import open_source, read_labelled
 from ..sources.images import RemoteImage
 from ..sources.rows import Rejected
 from ..types import Vectors
 from ..values import check_vectors
-from .origins import open_source
 from .prepare import make_chunks
 
-_AT_ONCE = 256
+_BATCH = 256
 
 
 @dataclass(frozen=True)
 class Near:
-    """The nearest image to another one."""
+    """An excluded image that is nearly equal to another one."""
 
-    id: str  # of its pair
+    id: str  # of the excluded image
     similarity: float  # cosine of both images
 
 
 @dataclass(frozen=True)
-class Excluded:
+class ExcludedImages:
     """Images that must not enter the memory."""
 
-    ids: Sequence[str]  # E ids; pairs with one of these ids are excluded too
+    ids: Sequence[str]  # E ids, which are excluded as well
     vectors: Vectors  # (E, D) of their images
 
     @cached_property
@@ -44,20 +43,20 @@ class Excluded:
         return frozenset(self.ids)
 
     def find(self, ids: Sequence[str], images: Vectors) -> list[Near | None]:
-        """The excluded image that each of B pairs (B, D) equals: the one of its id, else the nearest."""
+        """Find the excluded image that equals each of B images (B, D): by its id, else by similarity."""
         known, scores = self._names, images @ self.vectors.T  # (B, E)
-        found: list[Near | None] = []
+        matches: list[Near | None] = []
         for row, (id_, place) in enumerate(zip(ids, scores.argmax(axis=1).tolist(), strict=True)):
             near = Near(id_ if id_ in known else self.ids[place], float(scores[row, place]))
-            found.append(near if id_ in known or near.similarity >= SAME_IMAGE else None)
-        return found
+            matches.append(near if id_ in known or near.similarity >= SAME_IMAGE else None)
+        return matches
 
 
-def excluded_images(sources: Sequence[str], reco: Reco, *, allow_private: bool = False) -> Excluded | None:
-    """The images of evaluation sets, pairs or labelled images; unreadable ones are skipped.
+def excluded_images(sources: Sequence[str], reco: Reco, *, allow_private: bool = False) -> ExcludedImages | None:
+    """Encode the images of sources of pairs or of labelled images; unreadable images are skipped.
 
     Raises:
-        DataError: a source that cannot be used, or without any image.
+        DataError: a source cannot be read, or has no readable image.
     """
     if not sources:
         return None
@@ -66,25 +65,25 @@ def excluded_images(sources: Sequence[str], reco: Reco, *, allow_private: bool =
     for source in sources:
         before = len(ids)
         usable = _usable(_images(source, reco), reco.encoder.preparation, allow_private)
-        for chunk in make_chunks(usable, _AT_ONCE):
+        for chunk in make_chunks(usable, _BATCH):
             ids += [id_ for id_, _ in chunk]
             vectors.append(_vectors([image for _, image in chunk], reco))
         if len(ids) == before:
             raise DataError(f"--exclude {source}: it holds no image that can be read")
-    return Excluded(ids, np.concatenate(vectors))
+    return ExcludedImages(ids, np.concatenate(vectors))
 
 
 def _images(source: str, reco: Reco) -> Iterator[tuple[str, Any]]:
-    """Ids and images, neither decoded nor fetched: of pairs, else of labelled images."""
-    found, unpaired = False, None
+    """Ids and images of pairs, else of labelled images; nothing is decoded or fetched."""
+    has_pairs, unpaired = False, None
     try:
         for row in open_source(source, model=reco.settings.model):
             if not isinstance(row, Rejected):
-                found = True
+                has_pairs = True
                 yield row.id, row.image
     except DataError as error:
         unpaired = error
-    if found and unpaired is None:
+    if has_pairs and unpaired is None:
         return
     try:
         labelled = read_labelled(source)
@@ -96,7 +95,7 @@ def _images(source: str, reco: Reco) -> Iterator[tuple[str, Any]]:
 def _usable(
     images: Iterator[tuple[str, Any]], preparation: Preparation, allow_private: bool
 ) -> Iterator[tuple[str, Any]]:
-    """Each readable image as pixels (H, W, 3), or as its vector (D,)."""
+    """The readable images as pixels (H, W, 3) or as vectors (D,)."""
     for id_, image in images:
         try:
             remote = isinstance(image, RemoteImage)

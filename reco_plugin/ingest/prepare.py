@@ -1,4 +1,4 @@
-"""A row's states and steps: loaded, sifted, fetched, prepared and encoded; and how steps run concurrently, in order."""
+"""Steps of a row (load, sift, fetch, prepare, encode), and how they run concurrently and in order."""
 
 from __future__ import annotations
 
@@ -6,12 +6,9 @@ import hashlib
 import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, Future
-from contextlib import closing
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from queue import Full, Queue
-from threading import Event, Thread
 from typing import Any, Literal, TypeAlias, TypeVar, cast
 
 import numpy as np
@@ -28,7 +25,7 @@ from ..values import ROW, SOURCE, strip_marks
 
 @dataclass(frozen=True)
 class Loaded:
-    """A row with the bytes of its image (of a remote one: its URL), not decoded."""
+    """A row with the bytes of its image, not decoded, or with the URL of a remote image."""
 
     where: str  # in the source, for messages
     pair: Pair  # with an image that is bytes, a vector or a RemoteImage
@@ -46,7 +43,7 @@ class Skipped:
 
     id: str  # of the pair
     digest: str  # of the row
-    why: Literal["unchanged", "missing"]  # missing: the memory does not hold its id, and only known ids are wanted
+    why: Literal["unchanged", "missing"]  # missing: an unknown id, of a run that only updates
 
 
 @dataclass(frozen=True)
@@ -59,8 +56,8 @@ class Prepared:
     payload: Payload  # JSON values only
     image: npt.NDArray[np.uint8] | Vectors  # (H, W, 3) uint8 of the encoder's size, or a vector (D,) float32
     text: npt.NDArray[np.int32] | Vectors  # (L,) int32 token ids, or a vector (D,) float32
-    cut: bool = False  # the text is longer than the encoder reads
-    given: tuple[Modality, ...] = ()  # sides that the source brought as vectors
+    is_truncated: bool = False  # whether the text is longer than the encoder reads
+    given: tuple[Modality, ...] = ()  # sides that the source provided as vectors
 
 
 @dataclass(frozen=True)
@@ -72,11 +69,10 @@ class Encoded(Prepared):
 
 
 WriterItem: TypeAlias = "Encoded | Skipped | Rejected"
-"""Input of the writer."""
 
 
 def given_vectors(batch: Iterable[WriterItem | Loaded]) -> Iterator[tuple[Mapping[Modality, Any], Payload]]:
-    """The vectors (D,) that encoded rows of a batch brought along, and their payloads."""
+    """The vectors (D,) that the source provided for rows of a batch, and the rows' payloads."""
     for row in batch:
         if isinstance(row, Encoded) and row.given:
             yield {modality: row.image if modality == "image" else row.text for modality in row.given}, row.payload
@@ -86,68 +82,67 @@ Hashes = npt.NDArray[np.uint64]
 
 
 def add_marks(payload: Payload, digest: str, source: str | None) -> dict[str, Any]:
-    """A payload with the row's digest and source."""
+    """Add the row's digest and source to a payload."""
     return {**payload, ROW: digest, **({SOURCE: source} if source is not None else {})}
 
 
 @dataclass(frozen=True)
-class Known:
-    """Ids and rows of a memory, each as a hash of 64 bits.
+class StoredRows:
+    """Ids and rows of a memory as hashes of 64 bits, for workers that cannot read it.
 
-    If 10 million rows of as many change, one of them counts as unchanged by collision once in 200,000 runs.
+    If all of 10 million rows change, a collision makes one of them count as unchanged in one of 200,000 runs.
     """
 
     ids: Hashes  # (N,) of the ids, ascending
-    rows: Hashes  # (R,) of the ids with the digests of their rows, ascending; of pairs that ingest wrote
-    only_known: bool = False  # skip rows with an unknown id
+    rows: Hashes  # (R,) of ids with their rows' digests, ascending; only of pairs from a source
+    only_known: bool = False  # whether to skip rows with an unknown id
 
     @classmethod
-    def of(cls, pairs: Iterable[tuple[str, Payload]], *, only_known: bool = False) -> Known:
-        """Made from a memory's ids and payloads."""
+    def of(cls, pairs: Iterable[tuple[str, Payload]], *, only_known: bool = False) -> StoredRows:
+        """Hash a memory's ids and payloads."""
         ids, rows = [], []
         for id_, payload in pairs:
-            ids.append(key_of(id_))
+            ids.append(hash64(id_))
             if isinstance(digest := payload.get(ROW), str):
-                rows.append(key_of(id_, digest))
+                rows.append(hash64(id_, digest))
         return cls(np.sort(np.array(ids, np.uint64)), np.sort(np.array(rows, np.uint64)), only_known)
 
     def sift(self, row: Loaded | Rejected) -> Loaded | Skipped | Rejected:
-        """The row, or why it needs no encoding; a rejected one as it is."""
+        """Skip a row that needs no encoding; return any other unchanged."""
         if isinstance(row, Rejected):
             return row
         id_ = row.pair.id
-        if _holds(self.rows, key_of(id_, row.digest)):
+        if _holds(self.rows, hash64(id_, row.digest)):
             return Skipped(id_, row.digest, "unchanged")
-        if self.only_known and not _holds(self.ids, key_of(id_)):
+        if self.only_known and not _holds(self.ids, hash64(id_)):
             return Skipped(id_, row.digest, "missing")
         return row
 
 
-def key_of(*words: str) -> int:
-    """A hash of 64 bits; of an id, a run keeps it for each row until its end."""
+def hash64(*words: str) -> int:
+    """Hash texts to 64 bits; a run keeps one such number per row."""
     joined = "\0".join(words).encode(errors="surrogatepass")
     return int.from_bytes(hashlib.blake2b(joined, digest_size=8).digest(), "little")
 
 
 def _holds(numbers: Hashes, number: int) -> bool:
-    wanted = np.uint64(number)  # a Python int would make both sides float64
+    wanted = np.uint64(number)  # a Python int would turn both sides into float64
     place = int(np.searchsorted(numbers, wanted))
     return place < len(numbers) and bool(numbers[place] == wanted)
 
 
-DOWNLOADS = 16
-"""Images that are fetched at the same time."""
+DOWNLOADS = 16  # at the same time
 
 
 def read_rows(parts: Iterable[SourcePart]) -> Iterator[tuple[str, Pair] | Rejected]:
-    """The rows of all parts in order, each pair with its place in the source."""
+    """Read the rows of all parts in order, each pair with its place in the source."""
     for part in parts:
         for number, row in enumerate(part.read(), 1):
             yield row if isinstance(row, Rejected) else (row.where or f"row {number} of {part.name}", row)
 
 
 def load(row: tuple[str, Pair] | Rejected) -> Loaded | Rejected:
-    """Read a row's image file and compute its digest; a remote image is not fetched."""
+    """Read a row's image file and compute the row's digest; a remote image is not fetched."""
     if isinstance(row, Rejected):
         return row
     where, pair = row
@@ -161,12 +156,12 @@ def load(row: tuple[str, Pair] | Rejected) -> Loaded | Rejected:
             image = Path(image).read_bytes()
         except OSError as error:
             return Rejected(where, f"its image {str(pair.image)!r} cannot be read: {error.strerror or error}", pair.id)
-    ours = Pair(pair.id, image, pair.text, strip_marks(pair.payload))
-    return Loaded(where, ours, digest(ours))
+    loaded = Pair(pair.id, image, pair.text, strip_marks(pair.payload))
+    return Loaded(where, loaded, digest(loaded))
 
 
 def prepare(row: Loaded | Skipped | Rejected, preparation: Preparation) -> Prepared | Skipped | Rejected:
-    """A loaded row as input of the encoder, any other as it is; no image may be remote, see :func:`fetch_image`."""
+    """Make the encoder's input of a loaded row; return any other row unchanged. Images must have been fetched."""
     if not isinstance(row, Loaded):
         return row
     pair = row.pair
@@ -183,7 +178,7 @@ def prepare(row: Loaded | Skipped | Rejected, preparation: Preparation) -> Prepa
 
 
 def fetch_image(row: Loaded | Skipped | Rejected, *, allow_private: bool) -> Loaded | Skipped | Rejected:
-    """A row with its image downloaded, if it is remote; any other row as it is."""
+    """Download the image of a row, if it is remote; return any other row unchanged."""
     if not isinstance(row, Loaded) or not isinstance(image := cast(object, row.pair.image), RemoteImage):
         return row
     try:
@@ -193,9 +188,9 @@ def fetch_image(row: Loaded | Skipped | Rejected, *, allow_private: bool) -> Loa
 
 
 def encode(rows: Sequence[Prepared | Skipped | Rejected], encoder: Encoder) -> list[WriterItem]:
-    """A batch with its prepared rows encoded to vectors (D,); vectors are kept, other rows stay in their place.
+    """Encode the prepared rows of a batch to vectors (D,); other rows are returned unchanged.
 
-    What an API refuses, or a graph makes no vector of, is rejected alone: a batch with one bad item has no answer.
+    If a batch fails because of an item, its rows are encoded one by one, and only bad items are rejected.
 
     Raises:
         SessionError: the encoder failed.
@@ -219,7 +214,7 @@ def _encode(prepared: Sequence[Prepared], encoder: Encoder) -> list[WriterItem]:
     images = encoder.arrays([row.image for row in prepared], "image")
     texts = encoder.arrays([row.text for row in prepared], "text")
     return [
-        Encoded(row.where, row.id, row.digest, row.payload, image, text, row.cut, row.given)
+        Encoded(row.where, row.id, row.digest, row.payload, image, text, row.is_truncated, row.given)
         for row, image, text in zip(prepared, images, texts, strict=True)
     ]
 
@@ -227,20 +222,12 @@ def _encode(prepared: Sequence[Prepared], encoder: Encoder) -> list[WriterItem]:
 T = TypeVar("T")
 R = TypeVar("R")
 
-_LOOK_S = 0.1
-"""How often a thread that waits for room checks whether its reader stopped."""
-_PIECES = 16
-"""Tasks per list: few, since each costs some microseconds, but enough to keep all threads of a pool busy."""
+_PIECES = 16  # tasks per list: few, since each has a cost, but enough to keep all threads of a pool busy
 _END = object()
 
 
-@dataclass(frozen=True)
-class _Failed:
-    error: BaseException
-
-
 def make_chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Items in lists of ``size``, the last one shorter; an error of ours is raised after the last list."""
+    """Group items into lists of ``size``; a RecoError is raised after the items before it."""
     chunk: list[T] = []
     try:
         for item in items:
@@ -256,50 +243,27 @@ def make_chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield chunk
 
 
-def ahead(items: Generator[T, None, None], size: int) -> Generator[T, None, None]:
-    """The same items, made ahead in a separate thread, at most ``size`` of them.
+def read_ahead(items: Generator[T, None, None], size: int) -> Generator[T, None, None]:
+    """Iterate over ``items`` in another thread: at most ``size`` of them wait, and one more is in progress.
 
-    Errors of the thread are raised here. Closing this closes ``items``, in their thread, and waits for it.
+    Errors of the thread are raised here. Closing this generator closes ``items`` in that thread, and waits for it.
     """
-    waiting: Queue[Any] = Queue(size)
-    stop = Event()
-
-    def put(item: Any) -> bool:
-        while not stop.is_set():
-            try:
-                waiting.put(item, timeout=_LOOK_S)
-            except Full:
-                continue
-            return True
-        return False
-
-    def work() -> None:
+    with ThreadPoolExecutor(1, "reco-ingest") as thread:
+        waiting: deque[Future[Any]] = deque(thread.submit(next, items, _END) for _ in range(size + 1))
         try:
-            with closing(items):
-                for item in items:
-                    if not put(item):
-                        return
-        except BaseException as error:
-            put(_Failed(error))
-        else:
-            put(_END)
-
-    thread = Thread(target=work, name="reco-ingest", daemon=True)
-    thread.start()
-    try:
-        while (item := waiting.get()) is not _END:
-            if isinstance(item, _Failed):
-                raise item.error
-            yield item
-    finally:
-        stop.set()
-        thread.join()
+            while (item := waiting.popleft().result()) is not _END:
+                waiting.append(thread.submit(next, items, _END))
+                yield item
+        finally:
+            for future in waiting:
+                future.cancel()
+            thread.submit(items.close)
 
 
-def in_order(
+def map_in_order(
     pool: Executor, work: Callable[[T], R], chunks: Iterable[list[T]], *, window: int
 ) -> Generator[list[R], None, None]:
-    """Do work on each item in a pool; returns whole lists in order, with ``window`` of them in progress."""
+    """Apply ``work`` to each item in a pool; yields the lists in order, with ``window`` lists in progress."""
     begun: deque[list[Future[list[R]]]] = deque()
 
     def do(piece: list[T]) -> list[R]:

@@ -1,11 +1,11 @@
-"""A run on a Ray cluster: workers read, prepare and encode, and this process writes, in order.
+"""Encode a source on a Ray cluster: workers read, prepare and encode, and this process writes in order.
 
 ::
 
     parts ──► read_part ──► EncodeChunks ──► this process ──► Writer ──► memory
               tasks          actors           in order
 
-Ray Data slows down stages that are ahead, and repeats the tasks of a lost worker.
+Ray Data limits how far stages run ahead, and repeats the tasks of a lost worker.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ from ..sources.rows import Rejected, Rows, SourcePart
 from ..types import Fingerprint
 from .prepare import (
     DOWNLOADS,
-    Known,
     Prepared,
     Skipped,
+    StoredRows,
     WriterItem,
     encode,
     fetch_image,
-    in_order,
     load,
     make_chunks,
+    map_in_order,
     prepare,
     read_rows,
 )
@@ -54,14 +54,11 @@ with importing("ray", "ray", "--engine ray"):
     import ray.data
 
 
-_READER_CPUS = 0.5
-"""A reading task waits for disk and network, too."""
-_CLIENT_CPUS = 0.25
-"""An encoding actor that waits for a Triton server."""
-_SHARE = 0.75
-"""Default share of the CPUs for encoding actors."""
+_READER_CPUS = 0.5  # of a reading task, which also waits for disk and network
+_CLIENT_CPUS = 0.25  # of an encoding actor that waits for a Triton server
+_SHARE = 0.75  # of the CPUs, for encoding actors
 _ATTEMPTS = 4
-"""Of a task; Ray itself would repeat a task that kills its worker forever."""
+"""Attempts of a task; Ray would repeat a task that kills its worker forever."""
 
 
 def encode_on_ray(
@@ -74,16 +71,16 @@ def encode_on_ray(
 
 @contextmanager
 def connect_ray(address: str | None) -> Iterator[None]:
-    """Join a cluster, or start one on this machine; keeps an existing connection."""
+    """Join a cluster, or start one on this machine; an existing connection is kept."""
     _check_address(address)
     if ray.is_initialized():
         yield
         return
-    ours: dict[str, Any] = {"include_dashboard": False} if address is None else {}
+    options: dict[str, Any] = {"include_dashboard": False} if address is None else {}
     try:
         try:
-            ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, **ours)
-        except Exception as error:  # nothing there, another version, or a node that is late, a bare Exception of Ray's
+            ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, **options)
+        except Exception as error:  # no cluster, another version, or a late node, for which Ray raises an Exception
             raise ConfigError(f"no Ray cluster at {address or 'this machine'}: {error}") from error
         yield
     finally:
@@ -91,12 +88,12 @@ def connect_ray(address: str | None) -> Iterator[None]:
 
 
 def _check_address(address: str | None) -> None:
-    """Refuse an address that Ray would wait for in vain, for minutes."""
+    """Refuse an address that Ray would wait for until its timeout, for minutes."""
     if address is None or address == "auto":
         return
     if address.startswith("ray://"):
         raise ConfigError(
-            f"--address {address}: Ray Data needs its driver inside of the cluster. Run the command there, as in "
+            f"--address {address}: Ray Data needs its driver inside the cluster. Run the command there, as in "
             "ray job submit -- reco memory build … --engine ray --address auto"
         )
     host, _, port = address.rpartition(":")
@@ -112,7 +109,7 @@ def run_job(rows: Rows, job: Job, cluster: Cluster) -> Generator[WriterItem, Non
     _configure()
     here = ray.get_runtime_context()
     attempts = _attempts(here.get_node_id(), here.get_job_id()), _ATTEMPTS
-    shared, first = ray.put(job), time.monotonic_ns()  # no number is that of another run's part
+    shared, first = ray.put(job), time.monotonic_ns()  # numbers are unique among runs
     parts = [{"name": part.name, "number": first + n, "part": pack(part)} for n, part in enumerate(rows.parts)]
     chunks = (
         ray.data.from_items(parts, override_num_blocks=len(parts))
@@ -120,7 +117,7 @@ def run_job(rows: Rows, job: Job, cluster: Cluster) -> Generator[WriterItem, Non
         .map(EncodeChunks, fn_constructor_args=(shared, attempts), compute=actors, **resources)
     )
     try:
-        for block in chunks.iter_batches(batch_size=None, prefetch_batches=0):  # each as soon as it is there
+        for block in chunks.iter_batches(batch_size=None, prefetch_batches=0):  # each block as soon as it is ready
             for chunk in block["chunk"]:
                 items: list[WriterItem] | RemoteError = unpack(chunk)
                 if isinstance(items, RemoteError):
@@ -134,7 +131,7 @@ def run_job(rows: Rows, job: Job, cluster: Cluster) -> Generator[WriterItem, Non
 
 @lru_cache(maxsize=1)
 def _attempts(*_: str) -> Any:
-    """The actor that counts attempts; one for all runs of this process on one cluster, since it takes a process."""
+    """The actor that counts attempts; all runs of this process on one cluster share it."""
     return ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Attempts).remote()
 
 
@@ -155,12 +152,12 @@ def _room(settings: Settings, cluster: Cluster) -> tuple[Any, dict[str, float]]:
 
 
 def job_of(reco: Reco, options: IngestOptions) -> Job:
-    """The job of all workers."""
-    known = Known.of(reco.memory.store.payloads(), only_known=options.only_known)
+    """Make the job that all workers share."""
+    stored = StoredRows.of(reco.memory.store.payloads(), only_known=options.only_known)
     return Job(
         _for_workers(reco.settings),
         reco.manifest.fingerprint,
-        known,
+        stored,
         options.batch_size,
         options.allow_private_urls,
         Path.cwd(),
@@ -168,7 +165,7 @@ def job_of(reco: Reco, options: IngestOptions) -> Job:
 
 
 def _for_workers(settings: Settings) -> Settings:
-    """The settings without the memory and its key; an absolute model path; one thread per CPU."""
+    """Change settings for workers: no memory, no key, an absolute path of the model, one thread per CPU."""
     model = settings.model if is_address(settings.model) else str(Path(settings.model).resolve())
     changed = {"model": model, "memory": ":memory:", "memory_api_key": None}
     threads = settings.threads or int(settings.provider != "cuda")
@@ -176,7 +173,7 @@ def _for_workers(settings: Settings) -> Settings:
 
 
 def _configure() -> None:
-    """Keep the order of the source; turn off Ray's own progress and error output."""
+    """Keep the order of the source; turn off Ray's progress bars and error output."""
     context = ray.data.DataContext.get_current()
     context.execution_options.preserve_order = True
     context.enable_progress_bars = context.print_on_execution_start = False
@@ -184,39 +181,39 @@ def _configure() -> None:
 
 
 DatasetRow: TypeAlias = dict[str, Any]
-"""Row of a Ray dataset: name of the part, and part or chunk as bytes."""
+"""Row of a Ray dataset: name and number of the part, and the part or a chunk as bytes."""
 
 
 @dataclass(frozen=True)
 class RemoteError:
-    """An error for the driver: class and message, since some errors do not unpickle."""
+    """Class and message of an error; some errors cannot be unpickled."""
 
     kind: type[RecoError]
     message: str
 
     def to_error(self) -> RecoError:
-        """The error itself."""
+        """Make the error again."""
         return self.kind.__new__(self.kind, self.message)
 
 
 @dataclass(frozen=True)
 class Job:
-    """Input of every worker; each machine gets it once."""
+    """Input of all workers; each machine gets it once."""
 
-    settings: Settings  # of the model; the model folder has the same path everywhere
+    settings: Settings  # the model folder has the same path on all machines
     fingerprint: Fingerprint  # of the driver's model
-    known: Known  # ids and rows of the memory
+    stored: StoredRows  # of the memory
     batch_size: int  # rows per chunk
     allow_private_urls: bool  # of pictures
-    folder: Path  # of relative paths
+    folder: Path  # base of relative paths
 
     @cached_property
     def artifact(self) -> Artifact:
         """The model folder on this machine."""
         artifact = load_model(self.settings.model, self.settings)
-        if not are_one_encoder(found := artifact.manifest.fingerprint, self.fingerprint):
+        if not are_one_encoder(local := artifact.manifest.fingerprint, self.fingerprint):
             raise ArtifactError(
-                f"{self.settings.model} on {socket.gethostname()} holds {found}, not {self.fingerprint}: every machine "
+                f"{self.settings.model} on {socket.gethostname()} holds {local}, not {self.fingerprint}: every machine "
                 "must see the same model folder under the same path"
             )
         return artifact
@@ -228,29 +225,23 @@ class Job:
 
 
 class Attempts:
-    """Counts attempts of tasks, outside of the workers that they may kill. Runs as an actor."""
+    """Counts the attempts of tasks, in an actor that no task can kill."""
 
     def __init__(self) -> None:
         self._begun: dict[Any, int] = {}
 
     def begin(self, task: Any, most: int) -> int:
-        """Count an attempt; how many were lost where that was more than ``most``, else 0."""
+        """Count an attempt; returns ``most`` if there were more before, else 0."""
         self._begun[task] = self._begun.get(task, 0) + 1
         return most if self._begun[task] > most else 0
 
 
-def pack(content: Any) -> bytes:
-    """Anything as bytes; arrays are copied once."""
-    return pickle.dumps(content, protocol=5)
-
-
-def unpack(packed: bytes) -> Any:
-    """The content of :func:`pack`, by a process of this cluster."""
-    return pickle.loads(packed)  # noqa: S301 - Ray itself runs pickled code of the same processes
+pack = partial(pickle.dumps, protocol=5)  # copies arrays once
+unpack = pickle.loads  # of processes of this cluster, whose pickled code Ray runs anyway
 
 
 def read_part(row: DatasetRow, job: Any, attempts: Any) -> Iterator[DatasetRow]:
-    """Read, sift, fetch and prepare the rows of one part; the task of a reading worker."""
+    """Read, sift, fetch and prepare the rows of a part; the task of a reading worker."""
     name = row["name"]
     try:
         _begin(attempts, ("reading", row["number"]), name)
@@ -261,15 +252,15 @@ def read_part(row: DatasetRow, job: Any, attempts: Any) -> Iterator[DatasetRow]:
 
 
 class EncodeChunks:
-    """Encodes chunks, one after the other; the actor of an encoding worker."""
+    """Encodes chunks one by one; the actor of an encoding worker."""
 
     def __init__(self, job: Any, attempts: Any) -> None:
         self._job, self._attempts = job, attempts
 
     def __call__(self, row: DatasetRow) -> DatasetRow:
-        """The chunk of a row, encoded."""
+        """Encode the chunk of a row."""
         try:
-            _begin(self._attempts, ("encoding", *row["number"]), row["name"])  # unpacking may take the last memory
+            _begin(self._attempts, ("encoding", *row["number"]), row["name"])  # unpacking may run out of memory
             chunk = unpack(row["chunk"])
             if isinstance(chunk, RemoteError):
                 return {"chunk": row["chunk"]}
@@ -279,18 +270,18 @@ class EncodeChunks:
 
 
 def _ready(part: SourcePart, job: Job) -> Iterator[list[Prepared | Skipped | Rejected]]:
-    chunks = ([job.known.sift(load(row)) for row in chunk] for chunk in make_chunks(read_rows([part]), job.batch_size))
+    chunks = ([job.stored.sift(load(row)) for row in chunk] for chunk in make_chunks(read_rows([part]), job.batch_size))
     fetch = partial(fetch_image, allow_private=job.allow_private_urls)
     with ThreadPoolExecutor(DOWNLOADS) as downloads:
-        for chunk in in_order(downloads, fetch, chunks, window=2):
+        for chunk in map_in_order(downloads, fetch, chunks, window=2):
             yield [prepare(row, job.encoder.preparation) for row in chunk]
 
 
 @lru_cache(maxsize=1)
 def _job(reference: Any) -> Job:
-    """The job, unpacked once per process."""
+    """Unpack the job, once per process."""
     job: Job = ray.get(reference)
-    with suppress(OSError):  # a source of absolute paths does not need it
+    with suppress(OSError):  # not needed for absolute paths
         os.chdir(job.folder)
     return job
 

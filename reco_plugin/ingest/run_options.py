@@ -1,4 +1,4 @@
-"""Options of a run."""
+"""Options of a run, which are also flags: how rows are written, and the Ray cluster."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ class IngestOptions(CommandOptions):
     only_known: bool = False  # skip rows whose id the memory does not hold
     decoders: int = Field(default_factory=cores, ge=1)  # threads that decode images
 
-    def brought(self, payload: Payload) -> bool:
+    def is_from_source(self, payload: Payload) -> bool:
         """Whether a stored pair came from this source."""
         return self.source is not None and payload.get(SOURCE) == self.source
 
 
 class Cluster(CommandOptions):
-    """A Ray cluster for the work."""
+    """The Ray cluster that reads and encodes."""
 
     address: str | None = option(
         None,

@@ -1,7 +1,7 @@
-"""Encoded rows to records; finds unchanged, repeated and excluded rows, and lists those left out.
+"""Write encoded rows to a memory: skip unchanged, repeated and excluded rows, list rejected ones, count all.
 
-Decisions depend only on the memory and on the rows before, and rows come in the order of the source: an interrupted run
-that is run again results in the same memory.
+Decisions depend only on the memory and on earlier rows, and rows come in the order of the source. So an interrupted run
+results in the same memory when it is run again.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,31 +21,27 @@ from ..errors import DataError
 from ..memory import part_of_a_write
 from ..pairs import PairMemory
 from ..sources.rows import Rejected
-from ..sources.same_encoder import SameEncoder
-from ..types import MODALITIES, Modality, Payload, Records
+from ..sources.same_encoder import EncoderCheck
+from ..types import MODALITIES, Payload, Records, Vectors
 from ..values import ROW, SOURCE
-from .near import Excluded, Near
-from .prepare import Encoded, Loaded, Skipped, WriterItem, add_marks, given_vectors, key_of
+from .near import ExcludedImages, Near
+from .prepare import Encoded, Loaded, Skipped, WriterItem, add_marks, given_vectors, hash64
 from .run_options import IngestOptions
 
-LOOK_AFTER = 200
-"""Rows after which the share of rejected ones is checked."""
+MIN_ROWS = 200
+"""Rows after which the share of rejected rows is checked."""
 _SHOWN = 3
-_PARTICULARS = re.compile(r"""https?://\S+|b?'[^']*'|b?"[^"]*"|(?<![-\w])(?<!HTTP )\d[\d.,]*|; this row has .*""")
+_VALUES = re.compile(r"""https?://\S+|b?'[^']*'|b?"[^"]*"|(?<![-\w])(?<!HTTP )\d[\d.,]*|; this row has .*""")
 
 
 class RejectedRows:
-    """The rejected rows of one run, counted by kind, and listed in a file with one JSON object a line.
+    """The rejected rows of a run: counted by kind of reason, and listed in a file of JSON lines.
 
-    The file is written as ``NAME.part`` from its first row on, and renamed at the end.
+    The file is ``NAME.part`` until it is complete. Each method raises DataError if it cannot be written.
     """
 
     def __init__(self, path: Path | None, max_rate: float) -> None:
-        """Delete the list of an earlier run; without a path, rows are only counted.
-
-        Raises:
-            DataError: it cannot be deleted.
-        """
+        """Delete the list of an earlier run. Without a path, rows are only counted."""
         self._path, self._max_rate = path, max_rate
         self._file: TextIO | None = None
         self._kinds: Counter[str] = Counter()
@@ -56,11 +52,7 @@ class RejectedRows:
                 old.unlink()
 
     def list(self, row: Rejected) -> None:
-        """List a row that is left out and no error.
-
-        Raises:
-            DataError: the file cannot be written.
-        """
+        """List a row without counting it as rejected."""
         if self._path is None:
             return
         with self._writing():
@@ -77,25 +69,27 @@ class RejectedRows:
         self._kinds[kind] += 1
         self._first.setdefault(kind, row)
         self.count += 1
-        self._damaged += not row.half
+        self._damaged += not row.is_incomplete
 
     @property
     def reasons(self) -> dict[str, int]:
-        """Kinds of reasons, the most frequent first, with their counts."""
+        """Kind of reason -> count, the most frequent first."""
         return dict(self._kinds.most_common())
 
     def check(self, read: int, *, at_end: bool = False) -> None:
-        """Stop a run that rejects too many rows; rows that only lack their image or text are listed, but do not count.
+        """Stop a run that rejects too many rows; without a path, do nothing.
+
+        Rows that only lack their image or text do not count.
 
         Raises:
-            DataError: above the largest rate, after 200 rows or at the end; or no row is good.
+            DataError: more rows than the allowed share were rejected, after 200 rows or at the end; or all rows were.
         """
         too_many = self._damaged > self._max_rate * read or self.count == read
-        if not self.count or not too_many or not (at_end or read >= LOOK_AFTER):
+        if self._path is None or not self.count or not too_many or not (at_end or read >= MIN_ROWS):
             return
         path = self.finish()
         share = f"more than the allowed share of {self._max_rate:g} (--max-error-rate)"
-        why = "so that none is left" if self.count == read else share
+        why = "none is left" if self.count == read else share
         often = "; ".join(f"{times:,} x {kind}" for kind, times in list(self.reasons.items())[:_SHOWN])
         raise DataError(
             f"stopped: {self.count:,} of {read:,} rows were rejected, {why}. Most frequent: {often} (for example, "
@@ -104,7 +98,7 @@ class RejectedRows:
         )
 
     def finish(self) -> Path | None:
-        """Finish the list; None if nothing is in it."""
+        """Complete the list and return its path; None if it is empty."""
         if self._file is not None and self._path is not None:
             with self._writing():
                 self._file.close()
@@ -127,37 +121,37 @@ class RejectedRows:
 
 
 def kind_of(row: Rejected) -> str:
-    """The reason without the values of one row.
+    """Replace the values of one row in its reason by an ellipsis.
 
     >>> kind_of(Rejected("line 2", "its image 'a.jpg' cannot be read: No such file or directory"))
     'its image … cannot be read: No such file or directory'
     >>> kind_of(Rejected("line 2", "https://shop.de/1.jpg answered HTTP 404"))
     '… answered HTTP 404'
     """
-    return _PARTICULARS.sub("…", row.reason)
+    return _VALUES.sub("…", row.reason)
 
 
 @dataclass
 class Outcome:
-    """Counts of one run; every row read is in one of those from ``added`` to ``excluded``."""
+    """Counts of one run; each row counts in one of the fields from ``added`` to ``excluded``."""
 
     read: int = 0  # rows of the source, rejected ones included
     added: int = 0  # pairs with an id that is new in the memory
     replaced: int = 0  # pairs whose row changed
     unchanged: int = 0  # rows that the memory already holds
-    repeated: int = 0  # rows that came before in this source, with the same content
-    missing: int = 0  # rows skipped because only known ids are wanted
+    repeated: int = 0  # rows that repeat an earlier row of this source
+    missing: int = 0  # rows with an unknown id, of a run that only updates
     rejected: int = 0  # rows that cannot be used
-    excluded: int = 0  # rows skipped because they are evaluation images
+    excluded: int = 0  # rows skipped because their image is excluded
     cut: int = 0  # captions longer than the encoder reads
-    deleted: int = 0  # pairs deleted because they are gone from the source, or excluded now
-    kept: int = 0  # pairs gone from the source but kept, because rejected rows may be theirs
-    others: dict[str, int] = field(default_factory=dict)  # source -> pairs of the version before that came from there
-    copied: int = 0  # of those, pairs that were copied into this one
+    deleted: int = 0  # pairs deleted: gone from the source, or excluded now
+    kept: int = 0  # pairs gone from the source but kept, since a rejected row may be theirs
+    others: dict[str, int] = field(default_factory=dict)  # source -> pairs of it in the previous version
+    copied: int = 0  # of those, pairs copied into the new version
     pairs: int = 0  # in the memory at the end
-    plain: str = ""  # why its queries stay plain; empty where they are refined, or where a service learns later
+    plain: str = ""  # why queries stay plain; empty if they are refined, or if a service learns later
     seconds: float = 0.0  # of wall clock
-    vectors: str | None = None  # how the source's vectors were checked; None: it brought none that were new
+    vectors: str | None = None  # how the source's vectors were checked; None: it had no new ones
     refused: str | None = None  # of a dry run: why the run would fail
     reasons: dict[str, int] = field(default_factory=dict)  # of rejected rows, the most frequent first -> count
     files: dict[str, str] = field(default_factory=dict)  # kind -> file written beside the memory
@@ -173,83 +167,81 @@ class Outcome:
 
 
 class Writer:
-    """Writes one source into a memory, and counts; of a dry run, it only counts."""
+    """Writes one source into a memory, and counts; in a dry run, it only counts."""
+
+    check: EncoderCheck | None = None  # of the vectors in the source
 
     def __init__(
         self,
         memory: PairMemory,
         options: IngestOptions,
-        excluded: Excluded | None = None,
-        same: Callable[[], SameEncoder] | None = None,
+        excluded: ExcludedImages | None = None,
         *,
         dry_run: bool = False,
     ) -> None:
         self.memory, self.outcome = memory, Outcome()
         self._options, self._excluded, self._dry_run = options, excluded, dry_run
-        self._make_same = same
-        self._same: SameEncoder | None = None  # made for the first vectors that a source brings
-        self._rejected = RejectedRows(None if dry_run else options.rejected, options.max_error_rate)
-        self._seen: dict[int, int] = {}  # key of the id of each good row -> its digest
-        self._named: set[int] = set()  # ids of rejected rows
-        self._unnamed = 0  # rejected rows without an id, which could be any pair's
+        self.rejected = RejectedRows(None if dry_run else options.rejected, options.max_error_rate)
+        self._seen: dict[int, int] = {}  # hash of the id of each good row -> its digest
+        self._rejected_ids: set[int] = set()  # their hashes
+        self._rejected_without_id = 0  # rows
 
     def sift(self, rows: Sequence[Loaded]) -> list[Loaded | Skipped]:
-        """Skip rows that need no encoding; may be called by another thread, for later rows."""
-        held = self._held([row.id for row in rows])
-        return [self._needless(row, held) or row for row in rows]
+        """Skip rows that need no encoding; another thread may call this for later rows."""
+        stored = self._stored([row.id for row in rows])
+        return [self._skip_needless(row, stored) or row for row in rows]
 
     def records(self, batch: Sequence[WriterItem | Loaded]) -> Records:
-        """The records (N, D) to write for the next rows of the source; deletes the pairs that must go.
+        """Return the records (N, D) of the next rows of the source, and delete pairs that are excluded now.
 
-        The records of a batch must be in the memory before the next call. Of a dry run, rows are not encoded, and there
-        are no records.
+        The records of a batch must be in the memory before the next call. A dry run has no records.
 
         Raises:
-            FingerprintMismatch: the rows brought vectors of another encoder.
+            FingerprintMismatch: the rows have vectors of another encoder.
         """
-        if given := list(given_vectors(batch)):
-            self._check_encoder(given)
+        if self.check is not None:
+            self.check.compare(given_vectors(batch))
         self.outcome.read += len(batch)
-        held = self._held([row.id for row in batch if not isinstance(row, Rejected)])
-        fresh: list[Encoded | Loaded] = []
+        stored = self._stored([row.id for row in batch if not isinstance(row, Rejected)])
+        changed: list[Encoded | Loaded] = []
         skipped: list[Skipped] = []
         for row in batch:
             if isinstance(row, Rejected):
                 self._reject(row)
-            elif not self._first_time(row):
+            elif not self._is_first(row):
                 continue
             elif isinstance(row, Skipped):
                 skipped.append(row)
-            elif needless := self._needless(row, held):
+            elif needless := self._skip_needless(row, stored):
                 skipped.append(needless)
             else:
-                fresh.append(row)
-        self._skip(skipped, held)
-        return self._fresh(fresh, held)
+                changed.append(row)
+        self._skip(skipped, stored)
+        return self._to_records(changed, stored)
 
-    def brought(self, id_: str, *, good: bool = False) -> bool:
-        """Whether the source has a row with this id; with ``good``, one that was not rejected."""
-        return (key := key_of(id_)) in self._seen or (not good and key in self._named)
+    def has_row(self, id_: str, *, good: bool = False) -> bool:
+        """Whether the source has a row with this id; with ``good``, rejected rows do not count."""
+        return (key := hash64(id_)) in self._seen or (not good and key in self._rejected_ids)
 
     @part_of_a_write()
     def delete_gone(self, max_share: float) -> None:
-        """Delete the pairs that came from this source and are no longer in it, once all its rows are written.
+        """Delete the pairs that are gone from this source; call it when all rows are written.
 
-        A pair whose row was rejected stays. Rejected rows without an id could be any pair's: then all stay.
+        A pair whose row was rejected stays. If a rejected row has no id, all pairs stay, as it could be any pair's.
 
         Raises:
-            DataError: more than ``max_share`` of the source's pairs would be deleted; none is. Of a dry run,
-                :attr:`Outcome.refused` says so.
+            DataError: more than ``max_share`` of the source's pairs would be deleted; then none is. A dry run sets
+                :attr:`Outcome.refused` instead.
         """
-        ours = [id_ for id_, payload in self.memory.store.payloads() if self._options.brought(payload)]
-        gone = [id_ for id_ in ours if not self.brought(id_)]
-        if self._unnamed:
+        ours = [id_ for id_, payload in self.memory.store.payloads() if self._options.is_from_source(payload)]
+        gone = [id_ for id_ in ours if not self.has_row(id_)]
+        if self._rejected_without_id:
             self.outcome.kept += len(gone)
             return
         total = len(gone) + self.outcome.held if self._dry_run else len(ours)
         if len(gone) > max_share * total:
             why = (
-                f"{len(gone):,} of the {total:,} pairs that {self._options.source!r} brought are gone from it, more "
+                f"{len(gone):,} of the {total:,} pairs from {self._options.source!r} are gone from it, more "
                 f"than the allowed share of {max_share:g}. To delete them, give --max-delete "
                 f"{min(1.0, len(gone) / total + 0.005):.2f}; if not, is the source complete?"
             )
@@ -259,10 +251,7 @@ class Writer:
         self._delete(gone)
 
     def check_replaced(self, max_share: float) -> None:
-        """Refuse, at the end of a dry run, to replace more than a share of the pairs that are in memory and source.
-
-        :attr:`Outcome.refused` says so.
-        """
+        """Set :attr:`Outcome.refused` if more than a share of the pairs in memory and source would be replaced."""
         replaced, both = self.outcome.replaced, self.outcome.replaced + self.outcome.unchanged
         if replaced > max_share * both:
             self.outcome.refused = (
@@ -273,52 +262,35 @@ class Writer:
 
     @part_of_a_write()
     def delete_others(self) -> None:
-        """Delete every pair that is not a good row of this source, whatever its source."""
-        self._delete([id_ for id_, _ in self.memory.store.payloads() if not self.brought(id_, good=True)])
+        """Delete all pairs without a good row in this source, also those of other sources."""
+        self._delete([id_ for id_, _ in self.memory.store.payloads() if not self.has_row(id_, good=True)])
 
     def keep(self, records: Records) -> None:
-        """Write pairs (N, D) that did not come from this source, but for excluded ones."""
+        """Write pairs (N, D) of other sources, without excluded ones."""
         if self._excluded is not None:
-            found = self._excluded.find(records.ids, records.image)
-            self._list(records.ids, found)
-            self.outcome.excluded += sum(near is not None for near in found)
-            records = records.take([near is None for near in found])
+            matches = self._find_excluded(records.ids, records.image)
+            records = records.take([near is None for near in matches])
         self.memory.store.upsert(records)
         self.outcome.copied += len(records)
 
-    def check_rejected(self, *, at_end: bool = False) -> None:
-        """Stop a run that rejects too many rows.
-
-        Raises:
-            DataError: see :meth:`~reco_plugin.ingest.write.RejectedRows.check`.
-        """
-        if not self._dry_run:
-            self._rejected.check(self.outcome.read, at_end=at_end)
-
     def close(self) -> None:
-        """Finish the list."""
-        self.outcome.vectors = self._same.note if self._same else None
-        self.outcome.reasons = self._rejected.reasons
-        if (path := self._rejected.finish()) is not None:
+        """Complete the list of rejected rows and the outcome."""
+        self.outcome.vectors = self.check.note if self.check else None
+        self.outcome.reasons = self.rejected.reasons
+        if (path := self.rejected.finish()) is not None:
             self.outcome.files["rejected"] = str(path)
 
-    def _check_encoder(self, given: Sequence[tuple[Mapping[Modality, Any], Payload]]) -> None:
-        if self._same is None and self._make_same is not None:
-            self._same = self._make_same()
-        if self._same is not None:
-            self._same.look(given)
-
     @part_of_a_write()
-    def _held(self, ids: Sequence[str]) -> dict[str, Payload]:
+    def _stored(self, ids: Sequence[str]) -> dict[str, Payload]:
         return dict(self.memory.store.payloads(list(dict.fromkeys(ids)))) if ids else {}
 
-    def _needless(self, row: Loaded | Encoded, held: Mapping[str, Payload]) -> Skipped | None:
-        if row.id not in held:
+    def _skip_needless(self, row: Loaded | Encoded, stored: Mapping[str, Payload]) -> Skipped | None:
+        if row.id not in stored:
             return Skipped(row.id, row.digest, "missing") if self._options.only_known else None
-        return Skipped(row.id, row.digest, "unchanged") if held[row.id].get(ROW) == row.digest else None
+        return Skipped(row.id, row.digest, "unchanged") if stored[row.id].get(ROW) == row.digest else None
 
-    def _first_time(self, row: Encoded | Skipped | Loaded) -> bool:
-        key, digest = key_of(row.id), int(row.digest, 16)
+    def _is_first(self, row: Encoded | Skipped | Loaded) -> bool:
+        key, digest = hash64(row.id), int(row.digest, 16)
         if key not in self._seen:
             self._seen[key] = digest
             return True
@@ -330,12 +302,12 @@ class Writer:
         return False
 
     def _reject(self, row: Rejected) -> None:
-        self._rejected.add(row)
+        self.rejected.add(row)
         self.outcome.rejected += 1
         if row.id is None:
-            self._unnamed += 1
+            self._rejected_without_id += 1
         else:
-            self._named.add(key_of(row.id))
+            self._rejected_ids.add(hash64(row.id))
 
     @part_of_a_write()
     def _delete(self, ids: Sequence[str]) -> None:
@@ -343,54 +315,54 @@ class Writer:
             self.outcome.deleted += len(ids) if self._dry_run else self.memory.remove(ids)
 
     @part_of_a_write()
-    def _skip(self, rows: Sequence[Skipped], held: Mapping[str, Payload]) -> None:
-        """Count; unchanged pairs of another source now belong to this one, pairs that are excluded now are deleted."""
+    def _skip(self, rows: Sequence[Skipped], stored: Mapping[str, Payload]) -> None:
+        """Count skipped rows, delete pairs that are excluded now, and store this source with pairs of another one."""
         self.outcome.missing += sum(row.why == "missing" for row in rows)
         ids = [row.id for row in rows if row.why == "unchanged"]
         gone = set[str]()
         if self._excluded is not None and ids:
             for old in self.memory.store.scroll(len(ids), ids):
-                found = self._excluded.find(old.ids, old.image)
-                self._list(old.ids, found)
-                gone |= {id_ for id_, near in zip(old.ids, found, strict=True) if near is not None}
-            self.outcome.excluded += len(gone)
+                matches = self._find_excluded(old.ids, old.image)
+                gone |= {id_ for id_, near in zip(old.ids, matches, strict=True) if near is not None}
             self._delete(sorted(gone))
         self.outcome.unchanged += len(ids) - len(gone)
         source = self._options.source
-        claimed = [id_ for id_ in ids if id_ not in gone and source is not None and held[id_].get(SOURCE) != source]
+        claimed = [id_ for id_ in ids if id_ not in gone and source is not None and stored[id_].get(SOURCE) != source]
         if claimed and not self._dry_run:
             old = self.memory.get(claimed)
-            ours = [{**payload, SOURCE: source} for payload in old.payloads]
-            self.memory.store.upsert(Records(old.ids, old.image, old.text, ours))
+            payloads = [{**payload, SOURCE: source} for payload in old.payloads]
+            self.memory.store.upsert(Records(old.ids, old.image, old.text, payloads))
 
-    def _fresh(self, rows: Sequence[Encoded | Loaded], held: Mapping[str, Payload]) -> Records:
-        encoded = self._staying([row for row in rows if isinstance(row, Encoded)], held)
+    def _to_records(self, rows: Sequence[Encoded | Loaded], stored: Mapping[str, Payload]) -> Records:
+        encoded = self._without_excluded([row for row in rows if isinstance(row, Encoded)], stored)
         for row in rows if self._dry_run else encoded:
-            self.outcome.replaced += row.id in held
-            self.outcome.added += row.id not in held
-        self.outcome.cut += sum(row.cut for row in encoded)
+            self.outcome.replaced += row.id in stored
+            self.outcome.added += row.id not in stored
+        self.outcome.cut += sum(row.is_truncated for row in encoded)
         if not encoded:
             return Records.join([], self.memory.encoder.dimension)
         image, text = (np.stack([getattr(row, side) for row in encoded]) for side in MODALITIES)
-        payloads = [add_marks(row.payload, row.digest, self._source_of(row.id, held)) for row in encoded]
+        only_known, source = self._options.only_known, self._options.source  # an update keeps the source, for `sync`
+        sources = [stored[row.id].get(SOURCE) if only_known else source for row in encoded]
+        payloads = [add_marks(row.payload, row.digest, name) for row, name in zip(encoded, sources, strict=True)]
         return Records([row.id for row in encoded], image, text, payloads)
 
-    def _source_of(self, id_: str, held: Mapping[str, Payload]) -> str | None:
-        """Whose a pair is now; of an update, whose it was, else ``sync`` would keep it when its row is gone."""
-        return held[id_].get(SOURCE) if self._options.only_known else self._options.source
-
-    def _staying(self, rows: list[Encoded], held: Mapping[str, Payload]) -> list[Encoded]:
-        """The rows that are not excluded; the stored pairs of the others are deleted."""
+    def _without_excluded(self, rows: list[Encoded], stored: Mapping[str, Payload]) -> list[Encoded]:
+        """The rows that are not excluded; the stored pairs of excluded rows are deleted."""
         if self._excluded is None or not rows:
             return rows
-        found = self._excluded.find([row.id for row in rows], np.stack([row.image for row in rows]))
-        self.outcome.excluded += sum(near is not None for near in found)
-        self._list([row.id for row in rows], found)
-        self._delete([row.id for row, near in zip(rows, found, strict=True) if near is not None and row.id in held])
-        return [row for row, near in zip(rows, found, strict=True) if near is None]
+        matches = self._find_excluded([row.id for row in rows], np.stack([row.image for row in rows]))
+        excluded = [row.id for row, near in zip(rows, matches, strict=True) if near is not None]
+        self._delete([id_ for id_ in excluded if id_ in stored])
+        return [row for row, near in zip(rows, matches, strict=True) if near is None]
 
-    def _list(self, ids: Sequence[str], leaving: Sequence[Near | None]) -> None:
-        for id_, near in zip(ids, leaving, strict=True):
+    def _find_excluded(self, ids: Sequence[str], images: Vectors) -> Sequence[Near | None]:
+        """The excluded image that equals each of B images (B, D); matches are counted and listed."""
+        assert self._excluded is not None  # noqa: S101 - callers check
+        matches = self._excluded.find(ids, images)
+        self.outcome.excluded += sum(near is not None for near in matches)
+        for id_, near in zip(ids, matches, strict=True):
             if near is not None:
                 reason = f"its image is that of {near.id!r}, which --exclude names (cosine {near.similarity:.3f})"
-                self._rejected.list(Rejected(f"id {id_!r}", reason, id_))
+                self.rejected.list(Rejected(f"id {id_!r}", reason, id_))
+        return matches

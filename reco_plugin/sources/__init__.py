@@ -1,7 +1,8 @@
-"""Read pairs and evaluation sets: tables, folders, webdataset shards and files of precomputed vectors."""
+"""Sources of pairs and labelled images: tables, folders, webdataset shards, vector files and indexes."""
 
-from .columns import is_vectors, read_feedback, write_pairs
-from .reading import Labelled, open_rows, read_labelled, read_pairs, read_records
+from .columns import is_vector_file, read_feedback, write_pairs
+from .labelled_images import Labelled, read_labelled
+from .reading import open_rows, open_source, read_pairs, read_records
 from .rows import Rejected, Rows, SourcePart
 
 __all__ = [
@@ -9,8 +10,9 @@ __all__ = [
     "Rejected",
     "Rows",
     "SourcePart",
-    "is_vectors",
+    "is_vector_file",
     "open_rows",
+    "open_source",
     "read_feedback",
     "read_labelled",
     "read_pairs",

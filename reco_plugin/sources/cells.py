@@ -1,9 +1,10 @@
-"""Cells of a row: ids, texts, images, vectors, payload values; and a row made into a pair, or into a rejection."""
+"""Parse the cells of a row (id, text, image, vector, payload), and make a pair or a rejected row of them."""
 
 from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,24 +32,23 @@ Image: TypeAlias = "Path | bytes | RemoteImage"
 _URL = re.compile(r"https?://", re.IGNORECASE)
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 MISSING = "missing or empty"
-_SHORTEST = 4  # numbers of a vector; fewer may be a caption such as "[1]"
-_LONGEST_PATH = 1000
-"""Characters; longer ones are captions in the wrong column, or images in base64."""
+_MIN_NUMBERS = 4  # of a vector; a shorter list may be a caption such as "[1]"
+_MAX_PATH = 1000  # characters; longer texts are captions in the wrong column, or images in base64
 
 
 class CellError(Exception):
     """An invalid value; the message says why."""
 
 
-def id_of(value: object) -> str:
-    """Parse an id, which may be a whole number or a UUID."""
+def parse_id(value: object) -> str:
+    """Parse an id: a text, a whole number or a UUID."""
     if isinstance(value, bool) or not isinstance(value, str | int | UUID):
         raise CellError(f"expected a text or whole number, got {value!r:.60}")
     return _sound(str(value))
 
 
-def text_of(value: object) -> str:
-    """Parse a caption, without surrounding blanks."""
+def parse_text(value: object) -> str:
+    """Parse a caption, and strip blanks."""
     if value is not None and not isinstance(value, str):
         raise CellError(f"expected one caption, got {value!r:.60}; write one row per caption")
     text = (value or "").strip()
@@ -57,12 +57,12 @@ def text_of(value: object) -> str:
     return _sound(text)
 
 
-def image_of(value: object, folder: Path) -> Image:
-    """Parse an image: a path relative to ``folder``, a URL, bytes, or Hugging Face's bytes with a path."""
+def parse_image(value: object, folder: Path) -> Image:
+    """Parse an image: a path relative to ``folder``, a URL, bytes, or Hugging Face's mapping of bytes and path."""
     if isinstance(value, Mapping):
         if not {"bytes", "path"} & value.keys():
             raise CellError(f"expected the fields bytes or path, has {sorted(value)}")
-        return image_of(value.get("bytes") or value.get("path"), folder)
+        return parse_image(value.get("bytes") or value.get("path"), folder)
     if value is None or value in ("", b""):
         raise CellError(MISSING)
     if isinstance(value, bytes):
@@ -74,22 +74,22 @@ def image_of(value: object, folder: Path) -> Image:
         return RemoteImage(_sound(value))
     if scheme := _SCHEME.match(value):
         raise CellError(f"{scheme[0]} is not supported: give paths, http:// or https://, or fetch the images first")
-    if len(value) > _LONGEST_PATH:
+    if len(value) > _MAX_PATH:
         raise CellError(f"expected the path of an image, got {show(value)}")
     path = folder / _sound(value)
-    if not _is_file(path):
+    if not os.path.isfile(path):  # noqa: PTH113 - also False if the name is too long
         raise CellError(f"{value!r} is not a file at {str(path)!r}; paths are relative to the table")
     return path
 
 
-def payload_of(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Make JSON values; empty ones, numbers that are not finite, and bytes are left out."""
+def make_payload(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Convert values to JSON values; drop bytes, empty values, and numbers that are not finite."""
     plain = {name: _plain(value, 2) for name, value in values.items()}
     return {name: value for name, value in plain.items() if value is not None and value != ""}
 
 
-def json_object(packed: Any, what: str = "payload") -> dict[str, Any]:
-    """Parse a payload that is JSON, as ``reco memory copy`` writes it."""
+def parse_json_object(packed: Any, what: str = "payload") -> dict[str, Any]:
+    """Parse a payload in JSON, as ``reco memory copy`` writes it."""
     try:
         payload = json.loads(packed)
     except (TypeError, ValueError, RecursionError):
@@ -100,36 +100,28 @@ def json_object(packed: Any, what: str = "payload") -> dict[str, Any]:
 
 
 def unit_rows(block: npt.NDArray[Any]) -> list[Vector | CellError]:
-    """Split vectors (N, D) into rows of exactly unit norm, or the error of each."""
+    """Split vectors (N, D) into rows (D,) of exactly unit norm; a bad row becomes its error."""
     try:
         return list(check_vectors(block, block.shape[1]))
     except VectorError:
         return [_unit(row) for row in block]
 
 
-def numbers_of(value: object) -> list[float] | None:
-    """The numbers of a vector in a text file: a list in JSON, also as a text.
+def parse_numbers(value: object) -> list[float] | None:
+    """Parse the numbers of a vector: a list, or a list in JSON. None if the value is something else.
 
-    >>> numbers_of("[0.6,-8e-1, 1,0]"), numbers_of([0.6, 0.8, 0.0, 1]), numbers_of("[a dog]"), numbers_of(["a", "b"])
-    ([0.6, -0.8, 1.0, 0.0], [0.6, 0.8, 0.0, 1.0], None, None)
+    >>> parse_numbers("[0.6,-8e-1, 1,0]"), parse_numbers([0.6, 0.8, 0.0, 1]), parse_numbers("[a dog]")
+    ([0.6, -0.8, 1.0, 0.0], [0.6, 0.8, 0.0, 1.0], None)
     """
     if isinstance(value, str) and value.startswith("[") and value.endswith("]"):
         try:
             value = json.loads(value)
         except (ValueError, RecursionError):
             return None
-    if not isinstance(value, list) or len(value) < _SHORTEST:
+    if not isinstance(value, list) or len(value) < _MIN_NUMBERS:
         return None
     plain = all(isinstance(number, int | float) and not isinstance(number, bool) for number in value)
     return [float(number) for number in value] if plain else None
-
-
-def unit_row(numbers: Sequence[float]) -> Vector:
-    """A vector (D,) of exactly unit norm."""
-    (vector,) = unit_rows(np.asarray([numbers], np.float32))
-    if isinstance(vector, CellError):
-        raise vector
-    return vector
 
 
 def _unit(row: npt.NDArray[Any]) -> Vector | CellError:
@@ -144,13 +136,6 @@ def _sound(text: str) -> str:
     if not is_unicode(text):
         raise CellError(f"{text!r:.60} is not Unicode: half of a surrogate pair")
     return text
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # the name is too long: a caption in the wrong column
-        return False
 
 
 def _plain(value: Any, level: int) -> Any:
@@ -183,67 +168,67 @@ class RowMaker:
 
     names: ColumnNames
     folder: Path  # base of image paths
-    has_ids: bool = False  # whether the source has the column of ids, so that each row needs one
-    unfold: bool = False  # whether a column ``payload`` holds a JSON object, as ``reco memory copy`` writes it
+    has_ids: bool = False  # whether the source has a column of ids; then each row needs an id
+    has_packed_payload: bool = False  # whether the column ``payload`` is JSON, as ``reco memory copy`` writes it
 
     def make(self, where: str, values: Mapping[str, Any], place: str | None = None) -> Pair | Rejected:
         """Make a pair, or a rejected row with the reason.
 
         Args:
-            where: the row, for messages.
+            where: name of the row, for messages.
             values: by column; an image or a text may be a vector (D,) or a :class:`CellError`.
-            place: id of a row without id and without image path, where the source has no column of ids.
+            place: the id of a row without an id and an image path, if the source has no column of ids.
         """
         names = self.names
         id_, column = None, names.id
         try:
-            own_id = self._id(values, place)
-            if own_id is None:
-                column = names.id if self.has_ids else names.image  # whose path would be the id
+            cell = self._id_cell(values, place)
+            if cell is None:
+                column = names.id if self.has_ids else names.image  # its path would be the id
                 raise CellError(MISSING)
-            id_ = id_of(own_id)
+            id_ = parse_id(cell)
             column = names.image
-            image = _vector_or(values.get(names.image), partial(image_of, folder=self.folder))
+            image = _vector_or(values.get(names.image), partial(parse_image, folder=self.folder))
             column = names.text
-            text = _vector_or(values.get(names.text), text_of)
+            text = _vector_or(values.get(names.text), parse_text)
             column = ""
             payload = self._payload(values)
-            path = _place_of(values.get(names.image), image)
+            path = _path_in_row(values.get(names.image), image)
         except CellError as error:
             at = f", column {column!r}" if column else ""
             has = f"; this row has {sorted(values)}" if column not in ("", *values) else ""
             return Rejected(where + at, f"{error}{has}", id_)
-        own = {"caption": text} if isinstance(text, str) else {}
-        own |= {"image": path} if path not in (None, id_) else {}
-        return Pair(id_, image, text, own | payload, where)
+        shown = {"caption": text} if isinstance(text, str) else {}
+        shown |= {"image": path} if path not in (None, id_) else {}
+        return Pair(id_, image, text, shown | payload, where)
 
-    def _id(self, values: Mapping[str, Any], place: str | None) -> object:
-        own = values.get(self.names.id)
-        if self.has_ids or (own is not None and own != ""):
-            return None if own == "" else own
+    def _id_cell(self, values: Mapping[str, Any], place: str | None) -> object:
+        cell = values.get(self.names.id)
+        if self.has_ids or (cell is not None and cell != ""):
+            return None if cell == "" else cell
         image = values.get(self.names.image)
         if isinstance(image, Mapping):
             image = image.get("path")
         return image if isinstance(image, str | int) and image != "" else place
 
     def _payload(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        own = (self.names.id, self.names.image, self.names.text)
-        rest = {name: value for name, value in values.items() if name not in own}
-        packed = rest.pop("payload", None) if self.unfold else None
-        return payload_of(rest | json_object(packed) if packed else rest)
+        used = (self.names.id, self.names.image, self.names.text)
+        rest = {name: value for name, value in values.items() if name not in used}
+        packed = rest.pop("payload", None) if self.has_packed_payload else None
+        return make_payload(rest | parse_json_object(packed) if packed else rest)
 
 
-def _vector_or(value: object, made: Callable[[object], Any]) -> Any:
+def _vector_or(value: object, parse: Callable[[object], Any]) -> Any:
     if isinstance(value, CellError):
         raise value
     if isinstance(value, np.ndarray):
         return value
-    numbers = numbers_of(value)
-    return made(value) if numbers is None else unit_row(numbers)
+    numbers = parse_numbers(value)
+    return parse(value) if numbers is None else _vector_or(_unit(np.asarray(numbers, np.float32)), parse)
 
 
-def _place_of(value: object, image: object) -> str | None:
-    """The path of an image file, as in the row; None for other images, since a URL may hold secrets."""
+def _path_in_row(value: object, image: object) -> str | None:
+    """The path of an image file as the row states it; None for other images, because a URL may contain secrets."""
     if not isinstance(image, Path):
         return None
     return str(value["path"] if isinstance(value, Mapping) else value)

@@ -1,4 +1,4 @@
-"""Images that are fetched on access, and the pictures of pairs in folders."""
+"""Images behind URLs, and the image files that a memory's pairs may show."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from ..files import write_whole
 from ..types import Payload
 
 _HEADERS = {"User-Agent": f"reco-plugin/{__version__}", "Accept": "image/*,*/*;q=0.5"}
-_AS_IT_IS = "%/:=&?~#+!$,;'@()*[]"
+_SAFE_CHARACTERS = "%/:=&?~#+!$,;'@()*[]"
 _CHUNK_BYTES = 1 << 16
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address is one of the public internet.
+    """Whether an IP address is on the public internet.
 
     >>> is_public("8.8.8.8"), is_public("169.254.169.254"), is_public("::ffff:10.0.0.1"), is_public("fe80::1%eth0")
     (True, False, False, False)
@@ -39,9 +39,9 @@ def is_public(address: str) -> bool:
 
 
 class _PublicConnection(HTTPConnection):
-    """A connection that is closed before anything is sent if its peer is not on the public internet.
+    """Refuses a peer that is not on the public internet, before anything is sent.
 
-    The peer is checked rather than the name of the host, which may have another address by then.
+    The check is on the peer, because the host's name may resolve to another address by now.
     """
 
     def connect(self) -> None:
@@ -52,24 +52,24 @@ class _PublicConnection(HTTPConnection):
 
 
 class _PublicTlsConnection(HTTPSConnection, _PublicConnection):
-    """The same over TLS: ``HTTPSConnection.connect`` calls that of the class above before the handshake."""
+    """The same over TLS: ``HTTPSConnection.connect`` calls the check before the handshake."""
 
 
 class _PublicHandler(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
-    """Opens URLs, redirects included, by the connections above, unless a proxy connects."""
+    """Opens URLs and redirects by the connections above, unless a proxy connects."""
 
     def do_open(self, http_class: Any, req: urllib.request.Request, **more: Any) -> HTTPResponse:
-        asked = urllib.request.Request(req.full_url)  # noqa: S310 - only parsed
-        if req.host == asked.host:  # else `req.host` is a proxy
+        target = urllib.request.Request(req.full_url)  # noqa: S310 - only parsed
+        if req.host == target.host:  # else `req.host` is a proxy
             http_class = _PublicTlsConnection if issubclass(http_class, HTTPSConnection) else _PublicConnection
         return super().do_open(http_class, req, **more)
 
 
 def _opener(allow_private: bool) -> urllib.request.OpenerDirector:
-    """Opens URLs of HTTP alone: urllib's own would follow a redirect to FTP."""
-    opener, own = urllib.request.OpenerDirector(), (urllib.request.HTTPHandler(), urllib.request.HTTPSHandler())
+    """Make an opener for HTTP only; the default one of urllib would follow a redirect to FTP."""
+    opener, usual = urllib.request.OpenerDirector(), (urllib.request.HTTPHandler(), urllib.request.HTTPSHandler())
     for handler in (
-        *(own if allow_private else (_PublicHandler(),)),
+        *(usual if allow_private else (_PublicHandler(),)),
         urllib.request.ProxyHandler(),
         urllib.request.UnknownHandler(),
         urllib.request.HTTPDefaultErrorHandler(),
@@ -87,10 +87,10 @@ class RemoteImage:
     url: str
     timeout_s: float = 20.0  # in total
     max_bytes: int = 64 << 20  # larger images are refused
-    allow_private: bool = False  # whether the URL may lead to an address that is not on the public internet
+    allow_private: bool = False  # whether the host may be outside of the public internet
 
     def __str__(self) -> str:
-        """The URL without its query, which may be secret."""
+        """The URL without its query, which may contain secrets."""
         return self.url.partition("?")[0]
 
     def read(self) -> bytes:
@@ -101,7 +101,7 @@ class RemoteImage:
         """
         until, body = time.monotonic() + self.timeout_s, bytearray()
         try:
-            request = urllib.request.Request(quote(self.url, _AS_IT_IS), headers=_HEADERS)  # noqa: S310 - see `cells`
+            request = urllib.request.Request(quote(self.url, _SAFE_CHARACTERS), headers=_HEADERS)  # noqa: S310 - see `cells`
             with _opener(self.allow_private).open(request, timeout=self.timeout_s) as response:
                 while chunk := response.read1(_CHUNK_BYTES):
                     body += chunk
@@ -121,45 +121,45 @@ class RemoteImage:
 
 NAME = "pictures.json"
 THUMBNAIL = "thumbnail"
-"""Where a payload holds a picture, as a data URI."""
-_LONGEST = 100_000  # characters of a data URI that is shown
+"""Key of a picture in a payload, as a data URI."""
+_MAX_URI = 100_000  # characters of a data URI that is shown
 _URI = re.compile(r"data:image/(?:avif|gif|jpeg|png|webp);base64,[A-Za-z0-9+/]+={0,2}")
 
 
 class PictureFiles:
     """Finds the image file of a pair in some folders.
 
-    By the path in its payload (``image``) or by its id, which is a path for pairs from a folder or table. Paths that
-    lead out of the folders are ignored, and so are paths that exist in several of them.
+    The path is the payload's ``image``, or the id of a pair from a folder or table. Paths that lead out of the folders,
+    or exist in several folders, are ignored.
     """
 
     def __init__(self, folders: Iterable[Path]) -> None:
         self._folders = [folder.resolve() for folder in folders]
 
-    def of(self, id_: str, payload: Payload) -> Path | None:
-        """The file; None where there is none."""
+    def find(self, id_: str, payload: Payload) -> Path | None:
+        """Return the file; None if there is none."""
         for name in (payload.get("image"), id_):
             if not isinstance(name, str) or not name:
                 continue
-            found = {file for folder in self._folders if (file := _inside(folder, name))}
-            if len(found) == 1:
-                return found.pop()
+            files = {file for folder in self._folders if (file := _inside(folder, name))}
+            if len(files) == 1:
+                return files.pop()
         return None
 
 
 def stored_thumbnail(payload: Payload) -> str | None:
-    """The data URI of a small picture that a payload holds itself; None without one."""
+    """The data URI of a small picture in a payload; None without one."""
     given = payload.get(THUMBNAIL)
-    return given if isinstance(given, str) and len(given) <= _LONGEST and _URI.fullmatch(given) else None
+    return given if isinstance(given, str) and len(given) <= _MAX_URI and _URI.fullmatch(given) else None
 
 
-def note_folders(memory: str | os.PathLike[str], folders: Iterable[Path]) -> None:
-    """Allow the image files below more folders; for a memory in RAM or on a server, nothing is noted.
+def allow_folders(memory: str | os.PathLike[str], folders: Iterable[Path]) -> None:
+    """Allow the playground to show image files below more folders; only a memory in a folder stores this.
 
     Raises:
-        MemoryStoreError: the note cannot be written.
+        MemoryStoreError: the file cannot be written.
     """
-    place, known = os.fspath(memory), noted_folders(memory)
+    place, known = os.fspath(memory), allowed_folders(memory)
     added = [folder for folder in dict.fromkeys(map(Path.resolve, folders)) if folder not in known]
     if not added or not _is_folder(place):
         return
@@ -174,8 +174,8 @@ def note_folders(memory: str | os.PathLike[str], folders: Iterable[Path]) -> Non
         raise MemoryStoreError(f"cannot write {Path(place) / NAME}: {error}") from error
 
 
-def noted_folders(memory: str | os.PathLike[str]) -> tuple[Path, ...]:
-    """The folders that are allowed; none if the note is a copy, damaged or missing."""
+def allowed_folders(memory: str | os.PathLike[str]) -> tuple[Path, ...]:
+    """The allowed folders; none if the file is missing, damaged or a copy from another memory."""
     if not _is_folder(os.fspath(memory)):
         return ()
     try:
@@ -194,5 +194,5 @@ def _inside(folder: Path, name: str) -> Path | None:
     try:
         file = (folder / name).resolve()
         return file if file.is_relative_to(folder) and file.is_file() else None
-    except (OSError, ValueError):  # too long a name, or one with a null in it
+    except (OSError, ValueError):  # too long a name, or a null character
         return None

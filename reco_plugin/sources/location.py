@@ -1,11 +1,11 @@
-"""A source and its options, as one text: ``catalogue.csv?images=photos&text=title``. Its files and columns."""
+"""Names of sources with options, ``catalogue.csv?images=photos&text=title``, and the files and columns they mean."""
 
 from __future__ import annotations
 
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from glob import glob, has_magic
 from pathlib import Path
 
@@ -28,19 +28,11 @@ class Location:
 
     @property
     def images(self) -> Path | None:
-        """The folder of images that its option names; None where it is not given."""
+        """The folder of the option ``images``; None without it."""
         return in_home(self.options["images"]) if "images" in self.options else None
 
-    def __str__(self) -> str:
-        """The source as one text again."""
-        return "?".join(filter(None, [self.name, "&".join(f"{name}={value}" for name, value in self.options.items())]))
-
-    def without(self, option: str) -> Location:
-        """The same source without an option."""
-        return replace(self, options={name: value for name, value in self.options.items() if name != option})
-
-    def only(self, *known: str) -> None:
-        """Check that there are no other options than these.
+    def check_options(self, *known: str) -> None:
+        """Check that all options are known.
 
         Raises:
             ConfigError: an unknown option; the message lists the known ones.
@@ -52,11 +44,11 @@ class Location:
                 raise ConfigError(f"{self.name} has no option {option!r}{near}: {has}")
 
 
-def is_on(place: str, option: str, value: str | None, default: bool) -> bool:
-    """Parse an option that is 1 or 0, or left out.
+def parse_switch(place: str, option: str, value: str | None, default: bool) -> bool:
+    """Parse an option that is 1 or 0; None means ``default``.
 
     Raises:
-        ConfigError: neither.
+        ConfigError: another value.
     """
     if value not in (None, "0", "1"):
         raise ConfigError(f"{place}: option {option}={value!r} must be 1 or 0")
@@ -64,24 +56,43 @@ def is_on(place: str, option: str, value: str | None, default: bool) -> bool:
 
 
 def parse_source(source: str | Path) -> Location:
-    """Split a source from its options; the path of an existing file has none. ``~`` is the home folder, also in quotes.
+    """Split a source from its options; a path that exists has none. A leading ``~`` is the home folder.
 
     Raises:
         ConfigError: an option is given twice.
 
     >>> parse_source("catalogue.csv?image=photo&text=title")
     Location(name='catalogue.csv', options={'image': 'photo', 'text': 'title'})
-    >>> parse_source("shards/test-0?.tar")  # a pattern, no options
+    >>> parse_source("shards/test-0?.tar")  # a pattern without options
     Location(name='shards/test-0?.tar', options={})
     """
     name, options = split_options(str(source))
     return Location(str(in_home(name)) if name.startswith("~") else name, options)
 
 
+INDEX_PORTS = {
+    "opensearch": 9200,
+    "elasticsearch": 9200,
+    "postgresql": 5432,
+    "weaviate": 8080,
+    "milvus": 19530,
+    "lancedb": 0,
+}
+"""Scheme of an index's address -> the engine's default port; 0: a folder."""
+QDRANT_PORTS = {"http": 6333, "https": 6333, "grpc": 6334, "grpcs": 6334}
+"""The same for a Qdrant server; its URL is an index with the option ``vector``, else a memory."""
+
+
+def is_index_address(text: str) -> bool:
+    """Whether a source is the address of an index."""
+    scheme, colon, _ = text.replace("postgres://", "postgresql://", 1).partition(":")
+    return bool(colon) and (scheme in INDEX_PORTS or (scheme in QDRANT_PORTS and "vector" in split_options(text)[1]))
+
+
 IMAGE_SUFFIXES = (
     "jpg", "jpeg", "png", "webp", "jfif", "avif", "heic", "heif", "gif", "bmp", "tif", "tiff", "jp2", "ppm", "pgm"
 )  # fmt: skip
-"""Of the formats that the encoder may read; the first ones are preferred where a key of a shard has several."""
+"""Image formats; if a shard has several images of one key, the first suffix here wins."""
 
 _NUMBERED = re.compile(r"\d{3}\.(?=\D)")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
@@ -89,7 +100,7 @@ _BRACES = re.compile(r"\{([^{}]*(?:,|\.\.)[^{}]*)\}")
 
 
 def clean_name(name: str) -> str:
-    """Make a readable class name of a numbered folder, as of CUB or Caltech-256.
+    """Make a readable class name from a numbered folder, as in CUB or Caltech-256.
 
     >>> clean_name("001.Black_footed_Albatross")
     'Black footed Albatross'
@@ -101,21 +112,21 @@ CAPTIONS = tuple(f"captions{suffix}" for suffix in (".jsonl", ".csv", ".tsv", ".
 
 
 def caption_table(folder: Path) -> Path | None:
-    """The table ``captions.csv``, ``.tsv``, ``.jsonl`` or ``.parquet`` of a folder, if there is one."""
+    """The file ``captions.csv``, ``.tsv``, ``.jsonl`` or ``.parquet`` in a folder, if it exists."""
     return next((folder / name for name in CAPTIONS if (folder / name).is_file()), None)
 
 
 def find_images(folder: Path) -> list[Path]:
-    """All images below a folder, sorted; hidden files and folders are left out."""
+    """Find all images below a folder, sorted, without hidden files and folders."""
     found = (path for path in folder.rglob("*") if path.suffix.lower().lstrip(".") in IMAGE_SUFFIXES)
     return sorted(p for p in found if p.is_file() and not any(x.startswith(".") for x in p.relative_to(folder).parts))
 
 
-def names_in(folder: Path, images: Sequence[Path]) -> list[str]:
-    """The paths of images in their folder, by which they are known.
+def relative_names(folder: Path, images: Sequence[Path]) -> list[str]:
+    """The paths of images relative to their folder, which become their ids.
 
     Raises:
-        DataError: one is not UTF-8, so it can be no text.
+        DataError: a path is not UTF-8.
     """
     names = [image.relative_to(folder).as_posix() for image in images]
     for name in names:
@@ -124,8 +135,8 @@ def names_in(folder: Path, images: Sequence[Path]) -> list[str]:
     return names
 
 
-def names_shards(source: str | Path) -> bool:
-    """Whether a source is webdataset shards: a tar, a folder of tars, or a pattern (and no existing path)."""
+def is_shards(source: str | Path) -> bool:
+    """Whether a source is webdataset shards: a tar, a folder of tars, or a pattern that is not an existing path."""
     path = Path(source)
     if path.exists():
         return path.suffix.lower() == ".tar" or (path.is_dir() and any(path.glob("*.tar")))
@@ -133,7 +144,7 @@ def names_shards(source: str | Path) -> bool:
 
 
 def find_shards(source: str | Path) -> list[Path]:
-    """Find the tar files of a file, a folder, a glob or a brace pattern, in order."""
+    """Find the files that a path, a folder of tars, a glob or a brace pattern means, in order."""
     if Path(source).is_dir():
         shards = sorted(Path(source).glob("*.tar"))
     elif Path(source).exists():
@@ -148,7 +159,7 @@ def find_shards(source: str | Path) -> list[Path]:
 
 
 def expand_braces(pattern: str) -> list[str]:
-    """Expand lists and number ranges like a shell.
+    """Expand lists and number ranges as a shell does.
 
     >>> expand_braces("{train,test}-{08..10}.tar")[:4]
     ['train-08.tar', 'train-09.tar', 'train-10.tar', 'test-08.tar']
@@ -174,10 +185,10 @@ def _choices(inside: str) -> list[str]:
     return [f"{number:0{width}d}" for number in range(int(first), int(last) + step, step)]
 
 
-def not_there(path: Path) -> str:
-    """What to say of a path that is no file: a similar name beside it may have been meant."""
+def describe_missing_file(path: Path) -> str:
+    """Describe a path that is not a file, for an error; suggests a similar name in the same folder."""
     if path.is_dir():
-        return f"{path} is a folder, and a file is wanted"
+        return f"{path} is a folder, expected a file"
     try:
         close = nearest(path.name, [other.name for other in path.parent.iterdir()], 1)
     except OSError:
@@ -206,7 +217,7 @@ def read_text(path: Path) -> str:
 
 @dataclass(frozen=True)
 class ColumnNames:
-    """Names of the columns of a table; all others are payload."""
+    """Names of a table's columns; all others are payload."""
 
     id: str = "id"
     image: str = "image"
@@ -214,19 +225,19 @@ class ColumnNames:
 
     @property
     def needed(self) -> tuple[str, ...]:
-        """Columns that must be there; the id may be missing unless its name was given."""
+        """Required columns; the id is required only if its name was given."""
         return (self.image, self.text, *([self.id] if self.id != ColumnNames.id else []))
 
 
 def column_names(where: Location, *more: str) -> ColumnNames:
-    """The columns that a source's options name; ``more`` are its other options."""
+    """The columns that the options of a source name; ``more`` are its other options."""
     names = tuple(vars(ColumnNames()))
-    where.only(*names, *more)
+    where.check_options(*names, *more)
     return ColumnNames(**{name: where.options[name] for name in names if name in where.options})
 
 
 def check_columns(path: str, columns: Sequence[str], needed: Sequence[str]) -> None:
-    """Check that columns are present."""
+    """Check that a table has the required columns."""
     if missing := [name for name in needed if name not in columns]:
         raise DataError(
             f"{path} has no column {' and no '.join(map(repr, missing))}; its columns are {list(columns)}. Name yours, "
@@ -234,8 +245,8 @@ def check_columns(path: str, columns: Sequence[str], needed: Sequence[str]) -> N
         )
 
 
-def note_ids(path: str, columns: Sequence[str], names: ColumnNames) -> str:
-    """What becomes of missing ids in a table without a column of ids; empty where it has one."""
+def describe_missing_ids(path: str, columns: Sequence[str], names: ColumnNames) -> str:
+    """Explain which ids a table without a column of ids gets; empty if it has one."""
     if names.id in columns:
         return ""
     return (

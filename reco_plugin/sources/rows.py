@@ -1,10 +1,8 @@
-"""Rows of a source, one by one: pairs, or rejected rows with the reason.
+"""Rows of a source: pairs, rejected rows with the reason, digests and groups.
 
 ::
 
     source ──► Rows ──► SourcePart ──► Pair | Rejected
-
-``docs/sources.md`` lists the sources.
 """
 
 from __future__ import annotations
@@ -26,25 +24,24 @@ from ..values import did_you_mean
 from .images import RemoteImage
 from .location import ColumnNames
 
-_DIGITS = 16
-"""64 bits, which suffice to compare two rows with the same id."""
+_DIGITS = 16  # 64 bits, enough to compare two rows with the same id
 
 
 @dataclass(frozen=True)
 class Rejected:
-    """A row that cannot be used, and why."""
+    """A row that cannot be used."""
 
     where: str  # as in ``catalogue.csv, line 17`` or ``000.tar, key 0001``
     reason: str  # what is wrong with it
-    id: str | None = None  # the pair's id, where readable
-    half: bool = False  # only the image or the text is missing, e.g. after a failed download
+    id: str | None = None  # the pair's id, if it can be read
+    is_incomplete: bool = False  # only the image or the text is missing, for example after a failed download
 
     def __str__(self) -> str:
         return _sentence(self.where, self.reason)
 
 
 class RowError(DataError):
-    """One row cannot be used; others may."""
+    """One row of a source cannot be used."""
 
     def __init__(self, where: str, reason: str) -> None:
         super().__init__(_sentence(where, reason))
@@ -56,7 +53,7 @@ def _sentence(where: str, reason: str) -> str:
 
 
 class SourcePart(Protocol):
-    """A file, a shard or a range of rows. It can be pickled, and read on any machine with the same files."""
+    """A file, a shard or a range of rows. It can be pickled, and read on another machine with the same files."""
 
     @property
     def name(self) -> str:
@@ -64,19 +61,19 @@ class SourcePart(Protocol):
         ...
 
     def read(self) -> Iterator[Pair | Rejected]:
-        """Its rows in order; images are not decoded. A damaged part ends with a rejected row."""
+        """Read the rows in order, without decoding images. A damaged part ends with a rejected row."""
         ...
 
 
 @dataclass(frozen=True)
 class FilePart:
-    """A part that a function reads, whose arguments say which."""
+    """A part that a function reads."""
 
     name: str  # for messages
-    rows: Callable[[], Iterable[Pair | Rejected]]  # may fail at any row; can be pickled, as the partial of a function
+    rows: Callable[[], Iterable[Pair | Rejected]]  # may fail at any row; can be pickled, like a partial
 
     def read(self) -> Iterator[Pair | Rejected]:
-        """Its rows in order; where reading fails, a rejected row is the last."""
+        """See :meth:`SourcePart.read`."""
         read = 0
         try:
             for row in self.rows():
@@ -88,20 +85,24 @@ class FilePart:
 
 @dataclass(frozen=True)
 class Rows:
-    """All rows of a source; can be iterated over again."""
+    """All rows of a source; each iteration reads them again."""
 
     name: str
     parts: tuple[SourcePart, ...]  # in order
-    total: int | None = None  # number of rows, where cheap to count, else None
-    check: bool = True  # whether vectors are compared with the captions and pictures at hand
-    note: str = ""  # what a user should know of its ids
+    total: int | None = None  # number of rows; None if counting is expensive
+    check: bool = True  # whether vectors are compared with captions and pictures
+    how_to_skip: str = ""  # the comparison, for messages; empty: the option check=0
+    note: str = ""  # a remark on its ids, for the user
     folders: tuple[Path, ...] = ()  # base folders of its image paths, each once
-    beside: tuple[Path, ...] = ()  # folders of its vectors, where pictures may stand, too
     stamps: Mapping[Path, tuple[int, ...]] = field(default_factory=dict)  # of its tables, from before they were read
     columns: ColumnNames | None = None  # of a table
 
     def check_unchanged(self) -> None:
-        """Check, at the end, that no table changed while it was read: rows would be missing without a word."""
+        """Check that no table changed while it was read, because rows could be missing.
+
+        Raises:
+            DataError: a table changed.
+        """
         for path, stamp in self.stamps.items():
             if stamp_of(path) != stamp:
                 raise DataError(
@@ -109,14 +110,14 @@ class Rows:
                 )
 
     def __iter__(self) -> Iterator[Pair | Rejected]:
-        """The rows of all parts, in order."""
+        """Read the rows of all parts, in order."""
         for part in self.parts:
             yield from part.read()
         self.check_unchanged()
 
 
 def stamp_of(path: Path) -> tuple[int, ...]:
-    """Size, time and inode of a file, one of which changes if it is written or replaced; empty if there is none."""
+    """Size, time and inode of a file, to detect changes; empty if it does not exist."""
     try:
         stat = path.stat()
     except OSError:
@@ -125,7 +126,7 @@ def stamp_of(path: Path) -> tuple[int, ...]:
 
 
 def digest(pair: Pair) -> str:
-    """Digest a pair in 16 hex digits: image (bytes, vector, URL or path), text and payload, not the id.
+    """Digest a pair in 16 hex digits: image (bytes, vector or URL), text and payload, without the id.
 
     >>> digest(Pair("a", b"", "fox")) == digest(Pair("b", b"", "fox")) != digest(Pair("a", b"", "a fox"))
     True
@@ -147,22 +148,14 @@ def _side(value: Any) -> tuple[bytes, bytes]:
             return b"url", value.url.encode(errors="surrogatepass")
         case bytes():
             return b"bytes", value
-        case Path():
-            return b"path", str(value).encode("utf-8", "surrogateescape")
-        case str():
-            return b"text", value.encode(errors="surrogatepass")
-    picture = value.convert("RGBA")  # a PIL image
-    return b"pixels", str(picture.size).encode() + picture.tobytes()
+    return b"text", str(value).encode(errors="surrogatepass")
 
 
 def check_column(rows: Rows, column: str) -> str:
-    """Check, before anything is encoded, that pairs have a value in this column; reads rows up to the first.
-
-    Returns:
-        Its key in the payload: that of the caption for the column of texts.
+    """Find the payload key of a column, and check that a pair has a value; reads rows up to the first such pair.
 
     Raises:
-        DataError: none has one; the message names the columns that the first pair has.
+        DataError: no pair has a value; the message suggests columns of the first pair.
     """
     column = payload_key(rows, column)
     known: list[str] | None = None
@@ -178,12 +171,14 @@ def check_column(rows: Rows, column: str) -> str:
 
 
 def payload_key(rows: Rows, column: str) -> str:
-    """Key of a table's column in the payload: the column of texts becomes the caption."""
+    """The key of a table's column in the payload; the column of texts becomes ``caption``."""
     return "caption" if rows.columns is not None and column == rows.columns.text else column
 
 
 def groups_of(pairs: Records, column: str | None = None) -> list[str]:
-    """The group of each of N pairs: a payload column, the caption without one; a pair with an empty one is its own.
+    """The group of each of N pairs: the value of a payload column, by default the caption.
+
+    A pair without a value is a group by itself.
 
     Raises:
         DataError: no pair has a value in this column.
@@ -195,13 +190,13 @@ def groups_of(pairs: Records, column: str | None = None) -> list[str]:
 
 
 def group_of(pair: Pair, column: str | None) -> str:
-    """The group of a pair of a reader, which puts the caption into the payload; as :func:`groups_of`."""
+    """The group of one pair from a source; see :func:`groups_of`."""
     return _group(pair.id, pair.payload, column)
 
 
 def _group(id_: str, payload: Payload, column: str | None) -> str:
     value = payload.get(column or "caption")
-    return f"\0{id_}" if _is_empty(value) else str(value)  # which no value of the column begins with
+    return f"\0{id_}" if _is_empty(value) else str(value)  # no value of the column begins with this
 
 
 def _is_empty(value: Any) -> bool:

@@ -1,7 +1,7 @@
-"""webdataset shards: plain tars whose adjacent members belong together by key.
+"""webdataset shards: tars in which adjacent members of one key are a sample.
 
-``a/0001.jpg``, ``a/0001.txt`` and ``a/0001.json`` are the sample ``a/0001``: the key ends at the first dot of the file
-name.
+``a/0001.jpg``, ``a/0001.txt`` and ``a/0001.json`` have the key ``a/0001``: it ends at the first dot of the
+file name.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from pathlib import Path
 
 from ..errors import DataError
 from ..types import Pair
-from .cells import CellError, json_object, payload_of, text_of
+from .cells import CellError, make_payload, parse_json_object, parse_text
 from .location import IMAGE_SUFFIXES
 from .rows import FilePart, Rejected, Rows
 
-_NOT_SHOWN = ("caption", "exif", "error_message", "status", "key")  # of img2dataset's json: no payload
+_NO_PAYLOAD = ("caption", "exif", "error_message", "status", "key")  # fields of img2dataset's json
 
 
 def open_shards(shards: list[Path]) -> Rows:
-    """Open shards, a part each."""
+    """Open shards, one part each."""
     return Rows(str(shards[0]), tuple(FilePart(str(shard), partial(_read_shard, shard)) for shard in shards))
 
 
 def _read_shard(shard: Path) -> Iterator[Pair | Rejected]:
-    """A row for each key."""
+    """Read a row for each key."""
     try:
         with tarfile.open(shard, "r:") as tar:
             files = (member for member in tar if member.isreg() and not member.name.startswith("__"))
@@ -41,7 +41,7 @@ def _read_shard(shard: Path) -> Iterator[Pair | Rejected]:
 
 
 def _split(member: tarfile.TarInfo) -> tuple[str, str]:
-    """The key and the lower-case suffix of a member's name."""
+    """Split a member's name into its key and its suffix in lower case."""
     folder, slash, name = member.name.removeprefix("./").rpartition("/")
     stem, _, suffix = name.partition(".")
     return folder + slash + stem, suffix.lower()
@@ -53,17 +53,17 @@ def _row(tar: tarfile.TarFile, where: str, key: str, members: Sequence[tarfile.T
     try:
         if len(parts) < len(members):
             raise CellError("two members have the same name: make keys unique")
-        fields = json_object(_text(tar, parts["json"]), "its .json") if "json" in parts else {}
+        fields = parse_json_object(_text(tar, parts["json"]), "its .json") if "json" in parts else {}
         if image is None:
-            return Rejected(where, "there is no image", key, half=True)
+            return Rejected(where, "there is no image", key, is_incomplete=True)
         caption = _text(tar, parts["txt"]) if "txt" in parts else str(fields.get("caption") or "")
         if not caption.strip():
-            return Rejected(where, "there is no caption", key, half=True)
-        text = text_of(caption)
-        shown = payload_of({name: value for name, value in fields.items() if name not in _NOT_SHOWN})
+            return Rejected(where, "there is no caption", key, is_incomplete=True)
+        text = parse_text(caption)
+        payload = make_payload({name: value for name, value in fields.items() if name not in _NO_PAYLOAD})
     except CellError as error:
         return Rejected(where, str(error), key)
-    return Pair(key, _read(tar, image), text, {"caption": text} | shown)
+    return Pair(key, _read(tar, image), text, {"caption": text} | payload)
 
 
 def _read(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:

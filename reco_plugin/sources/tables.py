@@ -1,7 +1,7 @@
-"""Tables with one row per image: ``.jsonl``, ``.csv`` and ``.tsv``.
+"""Tables: ``.jsonl``, ``.csv`` and ``.tsv``, one row per image.
 
-A table is opened twice: once to find its header and its rows, and once for each part that is read, maybe by another
-machine. Rows are not kept in between: a table may be larger than the RAM.
+A table is opened once to find the header and the parts, and once more for each part, perhaps on another machine. Rows
+are not kept in memory, since a table may be larger than the RAM.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 from ..errors import DataError
 from ..types import Pair
 from .cells import RowMaker
-from .location import ColumnNames, Location, check_columns, note_ids
+from .location import ColumnNames, Location, check_columns, describe_missing_ids
 from .rows import FilePart, Rejected, RowError, Rows, stamp_of
 
 JSON_LINES = (".jsonl", ".ndjson")
@@ -30,7 +30,7 @@ _ROWS_PER_PART = 10_000
 
 
 class Lines:
-    """Lines of an open file as text; bytes that are not UTF-8 become lone surrogates."""
+    """Lines of an open file as text; bytes that are not UTF-8 become single surrogates."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -47,7 +47,7 @@ class Lines:
         return (raw.removeprefix(codecs.BOM_UTF8) if self.line == 1 else raw).decode("utf-8", "surrogateescape")
 
     def seek(self, offset: int = 0, line: int = 0) -> None:
-        """Go to an earlier offset and line number."""
+        """Go to an offset in bytes and its line number."""
         self._file.seek(offset)
         self.offset, self.line = offset, line
 
@@ -68,7 +68,7 @@ def open_lines(path: Path) -> Iterator[Lines]:
 
 @dataclass(frozen=True)
 class TableRow:
-    """One row: its last line in the file (from 1) and its values, without empty and null ones."""
+    """One row: its last line in the file, from 1, and its values without empty and null ones."""
 
     path: Path
     line: int
@@ -76,17 +76,17 @@ class TableRow:
 
     @property
     def where(self) -> str:
-        """File and line."""
+        """File and line, for messages."""
         return f"{self.path}, line {self.line}"
 
     def error(self, column: str, problem: object) -> RowError:
-        """Make an error that names file, line and column."""
+        """Return an error that names file, line and column."""
         return RowError(f"{self.where}, column {column!r}", str(problem))
 
 
 @dataclass(frozen=True)
 class Head:
-    """What all rows of a csv or tsv have in common; of a .jsonl, nothing."""
+    """Header of a csv or tsv; empty for a .jsonl."""
 
     separator: str = ""
     columns: tuple[str, ...] = ()
@@ -100,7 +100,7 @@ class TableFile:
     needed: tuple[str, ...] = ()  # columns that every row must have
 
     def rows(self) -> Iterator[TableRow | RowError]:
-        """Rows in order; one that cannot be parsed, or lacks a needed column, is yielded as an error."""
+        """Read the rows in order; a row that cannot be parsed, or lacks a needed column, is yielded as an error."""
         with open_lines(self.path) as lines:
             for row in self.read(lines, self.head(lines)):
                 lacks = [] if isinstance(row, RowError) else [name for name in self.needed if name not in row.values]
@@ -110,14 +110,14 @@ class TableFile:
                     yield row
 
     def good_rows(self) -> Iterator[TableRow]:
-        """The same, of which an error is raised."""
+        """Read the rows in order; raises the first error."""
         for row in self.rows():
             if isinstance(row, RowError):
                 raise row
             yield row
 
     def first_values(self, lines: Lines) -> Sequence[str]:
-        """What the first line of a csv or tsv holds: its columns, if it is a header."""
+        """The values of the first line of a csv or tsv, which may be a header."""
         return next(filter(None, csv.reader(lines, delimiter=self._separator(lines))), [])
 
     def head(self, lines: Lines) -> Head:
@@ -128,7 +128,7 @@ class TableFile:
         try:
             columns = tuple(next(filter(None, csv.reader(lines, delimiter=separator, strict=True)), ()))
         except csv.Error as error:
-            raise DataError(f"{self.path}: its first line is no header: {error}") from None
+            raise DataError(f"{self.path}: its first line is not a header: {error}") from None
         if not columns:
             raise DataError(f"{self.path} is empty: its first line must name the columns, as in image,text")
         if twice := [name for name, times in Counter(columns).items() if name and times > 1]:
@@ -139,7 +139,7 @@ class TableFile:
         return Head(separator, columns)
 
     def _separator(self, lines: Lines) -> str:
-        """A comma (tsv: tab), unless only a semicolon splits the first line, as where the comma is the decimal sign."""
+        """A comma (tsv: a tab); or a semicolon, if the first line contains only that."""
         first = next((line for line in lines if line.strip()), "")
         lines.seek()
         usual = "\t" if self.path.suffix.lower() == ".tsv" else ","
@@ -147,17 +147,17 @@ class TableFile:
 
     @property
     def is_json(self) -> bool:
-        """Whether it has a JSON object a line."""
+        """Whether each line is a JSON object."""
         return self.path.suffix.lower() in JSON_LINES
 
     def read(self, lines: Lines, head: Head) -> Iterator[TableRow | RowError]:
-        """The rows from here on; one that cannot be parsed is yielded as an error."""
+        """Read the rows from here on; a row that cannot be parsed is yielded as an error."""
         if self.is_json:
             return (self._parse(line, lines.line) for line in lines if line.strip())
         return self._text_rows(lines, head)
 
     def _parse(self, line: str, number: int) -> TableRow | RowError:
-        """A line of JSON."""
+        """Parse a line of JSON."""
         where = f"{self.path}, line {number}"
         if not _is_utf8(line):
             return RowError(where, "is not UTF-8: save the file as UTF-8")
@@ -170,7 +170,7 @@ class TableFile:
         return TableRow(self.path, number, {k: v for k, v in values.items() if v is not None and v != ""})
 
     def _text_rows(self, lines: Lines, head: Head) -> Iterator[TableRow | RowError]:
-        """The rows of a csv or tsv; all values are texts."""
+        """Read the rows of a csv or tsv."""
         reader = csv.reader(lines, delimiter=head.separator, strict=True)
         while True:
             before = lines.line
@@ -201,7 +201,7 @@ def _is_utf8(text: str) -> bool:
 
 
 def open_table(path: Path, names: ColumnNames, where: Location) -> Rows:
-    """Open the rows of a table, ten thousand in a part; ``where`` has its options."""
+    """Open the rows of a table, 10,000 per part; ``where`` has its options."""
     table, stamp, folder = TableFile(path, names.needed), stamp_of(path), where.images or path.parent
     parts, note, total = list[FilePart](), "", 0
     with open_lines(path) as lines:
@@ -210,7 +210,7 @@ def open_table(path: Path, names: ColumnNames, where: Location) -> Rows:
         while some := list(islice(rows, _ROWS_PER_PART)):
             if not parts:
                 first = some[0].values if table.is_json and isinstance(some[0], TableRow) else {}
-                note = note_ids(str(path), head.columns or [*first, *([] if first else [names.id])], names)
+                note = describe_missing_ids(str(path), head.columns or [*first, *([] if first else [names.id])], names)
                 maker = RowMaker(names, folder, names.id in (head.columns or first))
             name = f"{path}, {len(some):,} rows after line {begun[1]}" if parts else str(path)
             parts.append(FilePart(name, partial(_read_part, table, head, begun, len(some), maker)))

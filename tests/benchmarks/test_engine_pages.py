@@ -12,14 +12,14 @@ import pytest
 from benchmarks.engines.entries import ENTRIES, PAGE, TITLES
 from benchmarks.engines.pages import ClaimFailed, Page, read_blocks
 from benchmarks.engines.run import loss, write_rows
-from reco_plugin.sources.indexes.open_index import parse_address
+from reco_plugin.sources.indexes import parse_address
 
 
 def test_the_section_of_each_engine_can_be_run() -> None:
     for name in ENTRIES:
         page = Page(PAGE, TITLES[name], {})
         if name == "chroma":
-            assert "def search(question: Question)" in page.function()
+            assert "def search(query: IndexQuery)" in page.function()
         else:
             assert parse_address(page.address()).vector == "clip", name
         for part in ("Search", "Fill"):

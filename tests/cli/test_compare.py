@@ -15,7 +15,7 @@ import numpy as np
 
 import titles
 from reco_plugin.evaluation import FunctionIndex
-from reco_plugin.sources.indexes.open_index import IndexHit
+from reco_plugin.sources.indexes import IndexHit
 
 vectors = np.random.default_rng(0).normal(size=(24, 128))
 vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)

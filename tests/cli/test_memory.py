@@ -73,7 +73,7 @@ def test_where_filters(memory: Path, ask: Ask, run: Run) -> None:
     ("words", "message"),
     [
         (("search",), "either a text or --image"),
-        (("search", "x", "--where", "{colour: red}"), "--where is no JSON"),
+        (("search", "x", "--where", "{colour: red}"), "--where is not JSON"),
         (("remove",), "nothing to remove"),
         (("copy", "memory", "./memory/"), "name another target"),
         (("copy", "memory", "pairs.csv/x.npz"), "cannot be written"),
@@ -91,7 +91,7 @@ def test_a_mistake_is_one_line_and_makes_nothing(
 def test_remove(memory: Path, work: Path, ask: Ask, run: Run) -> None:
     some = run("memory", "remove", "not-there", "large-red-circle", "not-there", "nor-this")
     assert (some.exit_code, some.stdout) == (0, "removed 1 pair; 23 are left\n")
-    assert some.stderr == "warning: the memory has no pair of 2 ids, as 'not-there', 'nor-this'\n"
+    assert some.stderr == "warning: the memory has no pair of 2 ids, such as 'not-there', 'nor-this'\n"
     (work / "ids.txt").write_text("large-red-square\n\nnot-there\n")
     assert ask("memory", "remove", "small-red-circle", "--from", "ids.txt") == {"removed": 2, "pairs": 21}
 
@@ -111,7 +111,7 @@ def test_a_copy_to_a_file_and_back_is_an_equal_memory(memory: Path, work: Path, 
 
 
 def test_a_table_is_no_target_of_a_copy(memory: Path, fail: Fail) -> None:
-    assert "pairs.csv is no file that a memory is copied to" in fail("memory", "copy", "memory", "pairs.csv")
+    assert "pairs.csv cannot hold a memory" in fail("memory", "copy", "memory", "pairs.csv")
 
 
 def test_a_file_of_another_encoder_or_format_is_refused(memory: Path, work: Path, ask: Ask, fail: Fail) -> None:
@@ -120,7 +120,7 @@ def test_a_file_of_another_encoder_or_format_is_refused(memory: Path, work: Path
     np.savez("other.npz", **columns | {"text": columns["text"][:, ::-1]})
     assert "other.npz holds text vectors of another encoder" in fail("memory", "copy", "other.npz", "copy")
     (work / "bad.npz").write_bytes(b"no")
-    assert "bad.npz is no npz" in fail("memory", "copy", "bad.npz", "new")
+    assert "bad.npz is not an npz" in fail("memory", "copy", "bad.npz", "new")
     assert not (work / "new").exists()
 
 

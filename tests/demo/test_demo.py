@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 from reco_plugin.cli.app import app
 from reco_plugin.memory import open_memory
-from reco_plugin.sources.images import noted_folders
+from reco_plugin.sources.images import allowed_folders
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("quickstart")]  # one worker runs the whole demo
 
@@ -97,7 +97,7 @@ def test_the_terminal_shows_the_results_and_the_way_on(ran: Any, results: dict[s
 
 
 def test_the_playground_finds_a_drawing_for_each_pair(ran: Any, out: Path) -> None:
-    (folder,) = noted_folders(out / "memory")
+    (folder,) = allowed_folders(out / "memory")
     with closing(open_memory(out / "memory", None, create=False)) as memory:
         named = [folder / str(payload["image"]) for _, payload in memory.payloads()]
     assert len(named) == len(set(named)) == 1464

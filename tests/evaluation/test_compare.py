@@ -24,7 +24,7 @@ from reco_plugin.evaluation import (
 from reco_plugin.evaluation.table import render
 from reco_plugin.serve.app import create_app
 from reco_plugin.serve.service_settings import ServeSettings
-from reco_plugin.sources.indexes.open_index import Description, Document, IndexHit, Question, parse_address
+from reco_plugin.sources.indexes import Description, Document, IndexHit, IndexQuery, parse_address
 from reco_plugin.types import Pair, Records
 
 
@@ -43,7 +43,7 @@ class Shelf:
         rows = zip(self.drawings, self.records.image, strict=True)
         yield [Document(pair.id, vector if vectors else None, str(pair.text)) for pair, vector in rows]
 
-    def search(self, question: Question) -> Sequence[IndexHit]:
+    def search(self, question: IndexQuery) -> Sequence[IndexHit]:
         scores = self.records.image @ question.vector
         best = np.argsort(-scores)[: question.k]
         return [IndexHit(self.drawings[row].id, float(scores[row]), str(self.drawings[row].text)) for row in best]
@@ -114,7 +114,7 @@ def test_a_service_and_a_comparison_rank_the_same(filled: Any, shelf: Shelf, dra
             answer = client.post(
                 "/v1/embeddings", json={"input": [one.text for one in queries], "refine": refine}
             ).json()
-            served = [shelf.search(Question(np.float32(one["embedding"]), k=10)) for one in answer["data"]]
+            served = [shelf.search(IndexQuery(np.float32(one["embedding"]), k=10)) for one in answer["data"]]
             assert [[hit.id for hit in hits] for hits in served] == [row[side] for row in found.queries], side
     by_number = [row for row in found.queries if row["kind"] == "part numbers"]
     assert len(by_number) == len(drawings)

@@ -17,7 +17,7 @@ from reco_plugin.evaluation.judgments import read_marks
 from reco_plugin.evaluation.record import MARKED as SHOWN
 from reco_plugin.evaluation.report import Thumbnails, write_record
 from reco_plugin.evaluation.search import SearchResults
-from reco_plugin.sources.indexes.open_index import IndexHit
+from reco_plugin.sources.indexes import IndexHit
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
 

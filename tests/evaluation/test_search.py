@@ -10,7 +10,7 @@ import pytest
 from reco_plugin.errors import ConfigError, EngineError, EngineUnavailable
 from reco_plugin.evaluation import FunctionIndex, SearchOptions, SearchQuery
 from reco_plugin.evaluation.search import fuse, measure_index_recall, plan_searches, search_all
-from reco_plugin.sources.indexes.open_index import Description, Document, IndexHit, Question
+from reco_plugin.sources.indexes import Description, Document, IndexHit, IndexQuery
 
 N, D, K = 300, 16, 10
 
@@ -41,7 +41,7 @@ class Forgetful:
             rows = range(start, min(start + size, N))
             yield [Document(str(row), self.vectors[row], f"thing {row}") for row in rows]
 
-    def search(self, question: Question) -> Sequence[IndexHit]:
+    def search(self, question: IndexQuery) -> Sequence[IndexHit]:
         if question.vector is None:
             raise EngineError("no words here")
         known = np.random.default_rng(1).permutation(N)[: self.seen]
@@ -77,13 +77,13 @@ def test_a_text_search_that_is_refused_is_noted_and_a_vector_search_is_not_forgi
     assert list(found[0]) == ["plain", "refined"]
     assert found[1] == ["text: no words here"]
 
-    def refuse(question: Question) -> Sequence[IndexHit]:
+    def refuse(question: IndexQuery) -> Sequence[IndexHit]:
         raise EngineError("no")
 
     with pytest.raises(EngineError, match="no"):
         searched(refuse, index, queries, vectors, SearchOptions(3))
 
-    def away(question: Question) -> Sequence[IndexHit]:
+    def away(question: IndexQuery) -> Sequence[IndexHit]:
         if question.vector is None:
             raise EngineUnavailable("gone")
         return []
@@ -96,7 +96,7 @@ def test_each_query_is_searched_with_its_own_filter():
     """And where it has none, with that of all; the query that the engine refuses is named."""
     filters: list[str | None] = []
 
-    def search(question: Question) -> Sequence[IndexHit]:
+    def search(question: IndexQuery) -> Sequence[IndexHit]:
         filters.append(question.where)
         if question.where == "<<":
             raise EngineError("cannot be read")
@@ -111,7 +111,7 @@ def test_each_query_is_searched_with_its_own_filter():
     with pytest.raises(EngineError, match="the query '9' with its filter '<<': cannot be read"):
         searched(search, index, wrong, vectors, how)
 
-    def unread(question: Question) -> Sequence[IndexHit]:
+    def unread(question: IndexQuery) -> Sequence[IndexHit]:
         raise ConfigError("the filter is no JSON")
 
     with pytest.raises(ConfigError, match="the query '1' with its filter 'price < 5': the filter is no JSON"):

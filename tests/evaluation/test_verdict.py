@@ -12,7 +12,7 @@ from reco_plugin.evaluation.hybrid import engine_query
 from reco_plugin.evaluation.judgments import Marks
 from reco_plugin.evaluation.search import SearchResults
 from reco_plugin.evaluation.verdict import decide
-from reco_plugin.sources.indexes.open_index import Description, IndexAddress, IndexHit
+from reco_plugin.sources.indexes import Description, IndexAddress, IndexHit
 
 N = 200
 TEXTS = [SearchQuery(f"q{n}", f"thing {n}") for n in range(N)]

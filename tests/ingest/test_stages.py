@@ -11,7 +11,7 @@ import pytest
 from live_service import wait_until
 
 from reco_plugin.errors import DataError
-from reco_plugin.ingest.prepare import ahead, in_order, make_chunks
+from reco_plugin.ingest.prepare import make_chunks, map_in_order, read_ahead
 
 
 def counting(end: int, made: list[int], closed: threading.Event) -> Generator[int, None, None]:
@@ -25,7 +25,7 @@ def counting(end: int, made: list[int], closed: threading.Event) -> Generator[in
 
 def test_ahead_keeps_order_and_runs_ahead_only_so_far() -> None:
     made, closed = list[int](), threading.Event()
-    items = ahead(counting(50, made, closed), 3)
+    items = read_ahead(counting(50, made, closed), 3)
     assert next(items) == 0
     wait_until(lambda: len(made) >= 5)
     time.sleep(0.05)
@@ -39,7 +39,7 @@ def test_an_error_ahead_is_raised_to_the_reader_in_its_place() -> None:
         yield 1
         raise KeyError("there")
 
-    items = ahead(fails(), 2)
+    items = read_ahead(fails(), 2)
     assert next(items) == 1
     with pytest.raises(KeyError, match="there"):
         next(items)
@@ -47,7 +47,7 @@ def test_an_error_ahead_is_raised_to_the_reader_in_its_place() -> None:
 
 def test_closing_closes_the_source_and_ends_its_thread() -> None:
     made, closed, before = list[int](), threading.Event(), threading.active_count()
-    items = ahead(ahead(counting(10**9, made, closed), 2), 2)
+    items = read_ahead(read_ahead(counting(10**9, made, closed), 2), 2)
     assert next(items) == 0
     items.close()
     wait_until(lambda: closed.is_set() and threading.active_count() <= before)
@@ -72,7 +72,7 @@ def test_a_pool_keeps_order_whoever_is_first() -> None:
         return number
 
     with ThreadPoolExecutor(4) as pool:
-        done = list(in_order(pool, slow_if_even, make_chunks(range(100), 7), window=3))
+        done = list(map_in_order(pool, slow_if_even, make_chunks(range(100), 7), window=3))
     assert [len(chunk) for chunk in done] == [7] * 14 + [2]
     assert [number for chunk in done for number in chunk] == list(range(100))
 
@@ -84,4 +84,4 @@ def test_an_error_in_a_pool_ends_it() -> None:
         return number
 
     with ThreadPoolExecutor(2) as pool, pytest.raises(KeyError, match="twenty"):
-        list(in_order(pool, fails_at_20, make_chunks(range(1000), 7), window=3))
+        list(map_in_order(pool, fails_at_20, make_chunks(range(1000), 7), window=3))

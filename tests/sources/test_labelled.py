@@ -77,7 +77,7 @@ def test_a_bad_row_of_a_table(tmp_path: Path, row: str, message: str) -> None:
 def test_sources_that_are_no_labelled_sets(tmp_path: Path) -> None:
     (tmp_path / "empty" / "fox").mkdir(parents=True)
     (tmp_path / "t.txt").touch()
-    for source, message in (("gone", "does not exist"), ("t.txt", "is no labelled set"), ("empty", "fox holds no")):
+    for source, message in (("gone", "does not exist"), ("t.txt", "is not a labelled set"), ("empty", "fox holds no")):
         with pytest.raises(DataError, match=message):
             read_labelled(tmp_path / source)
     source = folders(tmp_path / "sets")

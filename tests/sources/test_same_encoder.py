@@ -75,7 +75,7 @@ def test_the_outcome_says_what_was_compared(write: Write, fill: Callable[[str], 
     assert both and f"{COMPARED} pictures agree (mean cosine 1.000)" in both and f"{COMPARED} captions agree" in both
     assert fill(write()).vectors is None, "unchanged rows are not looked at"
     captions = fill(write("image", at_hand=("caption",))).vectors
-    assert captions and "image vectors were not checked to be of this encoder: no picture is at hand" in captions
+    assert captions and "image vectors were not checked to be of this encoder: no picture is available" in captions
     assert f"{COMPARED} captions agree" in captions
     bare = fill(write("image", "text", at_hand=())).vectors
     assert bare and bare.count("were not checked") == 2
@@ -112,7 +112,7 @@ def test_pictures_behind_urls_are_fetched_unless_they_are_away(
     vectors = reco.encoder.images([pair.image for pair in drawings])
     with ThreadingHTTPServer(("127.0.0.1", 0), Pictures) as http:
         threading.Thread(target=http.serve_forever, daemon=True).start()
-        for place, told, count in (("there", "24 pictures agree", 24), ("away", "no picture is at hand", 3)):
+        for place, told, count in (("there", "24 pictures agree", 24), ("away", "no picture is available", 3)):
             asked.clear()
             payloads = [{"image": f"http://127.0.0.1:{http.server_port}/{place}/{n}"} for n in range(24)]
             ids = [f"{place}-{n}" for n in range(24)]

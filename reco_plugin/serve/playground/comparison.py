@@ -38,7 +38,7 @@ class PairPictures:
         """A data URI; None without a picture. A payload's own ``thumbnail`` comes first, then a file of the folders."""
         if (given := stored_thumbnail(payload)) is not None:
             return given
-        file = self._files.of(id_, payload)
+        file = self._files.find(id_, payload)
         return None if file is None else self._made(file, file.stat().st_mtime_ns)
 
     def _make(self, file: Path, _changed: int) -> str | None:

@@ -15,7 +15,7 @@ from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel
 
 from ...memory import Memory
-from ...sources.images import noted_folders
+from ...sources.images import allowed_folders
 from ...types import Search
 from ..app_state import Edge
 from ..logs import LOGGER
@@ -91,7 +91,7 @@ def _folders(edge: Edge) -> Sequence[Path]:
     """Folders of image files: that of the setting, else those that the memory was filled from here."""
     if edge.settings.page_pictures is not None:
         return [edge.settings.page_pictures]
-    folders = noted_folders(edge.embedder.reco.memory.location)
+    folders = allowed_folders(edge.embedder.reco.memory.location)
     for folder in folders:
         log.info("the playground shows pictures below %s, which the memory was filled from", folder)
     return folders

@@ -1,4 +1,4 @@
-"""Addresses of indexes, as in ``opensearch://host:9200/products?vector=clip&text=title&image=photo_url&id=sku``."""
+"""Addresses of indexes: ``opensearch://host:9200/products?vector=clip&text=title&image=photo_url&id=sku``."""
 
 from __future__ import annotations
 
@@ -9,45 +9,34 @@ from urllib.parse import unquote, urlsplit
 
 from ...errors import ConfigError
 from ...values import KEY_LIKE, did_you_mean, split_options
-from ..location import is_on
+from ..location import INDEX_PORTS, QDRANT_PORTS, parse_switch
 
-SCHEMES = {
-    "opensearch": 9200,
-    "elasticsearch": 9200,
-    "postgresql": 5432,
-    "weaviate": 8080,
-    "milvus": 19530,
-    "lancedb": 0,
-}
-"""How an address begins -> the engine's usual port; 0: a folder."""
-QDRANT = {"http": 6333, "https": 6333, "grpc": 6334, "grpcs": 6334}
-"""The same of a Qdrant server, whose URL names a memory or a collection of pairs unless it says ``vector=``."""
 FIELDS = ("vector", "text", "image", "id", "images")
 CONNECTION = ("tls", "ca_file", "timeout_s")
 
 
 @dataclass(frozen=True)
 class IndexAddress:
-    """The address of an index, without any key."""
+    """The address of an index; it holds no key."""
 
-    scheme: str  # one of :data:`SCHEMES`
+    scheme: str  # of ``INDEX_PORTS`` or ``QDRANT_PORTS``
     place: str  # as written, without options: for messages and as the name of a source
     host: str = ""
     port: int = 0
     path: str = ""  # the index, the database, or a folder
     user: str | None = None
-    vector: str | None = None  # field of the vectors; None: the only one that there is
+    vector: str | None = None  # field of the vectors; None: the only vector field
     text: str | None = None  # field of the captions
     image: str | None = None  # field of the pictures' paths or URLs
     id: str | None = None  # field of the ids; None: the engine's own
     images: str | None = None  # folder of relative paths
     tls: bool = False
-    ca_file: str | None = None  # of one's own authority
+    ca_file: str | None = None  # of a private certificate authority
     timeout_s: float = 10.0  # of one request
-    options: Mapping[str, str] = field(default_factory=dict)  # of this engine alone, as ``table``
+    options: Mapping[str, str] = field(default_factory=dict)  # of this engine only, such as ``table``
 
-    def only(self, *known: str) -> None:
-        """Check that no other options of the engine's own are given.
+    def check_options(self, *known: str) -> None:
+        """Check that all options of this engine are known.
 
         Raises:
             ConfigError: an unknown option.
@@ -59,28 +48,22 @@ class IndexAddress:
 
     @property
     def url(self) -> str:
-        """Where the engine answers by HTTP."""
+        """The URL of the engine's HTTP API."""
         return f"http{'s' if self.tls else ''}://{self.host}:{self.port}"
 
 
-def is_index(text: str) -> bool:
-    """Whether a text is the address of an index, by how it begins; of a Qdrant server, by its option ``vector``."""
-    scheme, colon, _ = text.replace("postgres://", "postgresql://", 1).partition(":")
-    return bool(colon) and (scheme in SCHEMES or (scheme in QDRANT and "vector" in split_options(text)[1]))
-
-
 def parse_address(text: str) -> IndexAddress:
-    """Read an address.
+    """Parse an address.
 
     Raises:
-        ConfigError: an unknown engine, no host or index, a key in it, or a value that cannot be.
+        ConfigError: an unknown engine, no host or index, an invalid value, or a key in the address.
 
     >>> parse_address("lancedb:./shop?table=products&vector=clip").options
     {'table': 'products'}
     """
-    place, options = split_options(text.replace("postgres://", "postgresql://", 1))  # both are usual
+    place, options = split_options(text.replace("postgres://", "postgresql://", 1))  # both are common
     scheme, _, rest = place.partition(":")
-    ports = {**SCHEMES, **QDRANT}
+    ports = INDEX_PORTS | QDRANT_PORTS
     if scheme not in ports:
         raise ConfigError(
             f"an index at {scheme} cannot be opened; `reco compare --function` searches by your own function. "
@@ -89,17 +72,17 @@ def parse_address(text: str) -> IndexAddress:
     for name in options:
         if KEY_LIKE.search(name):
             raise ConfigError(
-                f"no key belongs into an address, where others can read it ({name!r}): set RECO_INDEX_API_KEY, or "
-                "RECO_INDEX_USER and RECO_INDEX_PASSWORD"
+                f"the address contains a key ({name!r}), and others can read an address: set RECO_INDEX_API_KEY, or "
+                "RECO_INDEX_USER and RECO_INDEX_PASSWORD, instead"
             )
     common: dict[str, Any] = {name: unquote(options.pop(name)) for name in FIELDS if name in options}
-    common |= {"tls": is_on(place, "tls", options.pop("tls", None), "ca_file" in options)}
+    common |= {"tls": parse_switch(place, "tls", options.pop("tls", None), "ca_file" in options)}
     if "ca_file" in options:
         common["ca_file"] = unquote(options.pop("ca_file"))
     common["timeout_s"] = _seconds(place, options.pop("timeout_s", "10"))
-    own = {name: unquote(value) for name, value in options.items()}
+    of_engine = {name: unquote(value) for name, value in options.items()}
     if not rest.startswith("//"):
-        return IndexAddress(scheme, place, path=rest, options=own, **common)
+        return IndexAddress(scheme, place, path=rest, options=of_engine, **common)
     try:
         parts = urlsplit(place)
         port = parts.port or ports[scheme]
@@ -107,13 +90,13 @@ def parse_address(text: str) -> IndexAddress:
         raise ConfigError(f"an address of {scheme} cannot be read: {error}") from None
     if parts.password is not None:
         raise ConfigError(
-            f"no password belongs into the address of an index at {parts.hostname}, where others can read it: set "
-            "RECO_INDEX_PASSWORD"
+            f"the address of the index at {parts.hostname} contains a password, and others can read an address: set "
+            "RECO_INDEX_PASSWORD instead"
         )
-    if not parts.hostname and "host" not in own:  # PostgreSQL takes the folder of a socket
+    if not parts.hostname and "host" not in of_engine:  # PostgreSQL accepts the folder of a socket
         raise ConfigError(f"{place!r} names no host: {scheme}://HOST:{port}/NAME")
     path = unquote(parts.path.strip("/"))
-    return IndexAddress(scheme, place, parts.hostname or "", port, path, parts.username, options=own, **common)
+    return IndexAddress(scheme, place, parts.hostname or "", port, path, parts.username, options=of_engine, **common)
 
 
 def _seconds(place: str, value: str) -> float:

@@ -1,10 +1,10 @@
-"""What every engine can do: three verbs over one index, which is only read; and what all open indexes share.
+"""The protocol of an open index, and what all engines share: connection, retries and checks.
 
 ::
 
-    describe() ──► Description        what is stored, how it is compared and compressed
-    scan()     ──► list of Document   all documents
-    search()   ──► IndexHit           what the engine itself finds, as applications search it
+    describe() ──► Description        what the index holds, its metric, its compression
+    scan()     ──► list of Document   all documents, in pages
+    search()   ──► IndexHit           hits of the engine's own search
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from ..cells import Vector
 from .address import IndexAddress
 
 Similarity: TypeAlias = Literal["cosine", "dot", "euclid"]
-EACH = "none: each vector is compared"
-"""The words of :attr:`Description.index` where there is no index over the vectors."""
+EXACT = "none: each vector is compared"
+"""Value of :attr:`Description.index` if there is no index over the vectors."""
 WAITS = (0.5, 1.0, 2.0, 4.0)
-"""Seconds before each further attempt: a node that restarts, or a shard that moves, is back by then or not at all."""
+"""Seconds before each retry. A node that restarts, or a shard that moves, rarely takes longer."""
 
 
 @dataclass(frozen=True)
@@ -37,113 +37,86 @@ class Description:
     """An index as its engine describes it."""
 
     engine: str  # name and version, as in ``PostgreSQL 18.4, pgvector 0.8.5``
-    name: str  # of the index, table or collection; where it is an alias, of what that stands for
-    documents: int  # how many it holds, with or without a vector; an estimate where counting would take long
+    name: str  # of the index, table or collection; an alias is resolved
+    documents: int  # with and without a vector; an estimate if counting takes long
     vector: str  # name of the vector field
     dimension: int  # of its vectors
     metric: Similarity  # how its vectors are compared
-    index: str  # how it is searched, and compressed, in its own words; or :data:`EACH`
-    fields: tuple[str, ...] = ()  # names of all fields, to mend an address by
-    searches_text: bool = False  # whether `search` takes a text alone
+    index: str  # kind of index over the vectors and its compression, in the engine's words; or :data:`EXACT`
+    fields: tuple[str, ...] = ()  # names of all fields, for error messages
+    searches_text: bool = False  # whether `search` takes a text without a vector
 
 
 @dataclass(frozen=True)
 class Document:
-    """One document of an index.
-
-    Attributes:
-        id: as the application knows it.
-        vector: (D,), as stored, of any norm; None where it has none.
-        text: its caption, of the field that the address names; None where it has none.
-        image: path or URL of its picture, or the picture itself as an encoded file, likewise.
-        payload: its other fields that a payload can hold.
-        problem: why it cannot be used, as in a vector of another length; None where nothing is wrong.
-    """
+    """One document of an index; None for a field that is empty."""
 
     id: str
-    vector: Vector | None = None
-    text: str | None = None
-    image: str | bytes | None = None
-    payload: Payload = field(default_factory=dict)
-    problem: str | None = None
+    vector: Vector | None = None  # (D,), as stored, of any norm
+    text: str | None = None  # its caption, from the field that the address names
+    image: str | bytes | None = None  # path or URL of its picture, or an encoded image file
+    payload: Payload = field(default_factory=dict)  # its other fields, as far as a payload can hold them
+    problem: str | None = None  # why it cannot be used, such as a vector of another dimension
 
 
 @dataclass(frozen=True)
-class Question:
-    """One search.
+class IndexQuery:
+    """One search."""
 
-    Attributes:
-        vector: (D,), unit-norm; None searches by the text alone, as the engine's own text search does.
-        text: for the engine's text search.
-        k: hits wanted, from 1.
-        where: a filter in the engine's own language (SQL, JSON); None: all documents.
-    """
-
-    vector: Vector | None = None
-    text: str | None = None
-    k: int = 10
-    where: str | None = None
+    vector: Vector | None = None  # (D,), unit-norm; None runs the engine's text search
+    text: str | None = None  # for the engine's text search
+    k: int = 10  # number of hits, at least 1
+    where: str | None = None  # a filter in the engine's own language (SQL, JSON); None: all documents
 
 
 @dataclass(frozen=True)
 class IndexHit:
-    """One document that a search found."""
+    """One hit of a search."""
 
     id: str
-    score: float  # higher is nearer: the cosine or dot product, minus the distance, or the engine's own for a text
-    text: str | None = None  # its caption, of the field that the address names
-    image: str | bytes | None = None  # path or URL of its picture, or the picture itself
+    score: float  # higher is nearer: cosine, dot product, or minus the distance; of a text search, the engine's own
+    text: str | None = None  # its caption, from the field that the address names
+    image: str | bytes | None = None  # path or URL of its picture, or an encoded image file
 
 
 class Engine(Protocol):
-    """An open index. Nothing in it writes. Calls from several threads are safe.
+    """An open index. It never writes, and several threads may call it.
 
-    Every call may raise :class:`~reco_plugin.errors.EngineUnavailable` (the engine cannot be reached, is overloaded or
-    starts; it was asked again a few times), and :class:`~reco_plugin.errors.EngineError` (it refuses, with its words).
+    Every call may raise :class:`~reco_plugin.errors.EngineUnavailable` (unreachable, overloaded or starting, after
+    several retries) and :class:`~reco_plugin.errors.EngineError` (the engine refuses; the message quotes it).
     """
 
     def describe(self) -> Description:
-        """Say what the index holds.
+        """Describe the index.
 
         Raises:
-            EngineError: no such index or field; the field holds no vectors that can be compared with ours.
+            EngineError: the index or field does not exist, or the field holds no vectors of floats.
         """
         ...
 
     def scan(self, *, vectors: bool = True, size: int = 1000) -> Iterator[list[Document]]:
-        """Read all documents in pages; memory stays bounded by a page.
-
-        Args:
-            vectors: read the vectors, too.
-            size: documents of a page.
-        """
+        """Read all documents in pages of ``size``, one page in memory at a time."""
         ...
 
-    def search(self, question: Question) -> Sequence[IndexHit]:
-        """What the engine finds, best first."""
+    def search(self, query: IndexQuery) -> Sequence[IndexHit]:
+        """Search the index by its engine; returns the best hit first."""
         ...
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Close the connection."""
         ...
 
 
-@dataclass(frozen=True)
-class KnownVectors:
-    """What an engine says of an index; engines add what they need to ask it."""
-
-    said: Description  # but for the number of documents
-
-
 C = TypeVar("C")
-K = TypeVar("K", bound=KnownVectors)
+D = TypeVar("D", bound=Description)
 T = TypeVar("T")
 
 
-class OpenIndex(ABC, Generic[C, K]):
-    """An :class:`Engine` over a client ``C``: it connects and looks at the index at the first call.
+class OpenIndex(ABC, Generic[C, D]):
+    """An :class:`Engine` over a client ``C``, which connects at the first call.
 
-    An engine that is away is asked again after :data:`WAITS`, since every call only reads.
+    ``D`` is the description of the index, which subclasses extend by what their queries need. Since every call only
+    reads, all of them are retried after :data:`WAITS` while the engine is unavailable.
     """
 
     def __init__(self, address: IndexAddress, settings: Settings) -> None:
@@ -151,38 +124,38 @@ class OpenIndex(ABC, Generic[C, K]):
         self._user = address.user or settings.index_user
         self._password = settings.index_password.get_secret_value() if settings.index_password else ""
         key = settings.index_api_key.get_secret_value() if settings.index_api_key else None
-        self._key = check_key("RECO_INDEX_API_KEY", key)  # some clients show one that cannot be sent
+        self._key = check_key("RECO_INDEX_API_KEY", key)  # some clients print a key that no header can hold
         self._lock = threading.RLock()
         self._client: C | None = None
-        self._seen: K | None = None
+        self._described: D | None = None
 
     @abstractmethod
     def _connect(self) -> C:
-        """A client, or a connection."""
+        """Return a new client or connection."""
 
     @abstractmethod
-    def _look(self) -> K:
-        """What the engine says of the index."""
+    def _inspect(self) -> D:
+        """Describe the index, without the number of documents."""
 
     @abstractmethod
     def _count(self) -> int:
-        """The number of documents."""
+        """Count the documents."""
 
     @abstractmethod
     def scan(self, *, vectors: bool = True, size: int = 1000) -> Iterator[list[Document]]:
         """See :meth:`Engine.scan`."""
 
     @abstractmethod
-    def _nearest(self, question: Question, vector: Vector) -> list[IndexHit]:
-        """The hits of a vector (D,) of the index's dimension."""
+    def _search_vector(self, query: IndexQuery, vector: Vector) -> list[IndexHit]:
+        """Search by a vector (D,) of the index's dimension."""
 
     @abstractmethod
-    def _by_words(self, question: Question) -> list[IndexHit]:
-        """The hits of a text, of an index that searches texts."""
+    def _search_text(self, query: IndexQuery) -> list[IndexHit]:
+        """Search by a text; called only if the index searches texts."""
 
     @abstractmethod
     def _translate(self, error: Exception) -> RecoError | None:
-        """An error of the client as ours; None if it is not the client's."""
+        """Convert an error of the client to one of ours; None for any other error."""
 
     def _disconnect(self, client: C) -> None:
         """Close the client."""
@@ -190,29 +163,29 @@ class OpenIndex(ABC, Generic[C, K]):
 
     def describe(self) -> Description:
         """See :meth:`Engine.describe`."""
-        return replace(self._known.said, documents=self._count())
+        return replace(self._description, documents=self._count())
 
-    def search(self, question: Question) -> Sequence[IndexHit]:
+    def search(self, query: IndexQuery) -> Sequence[IndexHit]:
         """See :meth:`Engine.search`.
 
         Raises:
-            ConfigError: a text alone, where the engine searches none.
-            VectorError: a vector of another dimension than the index's.
+            ConfigError: a text without a vector, and the index searches no texts.
+            VectorError: the vector has another dimension than the index.
         """
-        said, address = self._known.said, self._address
-        if question.vector is None:
-            if not said.searches_text:
+        known, address = self._description, self._address
+        if query.vector is None:
+            if not known.searches_text:
                 raise ConfigError(
-                    f"{address.place} cannot be searched by words: {said.name} has no index of words over "
+                    f"{address.place} cannot be searched by words: {known.name} has no index of words over "
                     f"{address.text or 'a field that text=NAME names'}"
                 )
-            return self._by_words(question)
-        if len(question.vector) != said.dimension:
+            return self._search_text(query)
+        if len(query.vector) != known.dimension:
             raise VectorError(
-                f"{address.place}: its vectors have {said.dimension} dimensions, the query has "
-                f"{len(question.vector)}: they are of another encoder"
+                f"{address.place}: its vectors have {known.dimension} dimensions, the query has "
+                f"{len(query.vector)}: they are of another encoder"
             )
-        return self._nearest(question, np.asarray(question.vector, np.float32))
+        return self._search_vector(query, np.asarray(query.vector, np.float32))
 
     def close(self) -> None:
         """See :meth:`Engine.close`."""
@@ -222,17 +195,18 @@ class OpenIndex(ABC, Generic[C, K]):
                 self._client = None
 
     @property
-    def _known(self) -> K:
+    def _description(self) -> D:
+        """The description of the first call; its ``documents`` is 0."""
         with self._lock:
-            if self._seen is None:
-                self._seen = self._look()
-            return self._seen
+            if self._described is None:
+                self._described = self._inspect()
+            return self._described
 
-    def _ask(self, action: Callable[[C], T]) -> T:
-        """What an action with the client returns; repeated, by a new client, while the engine is away.
+    def _call(self, action: Callable[[C], T]) -> T:
+        """Run an action with the client; retry with a new client while the engine is unavailable.
 
         Raises:
-            EngineUnavailable: of the last attempt; EngineTimeout: of the first that was not answered in time.
+            EngineUnavailable: the last attempt failed. EngineTimeout: an attempt timed out; it is not retried.
             EngineError: the engine refuses.
         """
         for wait in (*WAITS, None):
@@ -252,13 +226,13 @@ class OpenIndex(ABC, Generic[C, K]):
                 time.sleep(wait)
         raise AssertionError("unreachable: the last attempt returns or raises")
 
-    def _late(self) -> EngineTimeout:
+    def _timeout_error(self) -> EngineTimeout:
         seconds = self._address.timeout_s
         return EngineTimeout(f"{self._address.place} did not answer within {seconds:g} s: give timeout_s= more")
 
 
 def similarities(block: Vector, query: Vector, metric: Similarity) -> Vector:
-    """Scores (N,) of vectors (N, D), higher is nearer."""
+    """Scores (N,) of vectors (N, D); higher is nearer."""
     if metric == "euclid":
         return np.asarray(-np.linalg.norm(block - query, axis=1), np.float32)
     dots = block @ query

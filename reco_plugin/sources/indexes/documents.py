@@ -1,4 +1,4 @@
-"""What all engines do with fields: check their names, pick that of the vectors, make documents of their values."""
+"""Fields of an index: check their names, pick the vector field, and make documents and hits from their values."""
 
 from __future__ import annotations
 
@@ -8,22 +8,18 @@ from typing import Any
 
 from ...errors import EngineError
 from ...values import did_you_mean
-from ..cells import CellError, Vector, payload_of
+from ..cells import CellError, Vector, make_payload
 from .address import IndexAddress
-from .base import Document, IndexHit
+from .base import Document, IndexHit, Similarity
 
 
 def check_fields(address: IndexAddress, known: Collection[str], index: str, *, whole: bool = False) -> None:
-    """Check that the fields which an address names are there, or lie within one that is there.
+    """Check that the index has the fields that an address names, as fields or inside of fields.
 
-    Args:
-        address: names them.
-        known: names of the fields that there are.
-        index: as people call it.
-        whole: whether these are all names, also of fields within others.
+    ``known`` are the names of its fields; with ``whole``, also of those inside of fields.
 
     Raises:
-        EngineError: one is not; names the most similar ones.
+        EngineError: a field does not exist; the message suggests similar names.
     """
     for option in ("id", "text", "image"):
         name = getattr(address, option)
@@ -33,16 +29,16 @@ def check_fields(address: IndexAddress, known: Collection[str], index: str, *, w
 
 
 def pick_vector(address: IndexAddress, dense: Collection[str], others: Mapping[str, str], index: str) -> str:
-    """The field of the vectors: the one that the address names, or the only one that there is.
+    """The vector field that the address names, or the only one of the index.
 
     Args:
-        address: whose ``vector`` may be None.
-        dense: names of the fields that hold vectors of floats, one a document.
-        others: names of all other fields -> what they hold, for messages.
-        index: as people call it.
+        address: of the index.
+        dense: names of the fields that hold one vector of floats per document.
+        others: names of all other fields -> their content, for messages.
+        index: name of the index, for messages.
 
     Raises:
-        EngineError: no such field, none or several to choose from, or one that holds something else.
+        EngineError: the field does not exist or holds something else; or there is no such field, or several.
     """
     place, name = address.place, address.vector
     if name is None:
@@ -63,7 +59,7 @@ def pick_vector(address: IndexAddress, dense: Collection[str], others: Mapping[s
 
 
 def column_of(name: str, known: Collection[str]) -> str:
-    """The field in which a name with dots lies; else the name.
+    """The field that contains a dotted name; the name itself if no field does.
 
     >>> column_of("metadata.photo.url", ["metadata"]), column_of("photo.url", ["metadata"])
     ('metadata', 'photo.url')
@@ -72,7 +68,7 @@ def column_of(name: str, known: Collection[str]) -> str:
 
 
 def value_of(values: Mapping[str, Any], name: str | None) -> Any:
-    """A value by its name, or by names with dots between them, one within another; None where it is not there."""
+    """The value of a field, or of a dotted path into nested fields; None if there is none."""
     if name is None or name in values:
         return None if name is None else values[name]
     for column, inner in values.items():
@@ -81,17 +77,28 @@ def value_of(values: Mapping[str, Any], name: str | None) -> Any:
     return None
 
 
+def pick_metric(address: IndexAddress, name: str, known: Mapping[str, Similarity]) -> Similarity:
+    """Translate the engine's name of a metric.
+
+    Raises:
+        EngineError: we do not compare by it.
+    """
+    if name not in known:
+        raise EngineError(f"{address.place}: its vectors are compared by {name}, not by {', '.join(known)}")
+    return known[name]
+
+
 def text_or_none(value: object) -> str | None:
-    """The value of a caption's field as a text, of several the texts with commas between; None where it is empty."""
+    """A caption field as a text; a list is joined by commas, an empty value is None."""
     if isinstance(value, list | tuple):
         value = ", ".join(str(item) for item in value if item not in (None, ""))
     return None if value is None or value == "" else str(value)
 
 
 def picture_or_none(value: object) -> str | bytes | None:
-    """The value of a picture's field: bytes are the picture itself; None where it is empty.
+    """A picture field: bytes of an image file, or its path or URL; an empty value is None.
 
-    As in Parquet, it may be Hugging Face's mapping of bytes and path.
+    Hugging Face's mapping of bytes and path is accepted, as in Parquet.
     """
     if isinstance(value, Mapping):
         value = value.get("bytes") or value.get("path")
@@ -99,7 +106,7 @@ def picture_or_none(value: object) -> str | bytes | None:
 
 
 def from_base64(value: Any) -> Any:
-    """The bytes of a picture that is sent as base64; anything else as it is."""
+    """Decode base64; any other value is returned unchanged."""
     try:
         return base64.b64decode(value, validate=True) if isinstance(value, str) else value
     except ValueError:
@@ -109,9 +116,9 @@ def from_base64(value: Any) -> Any:
 def make_document(
     address: IndexAddress, id_: object, vector: Vector | None, values: MutableMapping[str, Any], dimension: int
 ) -> Document:
-    """One document of its fields' values; those of caption and picture are taken out, but for one within another.
+    """Make a document from the values of its fields; caption and picture are removed from ``values``.
 
-    A vector of another length than ``dimension``, or the lack of an id, is its problem.
+    A vector of another length than ``dimension``, or a missing id, becomes its ``problem``.
     """
     text, image = (value_of(values, name) for name in (address.text, address.image))
     for name in (address.text, address.image):
@@ -120,7 +127,7 @@ def make_document(
     if vector is not None and vector.shape != (dimension,):
         problem, vector = f"its vector has the shape {vector.shape}, others ({dimension},)", None
     try:
-        payload = payload_of(values)
+        payload = make_payload(values)
     except CellError as error:
         problem = problem or str(error)
     if id_ is None or id_ == "":
@@ -129,6 +136,6 @@ def make_document(
 
 
 def make_hit(address: IndexAddress, id_: object, score: float, values: Mapping[str, Any]) -> IndexHit:
-    """One hit of its fields' values, of which those of the caption and the picture are shown."""
+    """Make a hit from the values of its fields."""
     text, image = (value_of(values, name) for name in (address.text, address.image))
     return IndexHit(str(id_), score, text_or_none(text), picture_or_none(image))

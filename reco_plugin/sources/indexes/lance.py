@@ -1,4 +1,4 @@
-"""A table of LanceDB, in a folder or an object store: ``lancedb:./shop?table=products&vector=clip&id=sku``."""
+"""LanceDB: a table in a folder or an object store, ``lancedb:./shop?table=products&vector=clip&id=sku``."""
 
 from __future__ import annotations
 
@@ -18,34 +18,33 @@ from ...settings import Settings
 from ...values import check_choice, did_you_mean
 from ..cells import Vector
 from .address import IndexAddress
-from .base import EACH, Description, Document, IndexHit, KnownVectors, OpenIndex, Question, Similarity
+from .base import EXACT, Description, Document, IndexHit, IndexQuery, OpenIndex, Similarity
 from .documents import check_fields, column_of, make_document, make_hit, pick_vector, value_of
 
 _METRICS: Mapping[str, Similarity] = {"cosine": "cosine", "dot": "dot", "l2": "euclid"}
 _NAMES = {metric: name for name, metric in _METRICS.items()}
 _TUNED = ("nprobes", "refine_factor", "ef")
-"""Options of a search, as LanceDB calls them."""
-_AT_ONCE = 10
-"""Pages that are read by one request."""
+"""Names of LanceDB's search options."""
+_PAGES_PER_REQUEST = 10
 _REFRESHED = timedelta(seconds=5)
-_AWAY = ("timed out", "timeout", "connection", "503", "slow down", "slowdown", "429", "dns error")
-"""In the words of an object store that may answer later."""
+_TEMPORARY = ("timed out", "timeout", "connection", "503", "slow down", "slowdown", "429", "dns error")
+"""Parts of error messages of an object store that may answer later."""
 
 
-@dataclass(frozen=True)
-class _LanceTable(KnownVectors):
-    """What is known of a table."""
+@dataclass(frozen=True, kw_only=True)
+class _LanceTable(Description):
+    """A table, and the columns to read."""
 
     key: str  # column of the ids
-    read: tuple[str, ...]  # columns of a scan, without the vectors
+    columns: tuple[str, ...]  # that a scan reads besides the vectors
 
 
 class LanceIndex(OpenIndex[Any, _LanceTable]):
-    """A table."""
+    """A table of LanceDB."""
 
     def __init__(self, address: IndexAddress, settings: Settings) -> None:
         super().__init__(address, settings)
-        address.only("table", "metric", *_TUNED)
+        address.check_options("table", "metric", *_TUNED)
         if "table" not in address.options or not address.path or address.path.startswith("db://"):
             raise ConfigError(f"{address.place} names no table of a folder or a bucket: lancedb:FOLDER?table=NAME")
         if "metric" in address.options:
@@ -54,7 +53,7 @@ class LanceIndex(OpenIndex[Any, _LanceTable]):
 
     def _connect(self) -> Any:
         path, name = self._address.path, self._address.options["table"]
-        if "://" not in path and not Path(path).is_dir():  # LanceDB would make it
+        if "://" not in path and not Path(path).is_dir():  # LanceDB would create it
             raise EngineError(f"there is no folder {path}: lancedb:FOLDER?table=NAME names one of LanceDB")
         database = lancedb.connect(path, read_consistency_interval=_REFRESHED)
         try:
@@ -69,14 +68,14 @@ class LanceIndex(OpenIndex[Any, _LanceTable]):
     def _translate(self, error: Exception) -> RecoError | None:
         if not isinstance(error, ValueError | RuntimeError | OSError | pa.ArrowException):
             return None
-        said = " ".join(str(error).split("\n")[0].split())[:300]
-        away = any(words in said.lower() for words in _AWAY)
-        kind, words = (EngineUnavailable, " cannot be reached") if away else (EngineError, "")
-        return kind(f"{self._address.place}{words}: {said}")
+        message = " ".join(str(error).split("\n")[0].split())[:300]
+        temporary = any(words in message.lower() for words in _TEMPORARY)
+        kind, what = (EngineUnavailable, " cannot be reached") if temporary else (EngineError, "")
+        return kind(f"{self._address.place}{what}: {message}")
 
-    def _look(self) -> _LanceTable:
+    def _inspect(self) -> _LanceTable:
         address, name = self._address, self._address.options["table"]
-        schema = self._ask(lambda table: table.schema)
+        schema = self._call(lambda table: table.schema)
         check_fields(address, schema.names, name)
         others = {field.name: _kind(field.type) for field in schema}
         dense = [field for field, kind in others.items() if not kind]
@@ -84,57 +83,60 @@ class LanceIndex(OpenIndex[Any, _LanceTable]):
         key = address.id or "id"
         if column_of(key, schema.names) not in schema.names:
             raise EngineError(f"{address.place}: name the column of the ids, id=NAME: it has {', '.join(schema.names)}")
-        indices = self._ask(lambda table: [(index, table.index_stats(index.name)) for index in table.list_indices()])
-        words = any(index.index_type.upper() in ("FTS", "INVERTED") for index in _over(indices, address.text))
-        said = Description(
+        indices = self._call(lambda table: [(index, table.index_stats(index.name)) for index in table.list_indices()])
+        columns = (
+            field
+            for field, kind in others.items()
+            if kind and "vector" not in kind and (kind != "bytes" or field == address.image)
+        )
+        table = _LanceTable(
             engine=f"LanceDB {lancedb.__version__}",
             name=name,
             documents=0,
             vector=vector,
             dimension=int(schema.field(vector).type.list_size),
-            metric="euclid",  # what LanceDB does by itself
-            index=EACH,
+            metric="euclid",  # LanceDB's default
+            index=EXACT,
             fields=tuple(schema.names),
-            searches_text=words,
+            searches_text=any(
+                index.index_type.upper() in ("FTS", "INVERTED") for index in _over(indices, address.text)
+            ),
+            key=key,
+            columns=tuple(columns),
         )
-        read = (
-            field
-            for field, kind in others.items()
-            if kind and "vector" not in kind and (kind != "bytes" or field == address.image)
-        )
-        return _LanceTable(self._with_index(said, indices), key, tuple(read))
+        return self._with_index(table, indices)
 
-    def _with_index(self, said: Description, indices: Sequence[tuple[Any, Any]]) -> Description:
-        """The same with the index over the vectors, and the metric that the address names."""
+    def _with_index(self, described: _LanceTable, indices: Sequence[tuple[Any, Any]]) -> _LanceTable:
+        """Add the index over the vectors, and the metric that the address names."""
         wanted = cast("Similarity | None", self._address.options.get("metric"))
-        for index in _over(indices, said.vector):
+        for index in _over(indices, described.vector):
             stats = next(stats for one, stats in indices if one is index)
             metric = _METRICS.get(str(stats.distance_type or "").lower())
             if metric is None or (wanted and metric != wanted):
                 raise EngineError(
-                    f"{self._address.place}: the index of {said.vector!r} compares by {stats.distance_type}, not by "
-                    f"{wanted or ', '.join(_METRICS)}, so that LanceDB would compare each vector instead"
+                    f"{self._address.place}: the index of {described.vector!r} compares by {stats.distance_type}, not "
+                    f"by {wanted or ', '.join(_METRICS)}, and LanceDB would compare each vector instead"
                 )
-            return replace(said, metric=metric, index=str(stats.index_type))
-        return replace(said, metric=wanted) if wanted else said
+            return replace(described, metric=metric, index=str(stats.index_type))
+        return replace(described, metric=wanted) if wanted else described
 
     def _count(self) -> int:
-        return int(self._ask(lambda table: table.count_rows()))
+        return int(self._call(lambda table: table.count_rows()))
 
     def scan(self, *, vectors: bool = True, size: int = 1000) -> Iterator[list[Document]]:
-        """At the version of the table where it began."""
-        found, row = self._known, 0
-        version = self._ask(lambda table: table.version)
-        columns = [*found.read, *[found.said.vector] * vectors]
+        """See :meth:`Engine.scan`; reads the version of the table at the time of the call."""
+        known, row = self._description, 0
+        version = self._call(lambda table: table.version)
+        columns = [*known.columns, *[known.vector] * vectors]
 
         def read(row: int) -> list[pa.RecordBatch]:
             def run(_: Any) -> list[pa.RecordBatch]:
-                table = self._connect()  # one of its own
-                table.checkout(version)  # a scan without a limit would read ahead, and hold 2 GiB of it
-                query = table.search().select(columns).offset(row).limit(_AT_ONCE * size)
+                table = self._connect()  # a handle for this scan alone
+                table.checkout(version)  # without a limit, LanceDB reads 2 GiB ahead
+                query = table.search().select(columns).offset(row).limit(_PAGES_PER_REQUEST * size)
                 return list(query.to_batches(size))
 
-            return self._ask(run)
+            return self._call(run)
 
         while batches := read(row):
             for batch in batches:
@@ -143,61 +145,63 @@ class LanceIndex(OpenIndex[Any, _LanceTable]):
                     yield list(self._documents(batch, vectors))
 
     def _documents(self, batch: pa.RecordBatch, vectors: bool) -> Iterator[Document]:
-        found, block = self._known, dict[int, Vector]()
+        known, block = self._description, dict[int, Vector]()
         if vectors:
-            column = batch.column(found.said.vector)
-            there = np.flatnonzero(column.is_valid().to_numpy(zero_copy_only=False))
-            numbers = column.flatten().to_numpy(zero_copy_only=False)  # of those that are not null
-            block = dict(zip(there.tolist(), numbers.astype(np.float32).reshape(-1, found.said.dimension), strict=True))
-        for place, values in enumerate(batch.select(found.read).to_pylist()):
-            id_ = value_of(values, found.key)
-            yield make_document(self._address, id_, block.get(place), values, found.said.dimension)
+            column = batch.column(known.vector)
+            valid = np.flatnonzero(column.is_valid().to_numpy(zero_copy_only=False))
+            numbers = column.flatten().to_numpy(zero_copy_only=False)  # without nulls
+            block = dict(zip(valid.tolist(), numbers.astype(np.float32).reshape(-1, known.dimension), strict=True))
+        for place, values in enumerate(batch.select(known.columns).to_pylist()):
+            id_ = value_of(values, known.key)
+            yield make_document(self._address, id_, block.get(place), values, known.dimension)
 
-    def _nearest(self, question: Question, vector: Vector) -> list[IndexHit]:
-        said = self._known.said
+    def _search_vector(self, query: IndexQuery, vector: Vector) -> list[IndexHit]:
+        known = self._description
 
         def near(table: Any) -> Any:
-            query = table.search(vector, vector_column_name=said.vector).distance_type(_NAMES[said.metric])
+            search = table.search(vector, vector_column_name=known.vector).distance_type(_NAMES[known.metric])
             for name, value in self._tuned.items():
-                query = getattr(query, name)(value)
-            return query
+                search = getattr(search, name)(value)
+            return search
 
-        # LanceDB gives 1 less the cosine or the dot product, or the square of Euclid's distance
+        # LanceDB returns 1 minus the cosine or dot product, or the squared Euclidean distance
         def score(distance: float) -> float:
-            return -(max(distance, 0.0) ** 0.5) if said.metric == "euclid" else 1 - distance
+            return -(max(distance, 0.0) ** 0.5) if known.metric == "euclid" else 1 - distance
 
-        return [self._hit(row, score(float(row["_distance"]))) for row in self._found(near, "_distance", question)]
+        return [
+            self._make_hit(row, score(float(row["_distance"]))) for row in self._run_search(near, "_distance", query)
+        ]
 
-    def _by_words(self, question: Question) -> list[IndexHit]:
-        match: Any = MatchQuery  # its optional arguments are not known to be so
-        words = match(question.text or "", self._address.text)
-        rows = self._found(lambda table: table.search(words, query_type="fts"), "_score", question)
-        return [self._hit(row, float(row["_score"])) for row in rows]
+    def _search_text(self, query: IndexQuery) -> list[IndexHit]:
+        match: Any = MatchQuery  # its types make optional arguments required
+        words = match(query.text or "", self._address.text)
+        rows = self._run_search(lambda table: table.search(words, query_type="fts"), "_score", query)
+        return [self._make_hit(row, float(row["_score"])) for row in rows]
 
-    def _found(self, search: Callable[[Any], Any], scored: str, question: Question) -> list[dict[str, Any]]:
-        named = (self._known.key, self._address.text, self._address.image)
-        fields = self._known.said.fields
+    def _run_search(self, search: Callable[[Any], Any], scored: str, query: IndexQuery) -> list[dict[str, Any]]:
+        named = (self._description.key, self._address.text, self._address.image)
+        fields = self._description.fields
         shown = list(dict.fromkeys(column_of(name, fields) for name in named if name is not None))
 
         def run(table: Any) -> list[dict[str, Any]]:
-            query = search(table).select([*shown, scored]).limit(question.k)
-            if question.where:
-                query = query.where(question.where)
-            return cast("list[dict[str, Any]]", query.to_list())
+            results = search(table).select([*shown, scored]).limit(query.k)
+            if query.where:
+                results = results.where(query.where)
+            return cast("list[dict[str, Any]]", results.to_list())
 
-        return self._ask(run)
+        return self._call(run)
 
-    def _hit(self, row: Mapping[str, Any], score: float) -> IndexHit:
-        return make_hit(self._address, value_of(row, self._known.key), score, row)
+    def _make_hit(self, row: Mapping[str, Any], score: float) -> IndexHit:
+        return make_hit(self._address, value_of(row, self._description.key), score, row)
 
 
 def _over(indices: Sequence[tuple[Any, Any]], column: str | None) -> list[Any]:
-    """The indices over a column: LanceDB quotes a name that is more than letters, digits and underlines."""
+    """The indices over a column; LanceDB quotes names with other characters than letters, digits and underscores."""
     return [index for index, _ in indices if [str(name).strip("`") for name in index.columns] == [column]]
 
 
 def _kind(type_: pa.DataType) -> str:
-    """What a column holds; empty for vectors of floats."""
+    """Describe the values of a column; empty for vectors of floats."""
     if pa.types.is_fixed_size_list(type_):
         return "" if pa.types.is_floating(type_.value_type) else f"vectors of {type_.value_type}"
     if pa.types.is_list(type_) or pa.types.is_large_list(type_):

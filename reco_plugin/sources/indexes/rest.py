@@ -1,7 +1,7 @@
-"""Indexes of OpenSearch and Elasticsearch, by the REST API that both have of a common ancestor.
+"""OpenSearch and Elasticsearch: an index, ``opensearch://host:9200/products?vector=clip&text=title``.
 
-A scan goes by ``_seq_no``, the number of a document's last change, and not by a point in time, which expires while a
-slow reader encodes. A document that changes meanwhile gets a higher number and is read again.
+A scan sorts by ``_seq_no``, the number of a document's last change. A point in time would expire while a slow reader
+encodes. A document that changes during the scan gets a higher number and is read again.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from ...proxies import proxy_of, usable_environment
 from ...settings import Settings
 from ..cells import Vector
 from .address import IndexAddress
-from .base import EACH, Description, Document, IndexHit, KnownVectors, OpenIndex, Question, Similarity
-from .documents import check_fields, from_base64, make_document, make_hit, pick_vector, value_of
+from .base import EXACT, Description, Document, IndexHit, IndexQuery, OpenIndex, Similarity
+from .documents import check_fields, from_base64, make_document, make_hit, pick_metric, pick_vector, value_of
 
-MOST = 10_000
-"""Hits of one search, and candidates of one, that both engines allow."""
+MAX_HITS = 10_000
+"""Hits and candidates that both engines allow in one search."""
 CANDIDATES = 100
-"""Of a search, as the page of these engines has it; with 10, Lucene finds .93 of the exact ten."""
+"""Least candidates of a search, as in docs/engines.md; with 10, Lucene finds .93 of the exact ten."""
 _BUSY = (429, 502, 503, 504)
 _HELP = {
     401: ": set RECO_INDEX_USER and RECO_INDEX_PASSWORD, or RECO_INDEX_API_KEY, to those of a user who may read",
@@ -40,34 +40,34 @@ Body = dict[str, Any]
 
 @dataclass(frozen=True)
 class VectorField:
-    """What a mapping says of a field of vectors."""
+    """A vector field of a mapping."""
 
     dimension: int
     metric: Similarity
-    index: str  # how it is searched, for people; see :attr:`Description.index`
-    shifted: bool = False  # whether a dot product is scored as one of any length; else as one of unit vectors
+    index: str  # see :attr:`Description.index`
+    is_unbounded: bool = False  # whether scores of dot products allow vectors of any length, not only unit-norm ones
 
 
-@dataclass(frozen=True)
-class KnownIndex(KnownVectors):
-    """What the engine says of an index."""
+@dataclass(frozen=True, kw_only=True)
+class RestIndex(Description):
+    """An index, its mapping and settings."""
 
-    fields: Mapping[str, str]  # dotted name -> type
-    field: VectorField
+    types: Mapping[str, str]  # dotted name of a field -> type
+    vector_field: VectorField
     shards: int
-    version: tuple[int, ...]  # of the engine; () where it does not say
+    version: tuple[int, ...]  # of the engine; () if it is not known
 
 
-class DocumentIndex(OpenIndex[httpx.Client, KnownIndex]):
+class DocumentIndex(OpenIndex[httpx.Client, RestIndex]):
     """An index of documents, or an alias of one."""
 
     engine: str  # its name
-    kind: str  # what it calls the type of a field of vectors
-    scheme: str  # what stands before a key in the header
+    kind: str  # its type of vector fields
+    scheme: str  # of the authorization header, before the key
 
     def __init__(self, address: IndexAddress, settings: Settings) -> None:
         super().__init__(address, settings)
-        address.only()
+        address.check_options()
         if not address.path or "/" in address.path:
             raise ConfigError(f"{address.place} names no index: {address.scheme}://HOST:{address.port}/INDEX")
 
@@ -90,7 +90,7 @@ class DocumentIndex(OpenIndex[httpx.Client, KnownIndex]):
                 return EngineUnavailable(f"{place} is overloaded or not ready ({status}): {words}")
             return EngineError(f"{place} refuses ({status}): {words}{_HELP.get(status, '')}")
         if isinstance(error, httpx.TimeoutException):
-            return self._late()
+            return self._timeout_error()
         if isinstance(error, httpx.TransportError):
             through = proxy_of(self._address.url)
             return EngineUnavailable(
@@ -100,42 +100,42 @@ class DocumentIndex(OpenIndex[httpx.Client, KnownIndex]):
         return EngineError(f"{place} answers no JSON") if isinstance(error, ValueError) else None
 
     def _send(self, method: str, path: str, body: Body | None = None, **params: str) -> Any:
-        """The JSON that one request is answered with."""
-        return self._ask(
+        """Send a request; returns the JSON of the answer."""
+        return self._call(
             lambda client: client.request(method, path, json=body, params=params).raise_for_status().json()
         )
 
     @abstractmethod
     def _read(self, field: Mapping[str, Any], settings: Mapping[str, Any], version: tuple[int, ...]) -> VectorField:
-        """Make sense of a field of vectors in a mapping."""
+        """Parse a vector field of a mapping."""
 
     @abstractmethod
-    def _query(self, question: Question, vector: list[float], where: Any) -> Body:
-        """The body of a search by the index, as the engine's documentation has it."""
+    def _query(self, query: IndexQuery, vector: list[float], where: Any) -> Body:
+        """The body of a vector search, as in the engine's documentation."""
 
     def _source(self, excluded: list[str]) -> Body:
-        """What of a document to send."""
+        """The ``_source`` of a scan, without some fields."""
         return {"excludes": excluded}
 
-    def _look(self) -> KnownIndex:
-        """The index, its fields and settings, as the engine has them."""
+    def _inspect(self) -> RestIndex:
+        """Read the index's mapping and settings."""
         address, path = self._address, self._address.path
         mappings = self._send("GET", f"/{path}/_mapping")
         if len(mappings) != 1:
             names = " and ".join(map(repr, sorted(mappings)[:3])) or "no index"
             raise EngineError(
-                f"{address.place} stands for {names}: name one, since their vectors need not be of one encoder"
+                f"{address.place} is an alias of {names}: name one, since their vectors may be of several encoders"
             )
-        ((name, said),) = mappings.items()
+        ((name, found),) = mappings.items()
         settings = self._send("GET", f"/{path}/_settings", flat_settings="true").get(name, {}).get("settings", {})
-        fields = dict(_walk(said["mappings"].get("properties", {})))
+        fields = dict(_walk(found["mappings"].get("properties", {})))
         types = {field: str(kind.get("type", "object")) for field, kind in fields.items()}
         check_fields(address, [*types, "_id"], name, whole=True)
         dense = [field for field, kind in types.items() if kind == self.kind]
         others = {field: kind for field, kind in types.items() if kind != self.kind}
         vector, version = pick_vector(address, dense, others, name), self._version()
         field = self._read(fields[vector], settings, version)
-        described = Description(
+        return RestIndex(
             engine=" ".join([self.engine, ".".join(map(str, version))]).strip(),
             name=name,
             documents=0,
@@ -145,15 +145,18 @@ class DocumentIndex(OpenIndex[httpx.Client, KnownIndex]):
             index=field.index,
             fields=tuple(types),
             searches_text=address.text is not None,
+            types=types,
+            vector_field=field,
+            shards=int(settings.get("index.number_of_shards", 2)),
+            version=version,
         )
-        return KnownIndex(described, types, field, int(settings.get("index.number_of_shards", 2)), version)
 
     def _version(self) -> tuple[int, ...]:
         try:
             number = str(self._send("GET", "/")["version"]["number"])
         except EngineUnavailable:
             raise
-        except (EngineError, KeyError):  # this user may not know it
+        except (EngineError, KeyError):  # this user may not read it
             return ()
         return tuple(map(int, re.findall(r"\d+", number.partition("-")[0])))
 
@@ -161,12 +164,12 @@ class DocumentIndex(OpenIndex[httpx.Client, KnownIndex]):
         return int(self._send("POST", f"/{self._address.path}/_count", {"query": {"match_all": {}}})["count"])
 
     def scan(self, *, vectors: bool = True, size: int = 1000) -> Iterator[list[Document]]:
-        """By the number of their last change."""
-        known, done = self._known, None
-        unread = [field for field, kind in known.fields.items() if kind == self.kind]
-        unread = [field for field in unread if not vectors or field != known.said.vector]
+        """See :meth:`Engine.scan`; the order is that of the last changes."""
+        known, done = self._description, None
+        unread = [field for field, kind in known.types.items() if kind == self.kind]
+        unread = [field for field in unread if not vectors or field != known.vector]
         body: Body = {
-            "size": max(1, min(size, MOST)),
+            "size": max(1, min(size, MAX_HITS)),
             "sort": [{"_seq_no": "asc"}],
             "track_total_hits": False,
             "_source": self._source(unread),
@@ -174,70 +177,68 @@ class DocumentIndex(OpenIndex[httpx.Client, KnownIndex]):
         while True:
             reached: list[Body] = [{"range": {"_seq_no": {"gt": done}}}] if done is not None else []
             hits = self._hits(body | {"query": {"bool": {"filter": reached}}}, preference="reco-scan")
-            if len(hits) == body["size"] and known.shards > 1:  # each shard counts: one more may have the last number
+            if len(hits) == body["size"] and known.shards > 1:  # the last number may repeat in other shards
                 complete = [hit for hit in hits if hit["sort"] != hits[-1]["sort"]]
-                if not complete and body["size"] < MOST:
-                    body["size"] = min(2 * body["size"], MOST)
+                if not complete and body["size"] < MAX_HITS:
+                    body["size"] = min(2 * body["size"], MAX_HITS)
                     continue
                 hits = complete or hits
             if not hits:
                 return
             done = int(hits[-1]["sort"][0])
-            yield [self._document(hit) for hit in hits]
+            yield [self._make_document(hit) for hit in hits]
 
     def _hits(self, body: Body, **params: str) -> list[Body]:
-        """What a search finds, in all shards: half of an index would look like an index of half the quality."""
+        """The hits of a search in all shards; a partial result is an error."""
         path = f"/{self._address.path}/_search"
         answer = self._send("POST", path, body, allow_partial_search_results="false", **params)
         if answer.get("timed_out"):
             raise EngineTimeout(f"{self._address.place} did not finish a search in time")
-        found: list[Body] = answer["hits"]["hits"]
-        return found
+        hits: list[Body] = answer["hits"]["hits"]
+        return hits
 
-    def _document(self, hit: Body) -> Document:
-        source, known, address = hit.get("_source", {}), self._known, self._address
-        sent = _take(source, known.said.vector)
-        vector = None if sent is None else np.asarray(sent, np.float32)
+    def _make_document(self, hit: Body) -> Document:
+        source, known, address = hit.get("_source", {}), self._description, self._address
+        stored = _take(source, known.vector)
+        vector = None if stored is None else np.asarray(stored, np.float32)
         own = address.id not in (None, "_id")
         id_ = value_of(source, address.id) if own else hit["_id"]
-        if address.image is not None and known.fields[address.image] == "binary":
+        if address.image is not None and known.types[address.image] == "binary":
             source[address.image] = from_base64(_take(source, address.image))
-        return make_document(address, id_, vector, source, known.said.dimension)
+        return make_document(address, id_, vector, source, known.dimension)
 
-    def _nearest(self, question: Question, vector: Vector) -> list[IndexHit]:
-        field = self._known.field
-        hits = self._found(question, self._query(question, vector.tolist(), self._where(question)))
-        return [self._hit(hit, _score(field, float(hit["_score"]))) for hit in hits]
+    def _search_vector(self, query: IndexQuery, vector: Vector) -> list[IndexHit]:
+        field = self._description.vector_field
+        hits = self._run_search(query, self._query(query, vector.tolist(), self._where(query)))
+        return [self._make_hit(hit, _score(field, float(hit["_score"]))) for hit in hits]
 
-    def _by_words(self, question: Question) -> list[IndexHit]:
-        match = {"match": {str(self._address.text): question.text or ""}}
-        query = {"query": {"bool": {"must": match, "filter": self._where(question) or []}}}
-        return [self._hit(hit, float(hit["_score"] or 0)) for hit in self._found(question, query)]
+    def _search_text(self, query: IndexQuery) -> list[IndexHit]:
+        match = {"match": {str(self._address.text): query.text or ""}}
+        body = {"query": {"bool": {"must": match, "filter": self._where(query) or []}}}
+        return [self._make_hit(hit, float(hit["_score"] or 0)) for hit in self._run_search(query, body)]
 
-    def _found(self, question: Question, body: Body) -> list[Body]:
+    def _run_search(self, query: IndexQuery, body: Body) -> list[Body]:
         named = (self._address.id, self._address.text, self._address.image)
         shown = [name for name in named if name not in (None, "_id")]
-        return self._hits(body | {"size": question.k, "_source": False} | ({"fields": shown} if shown else {}))
+        return self._hits(body | {"size": query.k, "_source": False} | ({"fields": shown} if shown else {}))
 
-    def _where(self, question: Question) -> Any:
-        """A filter is a clause of the query DSL, or a list of them."""
+    def _where(self, query: IndexQuery) -> Any:
+        """Parse a filter: a clause of the query DSL, or a list of clauses."""
         try:
-            return json.loads(question.where) if question.where else None
+            return json.loads(query.where) if query.where else None
         except ValueError as error:
-            raise ConfigError(
-                f"{self._address.place}: the filter is no JSON, as this engine wants it: {error}"
-            ) from None
+            raise ConfigError(f"{self._address.place}: the filter must be JSON of the query DSL: {error}") from None
 
-    def _hit(self, hit: Body, score: float) -> IndexHit:
+    def _make_hit(self, hit: Body, score: float) -> IndexHit:
         address, shown = self._address, {name: values for name, values in hit.get("fields", {}).items() if values}
         id_ = shown.get(address.id or "", [hit["_id"]])[0]
-        if address.image is not None and self._known.fields[address.image] == "binary" and address.image in shown:
+        if address.image is not None and self._description.types[address.image] == "binary" and address.image in shown:
             shown[address.image] = from_base64(shown[address.image][0])
         return make_hit(address, id_, score, shown)
 
 
 class OpenSearchIndex(DocumentIndex):
-    """An index of OpenSearch with a field of k-NN."""
+    """An index of OpenSearch with a ``knn_vector``."""
 
     engine, kind, scheme = "OpenSearch", "knn_vector", "Bearer"
     _spaces: Mapping[str, Similarity] = {"cosinesimil": "cosine", "innerproduct": "dot", "l2": "euclid"}
@@ -248,18 +249,17 @@ class OpenSearchIndex(DocumentIndex):
         if kind != "float" or "dimension" not in field:
             raise EngineError(f"{place}: its vectors are of data_type {kind}, and those of float32 are compared")
         space = str(method.get("space_type") or field.get("space_type") or settings.get("index.knn.space_type") or "l2")
-        if space not in self._spaces:
-            raise EngineError(f"{place}: its vectors are compared by {space}, not by {', '.join(self._spaces)}")
+        metric = pick_metric(self._address, space, self._spaces)
         parameters: Mapping[str, Any] = method.get("parameters", {})
         squeezed = [parameters.get("encoder", {}).get("name"), field.get("mode"), field.get("compression_level")]
         words = " ".join(map(str, filter(None, [method.get("engine"), method.get("name", "hnsw"), *squeezed])))
-        return VectorField(int(field["dimension"]), self._spaces[space], words, shifted=True)
+        return VectorField(int(field["dimension"]), metric, words, is_unbounded=True)
 
-    def _query(self, question: Question, vector: list[float], where: Any) -> Body:
-        asked: Body = {"vector": vector, "k": min(max(question.k, CANDIDATES), MOST)}
+    def _query(self, query: IndexQuery, vector: list[float], where: Any) -> Body:
+        knn: Body = {"vector": vector, "k": min(max(query.k, CANDIDATES), MAX_HITS)}
         if where:
-            asked["filter"] = {"bool": {"filter": where}} if isinstance(where, list) else where
-        return {"query": {"knn": {self._known.said.vector: asked}}}
+            knn["filter"] = {"bool": {"filter": where}} if isinstance(where, list) else where
+        return {"query": {"knn": {self._description.vector: knn}}}
 
 
 class ElasticsearchIndex(DocumentIndex):
@@ -282,24 +282,24 @@ class ElasticsearchIndex(DocumentIndex):
         similarity = str(field.get("similarity", "cosine"))
         index: Mapping[str, Any] = field.get("index_options") or {"type": "the usual index"}
         numbers = [f"{name}={value}" for name, value in index.items() if name in ("m", "ef_construction")]
-        words = " ".join([str(index["type"]), *numbers]) if index["type"] != "flat" else EACH
+        words = " ".join([str(index["type"]), *numbers]) if index["type"] != "flat" else EXACT
         return VectorField(int(field["dims"]), self._metrics[similarity], words, similarity == "max_inner_product")
 
-    def _query(self, question: Question, vector: list[float], where: Any) -> Body:
-        asked: Body = {"field": self._known.said.vector, "query_vector": vector, "k": question.k}
-        asked["num_candidates"] = min(max(question.k, CANDIDATES), MOST)
-        return {"knn": asked | ({"filter": where} if where else {})}
+    def _query(self, query: IndexQuery, vector: list[float], where: Any) -> Body:
+        knn: Body = {"field": self._description.vector, "query_vector": vector, "k": query.k}
+        knn["num_candidates"] = min(max(query.k, CANDIDATES), MAX_HITS)
+        return {"knn": knn | ({"filter": where} if where else {})}
 
     def _source(self, excluded: list[str]) -> Body:
-        """Since 9.2, answers leave vectors out of ``_source`` unless they are asked for."""
-        return super()._source(excluded) | ({"exclude_vectors": False} if self._known.version >= (9, 2) else {})
+        """Since version 9.2, ``_source`` contains vectors only on request."""
+        return super()._source(excluded) | ({"exclude_vectors": False} if self._description.version >= (9, 2) else {})
 
 
 def _score(field: VectorField, score: float) -> float:
-    """A score of a search by the index as the metric's own value."""
+    """Convert the score of a vector search to the metric's own value."""
     if field.metric == "euclid":
         return -math.sqrt(max(0.0, 1 / score - 1))
-    if field.metric == "dot" and field.shifted:
+    if field.metric == "dot" and field.is_unbounded:
         return score - 1 if score >= 1 else 1 - 1 / score
     return 2 * score - 1
 
@@ -312,19 +312,19 @@ def _trust(address: IndexAddress) -> ssl.SSLContext | bool:
 
 
 def _reason(answer: httpx.Response) -> str:
-    """The innermost reason that an engine gives."""
+    """The innermost reason in an error of the engine."""
     try:
-        said = answer.json()
+        content = answer.json()
     except ValueError:
         return answer.text[:300]
-    error = said.get("error", said) if isinstance(said, dict) else said
+    error = content.get("error", content) if isinstance(content, dict) else content
     causes = error.get("root_cause", []) if isinstance(error, dict) else []
     words = [cause["reason"] for cause in [*causes, error] if isinstance(cause, dict) and cause.get("reason")]
     return str(words[0] if words else error)[:500]
 
 
 def _walk(properties: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Body]]:
-    """Fields of a mapping by their dotted names, but for those that no document keeps, or several times."""
+    """Fields of a mapping by their dotted names, without nested ones and aliases."""
     for name, field in properties.items():
         if field.get("type") in ("nested", "alias"):
             continue
@@ -335,7 +335,7 @@ def _walk(properties: Mapping[str, Any], above: str = "") -> Iterator[tuple[str,
 
 
 def _take(source: Body, name: str) -> Any:
-    """The value of a dotted name, which documents write nested or flat, removed from the document."""
+    """Remove the value of a dotted name, nested or flat, from a document and return it."""
     if name in source:
         return source.pop(name)
     first, _, rest = name.partition(".")

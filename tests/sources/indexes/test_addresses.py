@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from reco_plugin.errors import ConfigError, EngineError, InputError
+from reco_plugin.sources.indexes import IndexAddress, open_index, parse_address, similarities
 from reco_plugin.sources.indexes.documents import check_fields, make_document, pick_vector, value_of
-from reco_plugin.sources.indexes.open_index import IndexAddress, is_index, open_index, parse_address, similarities
+from reco_plugin.sources.location import is_index_address
 
 pytestmark = pytest.mark.slow
 
@@ -15,10 +16,10 @@ SECRET = "Sesame-open-1"
 
 def test_an_address_of_qdrant_is_an_index_where_it_says_vector() -> None:
     pairs = "http://qdrant:6333?collection=shop&image=photo&text=title"
-    assert not is_index(pairs)
-    assert not is_index("https://host/table.csv")
-    assert is_index(pairs + "&vector=clip")
-    assert is_index("postgres://host/shop?table=products")
+    assert not is_index_address(pairs)
+    assert not is_index_address("https://host/table.csv")
+    assert is_index_address(pairs + "&vector=clip")
+    assert is_index_address("postgres://host/shop?table=products")
     found = parse_address(pairs + "&vector=clip")
     assert (found.vector, found.text, found.image, found.port) == ("clip", "title", "photo", 6333)
     assert parse_address("grpcs://qdrant?collection=shop").port == 6334

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from reco_plugin.errors import ConfigError, EngineError, VectorError
-from reco_plugin.sources.indexes.open_index import Engine, Question, open_index
+from reco_plugin.sources.indexes import Engine, IndexQuery, open_index
 
 from .conftest import DIMENSION, DOCUMENTS, Served, rows, unit
 
@@ -63,7 +63,7 @@ def test_a_scan_reads_each_document_once(index: Engine) -> None:
 def test_a_search_finds_most_of_the_nearest_and_scores_them_as_the_metric_does(index: Engine) -> None:
     found = 0
     for query in unit(20, 1):
-        hits = index.search(Question(query, k=10))
+        hits = index.search(IndexQuery(query, k=10))
         found += len({hit.id for hit in hits} & set(best(query, 10)))
         cosines = [float(np.dot(ROWS[hit.id].clip or [], query)) for hit in hits]
         np.testing.assert_allclose([hit.score for hit in hits], cosines, atol=1e-4)
@@ -76,21 +76,21 @@ def test_a_filter_is_in_the_words_of_the_engine(index: Engine, engine: Served) -
     query = unit(1, 3)[0]
     if engine.where is None:
         with pytest.raises(ConfigError):
-            index.search(Question(query, where="price < 5"))
+            index.search(IndexQuery(query, where="price < 5"))
         return
-    hits = index.search(Question(query, k=3, where=engine.where))
+    hits = index.search(IndexQuery(query, k=3, where=engine.where))
     assert {hit.id for hit in hits} <= set(best(query, 50, most=5))
     assert len(hits) == 3
     with pytest.raises((EngineError, ConfigError)):
-        index.search(Question(query, where="price << <"))
+        index.search(IndexQuery(query, where="price << <"))
 
 
 def test_a_text_alone_is_searched_by_the_engine(index: Engine) -> None:
-    assert [hit.id for hit in index.search(Question(text="number123", k=5))] == ["sku-0123"]
-    hits = index.search(Question(text="fox", k=50))
+    assert [hit.id for hit in index.search(IndexQuery(text="number123", k=5))] == ["sku-0123"]
+    hits = index.search(IndexQuery(text="fox", k=50))
     assert hits
     assert all("fox" in (hit.text or "") for hit in hits)
-    assert list(index.search(Question(text="''\"<>&|! ", k=5))) == []
+    assert list(index.search(IndexQuery(text="''\"<>&|! ", k=5))) == []
 
 
 def test_a_field_that_is_not_there_is_named(engine: Served) -> None:
@@ -102,7 +102,7 @@ def test_a_field_that_is_not_there_is_named(engine: Served) -> None:
 
 def test_a_query_of_another_dimension_is_refused(index: Engine) -> None:
     with pytest.raises(VectorError, match="16 dimensions, the query has 8"):
-        index.search(Question(unit(1, 0)[0][:8]))
+        index.search(IndexQuery(unit(1, 0)[0][:8]))
 
 
 def test_fields_that_half_of_the_documents_lack(engine: Served) -> None:
@@ -117,4 +117,4 @@ def test_fields_that_half_of_the_documents_lack(engine: Served) -> None:
         for id_, row in half.items():
             assert (found[id_].text, found[id_].problem) == (row.title, None)
             assert (found[id_].vector is None) == (row.clip is None)
-        assert len(index.search(Question(unit(1, 0)[0], k=5))) == 5
+        assert len(index.search(IndexQuery(unit(1, 0)[0], k=5))) == 5

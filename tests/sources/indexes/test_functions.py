@@ -11,7 +11,7 @@ from benchmarks.engines.entries import PAGE, function_of
 from benchmarks.engines.pages import Page
 from reco_plugin.errors import EngineError
 from reco_plugin.evaluation import load_function
-from reco_plugin.sources.indexes.open_index import Question
+from reco_plugin.sources.indexes import IndexQuery
 
 from .conftest import DIMENSION, rows, unit
 
@@ -28,12 +28,12 @@ def test_the_function_of_the_page_finds_the_nearest_with_their_cosines(tmp_path:
     page.run_python("Fill Chroma")
     index = load_function(function_of(page), DIMENSION)
     for query in unit(3, 1):
-        hits = index.search(Question(query, k=5))
+        hits = index.search(IndexQuery(query, k=5))
         scores = CLIP @ query
         order = np.argsort(-scores, kind="stable")[:5]
         assert [hit.id for hit in hits] == [SHOP[row].sku for row in order]
         np.testing.assert_allclose([hit.score for hit in hits], scores[order], atol=1e-4)
         assert [hit.text for hit in hits] == [SHOP[row].title for row in order]
-    assert index.search(Question(query, k=5, where='{"sku": "nobody"}')) == []
+    assert index.search(IndexQuery(query, k=5, where='{"sku": "nobody"}')) == []
     with pytest.raises(EngineError, match="search"):
-        index.search(Question(query[:8], k=5))
+        index.search(IndexQuery(query[:8], k=5))

@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 
 from reco_plugin.errors import EngineError, EngineUnavailable
-from reco_plugin.sources.indexes import base
-from reco_plugin.sources.indexes.open_index import Question, open_index, parse_address
+from reco_plugin.sources.indexes import IndexQuery, base, open_index, parse_address
 
 from .conftest import DIMENSION, DOCUMENTS, Row, Served, rows, to_qdrant, unit
 
@@ -42,7 +41,7 @@ def check_scores(address: str, metric: str) -> None:
     score_of = dict(zip((row.sku for row in WITH_VECTOR), truth.tolist(), strict=True))
     with closing(open_index(address)) as index:
         assert index.describe().metric == metric
-        hits = index.search(Question(QUERY, k=10))
+        hits = index.search(IndexQuery(QUERY, k=10))
     assert len({hit.id for hit in hits} & {WITH_VECTOR[row].sku for row in np.argsort(-truth)[:10]}) > 6
     np.testing.assert_allclose([hit.score for hit in hits], [score_of[hit.id] for hit in hits], atol=1e-3)
 
@@ -114,7 +113,7 @@ def test_postgresql_shows_columns_of_every_kind(
     address = own_table(postgresql, columns, f"'a', {value}, '[1,0,0,0]'", "'b', NULL, '[0,0,0,0]'", "'c', NULL, NULL")
     with closing(open_index(address + fields)) as index:
         (page,) = index.scan()
-        hits = index.search(Question(np.asarray([1, 0, 0, 0], np.float32), k=3, where="sku LIKE '%' -- all"))
+        hits = index.search(IndexQuery(np.asarray([1, 0, 0, 0], np.float32), k=3, where="sku LIKE '%' -- all"))
     assert [(one.id, one.text, one.image) for one in page] == [
         ("a", *shown),
         ("b", None, None),
@@ -131,7 +130,7 @@ def test_postgresql_names_tables_and_keys(postgresql: Served) -> None:
     with closing(open_index(f"{address}s")) as index, pytest.raises(EngineError, match="did you mean 'own'"):
         index.describe()
     with closing(open_index(f"{address}&id=sku")) as index:
-        assert index.describe().index == base.EACH
+        assert index.describe().index == base.EXACT
 
 
 @pytest.mark.slow
@@ -216,7 +215,7 @@ def test_qdrant_finds_keys_of_any_name_and_says_how_vectors_are_compressed(own_q
             assert index.describe().index == "hnsw m=24 ef_construct=200 scalar"
             (page,) = index.scan()
             assert [(one.id, one.text) for one in page] == [("7", text)]
-            assert [(hit.id, hit.text) for hit in index.search(Question(QUERY, k=1))] == [("7", text)]
+            assert [(hit.id, hit.text) for hit in index.search(IndexQuery(QUERY, k=1))] == [("7", text)]
 
 
 @pytest.fixture
@@ -260,7 +259,7 @@ def milvus_server(tmp_path: Path) -> Iterator[tuple[str, Callable[[], None], Cal
 def test_milvus_by_its_port_goes_away_in_the_middle_of_a_scan(milvus_server: Any) -> None:
     address, end, start = milvus_server
     with closing(open_index(address)) as index:
-        hits = index.search(Question(QUERY, k=3))
+        hits = index.search(IndexQuery(QUERY, k=3))
         distances = np.linalg.norm(unit(DOCUMENTS, 0) - QUERY, axis=1)
         assert (
             [hit.id for hit in hits] == [hit.text for hit in hits] == [NAMES[row] for row in np.argsort(distances)[:3]]

@@ -18,8 +18,7 @@ import pytest
 
 from reco_plugin.errors import EngineError, EngineTimeout, EngineUnavailable
 from reco_plugin.settings import Settings
-from reco_plugin.sources.indexes import base
-from reco_plugin.sources.indexes.open_index import Engine, Question, open_index
+from reco_plugin.sources.indexes import Engine, IndexQuery, base, open_index
 
 pytestmark = pytest.mark.slow
 
@@ -95,7 +94,7 @@ KNN = {"type": "knn_vector", "dimension": 2}
     ("engine", "field", "says"),
     [
         ("elasticsearch", {"index_options": {"type": "hnsw", "m": 16}}, ("cosine", "hnsw m=16")),
-        ("elasticsearch", {"similarity": "l2_norm", "index_options": {"type": "flat"}}, ("euclid", base.EACH)),
+        ("elasticsearch", {"similarity": "l2_norm", "index_options": {"type": "flat"}}, ("euclid", base.EXACT)),
         ("opensearch", {**KNN, "space_type": "innerproduct", "mode": "on_disk"}, ("dot", "hnsw on_disk")),
         ("opensearch", {**KNN, "method": {"name": "hnsw", "engine": "lucene"}}, ("euclid", "lucene hnsw")),
     ],
@@ -148,7 +147,7 @@ def test_a_search_sends_what_the_documentation_has(server, engine: str, body: di
         {"_id": "1", "_score": 0.9, "fields": {"sku": ["s1"], "goods.title": ["a", "fox"], "goods.photo": ["UE5H"]}}
     ]
     with closing(open_index(f"{engine}{server[0]}&image=goods.photo")) as index:
-        (hit,) = index.search(Question(np.asarray([0.6, 0.8]), k=5, where='{"a": 1}'))
+        (hit,) = index.search(IndexQuery(np.asarray([0.6, 0.8]), k=5, where='{"a": 1}'))
     assert (hit.id, hit.text, hit.image, hit.score) == ("s1", "a, fox", b"PNG", pytest.approx(0.8))
     path, sent, _ = answers.asked[-1]
     assert "allow_partial_search_results=false" in path
@@ -172,7 +171,7 @@ def test_scores_become_the_metrics_own(
     server[1].field |= field
     server[1].hits = [{"_id": "1", "_score": score, "fields": {}}]
     with closing(open_index(engine + server[0])) as index:
-        assert index.search(Question(UNIT))[0].score == pytest.approx(expected)
+        assert index.search(IndexQuery(UNIT))[0].score == pytest.approx(expected)
 
 
 def test_a_scan_goes_by_the_number_of_the_last_change_and_asks_for_the_vectors(server, index: Engine) -> None:

@@ -16,8 +16,8 @@ from reco_plugin import Reco
 from reco_plugin.cli.app import app
 from reco_plugin.errors import ConfigError, DataError, EngineError, FingerprintMismatch, InputError
 from reco_plugin.ingest.fill import ingest
-from reco_plugin.ingest.origins import name_of, open_source
 from reco_plugin.ingest.run_options import IngestOptions
+from reco_plugin.sources.reading import open_source, source_name
 from reco_plugin.types import Pair
 
 from .conftest import Row, Served, unit
@@ -64,7 +64,7 @@ def reco(tmp_path: Path, model: Path):
 def run(source: str, reco: Reco, tmp_path: Path, **more):
     """Ingest as `sync` does, deleting what is gone."""
     rows = open_source(source, model=reco.settings.model)
-    options = IngestOptions(source=name_of(rows), rejected=tmp_path / "rejected.jsonl")
+    options = IngestOptions(source=source_name(rows), rejected=tmp_path / "rejected.jsonl")
     return rows, ingest(rows, reco, options, finish=lambda writer: writer.delete_gone(1.0), **more)
 
 
@@ -175,6 +175,6 @@ def test_the_commands_take_an_index(engine: Served, shop, model: Path, tmp_path:
 
 
 def test_what_begins_no_source_is_refused_without_its_password() -> None:
-    with pytest.raises(DataError, match="mysql:// begins no source that can be read") as told:
+    with pytest.raises(DataError, match="mysql:// cannot be read as a source") as told:
         open_source("mysql://user:s3cret@db/shop?table=products&text=title")
     assert "s3cret" not in str(told.value)

@@ -16,7 +16,7 @@ from reco_plugin import Reco
 from reco_plugin.cli.app import app
 from reco_plugin.evaluation.hybrid import engine_query
 from reco_plugin.evaluation.search import ARMS, fuse
-from reco_plugin.sources.indexes.open_index import Question, open_index, parse_address
+from reco_plugin.sources.indexes import IndexQuery, open_index, parse_address
 
 from ..conftest import Served
 
@@ -102,7 +102,7 @@ def test_the_printed_query_ranks_as_the_comparison_fuses(shop, postgresql, drawi
         described = index.describe()
         for row in (0, 7, 15):
             text, vector = str(drawings[row].text).rpartition(" ")[2], drawn_records.image[row]
-            searched = [index.search(Question(vector, k=5)), index.search(Question(None, text, k=5))]
+            searched = [index.search(IndexQuery(vector, k=5)), index.search(IndexQuery(None, text, k=5))]
             statement = engine_query(address, described, 0.7, 5)
             for name, value in (("query", text), ("vector", str(vector.tolist()))):
                 statement = statement.replace(f"%({name})s", f"'{value}'")
