@@ -1,12 +1,10 @@
-"""The HTTP service: one internal request model, one file per API dialect, a synchronous core behind async routes.
+"""The HTTP service: one internal request model, one module per embedding API, a synchronous core behind async routes.
 
 ::
 
-    request --> life: body within limits --> key --> dialect: JSON -> EmbedRequest
-                 |                                     |
-                 |        queue, deadline --> Embedder --> Reco: encode -> retrieve -> fuse
-                 |                                     |
-    response <-- piece by piece <-- headers <-- dialect: Embedded -> JSON, or Failure -> the caller's error shape
-
-What a request holds and how long it may take is in one place, :mod:`.life`.
+    request  -> RequestMiddleware -> key -> dialect: JSON -> EmbedRequest
+                                              |
+                    RequestContext.embed -> Executor.run (queue, thread) -> Embedder.embed -> Reco
+                                              |
+    response <- headers, log <- dialect: Embedded -> JSON, or Failure -> the error format of the API
 """

@@ -15,27 +15,21 @@ from starlette.exceptions import HTTPException
 
 from .. import __version__
 from ..reco import Reco
-from . import (
-    dialects,
-    feedback_routes,
-    health,
-    memory_routes,
-    metrics,
-    model_routes,
-    refine_routes,
-    version_routes,
-)
-from .app_state import Edge
+from . import feedback_routes, health, memory_routes, metrics, model_routes, refine_routes, version_routes
+from .app_state import AppState
+from .auth import host_filter
+from .dialects import clip, cohere, immich, openai, tei, titan, voyage
 from .embedder import Embedder
-from .hosts import known_hosts
-from .request_context import Requests
-from .routing import life_of, no_route, shape_for_all, to_failure, to_response
+from .request_context import RequestMiddleware
+from .routing import context_of, no_route, shape_for_all, to_failure, to_response
 from .service_settings import ServeSettings, load_serve_settings
 
+_DIALECTS = (openai, voyage, cohere, clip, titan, tei, immich)
+_OWN_ROUTES = (model_routes, refine_routes, memory_routes, feedback_routes, version_routes)
 _ABOUT = """CLIP embeddings, refined through a memory of image-text pairs.
 
-Whether vectors are refined, say by `refine` or `input_type`, or by the name of the model: in the request, or as
-`/plain` or `/refined` before any path. Header `x-reco-degraded` says why vectors that were to be refined are frozen."""
+`refine`, `input_type` or the name of the model decide whether vectors are refined, or the prefix `/plain` or `/refined`
+before any path. The header `x-reco-degraded` says why vectors stay plain that should be refined."""
 
 
 def create_app(
@@ -47,10 +41,10 @@ def create_app(
     """Make the application.
 
     Args:
-        settings: read from the environment and ``reco.toml`` when None.
-        reco: what it serves, which stays open; opened now and closed at the end when None.
-        hosts: names besides localhost that callers may use; None: any.
-        token: a key with all rights, of the user who serves.
+        settings: None: read from the environment and ``reco.toml``.
+        reco: what is served; the caller closes it. None: opened here and closed when the application ends.
+        hosts: host names that clients may use besides localhost; None: any.
+        token: a key with all rights, for commands on this machine.
 
     Raises:
         ConfigError: an unusable setting.
@@ -59,12 +53,12 @@ def create_app(
     """
     settings, opened = settings or load_serve_settings(), reco or Reco.open()
     opened.memory.learner.behind = True  # no request waits for a fit
-    edge = Edge(Embedder(opened, settings), settings, token)
-    measured = metrics.Metrics(edge, state := health.Health(edge))
+    state = AppState(Embedder(opened, settings), settings, token)
+    measured = metrics.Metrics(state, watched := health.Health(state))
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with _running(edge, state):
+        async with _watch(state, watched):
             yield
         if reco is None:
             opened.close()
@@ -78,33 +72,31 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,  # a redirect would lose the prefix
         generate_unique_id_function=lambda route: route.name,
-        exception_handlers={HTTPException: _no_route, RequestValidationError: _no_route},
+        exception_handlers={HTTPException: _answer_unrouted, RequestValidationError: _answer_unrouted},
     )
-    app.state.edge, app.state.health, app.state.metrics = edge, state, measured
-    app.state.paths = [route.path_format for route in _include(app, edge)]
-    app.include_router(health.router(state))
+    app.state.shared, app.state.health, app.state.metrics = state, watched, measured
+    app.state.paths = [route.path_format for route in _include(app, state)]
+    app.include_router(health.router(watched))
     app.include_router(metrics.router(measured))
     if settings.page:
         from .playground import router as page
 
-        app.include_router(page(edge))
+        app.include_router(page(state))
     _document_keys(app)
-    app.add_middleware(Requests, edge=edge, metrics=measured, knows=known_hosts(hosts))
+    app.add_middleware(RequestMiddleware, state=state, metrics=measured, is_known=host_filter(hosts))
     return app
 
 
-def _include(app: FastAPI, edge: Edge) -> Iterator[APIRoute]:
-    """Include all that is documented, the busiest first, and yield its routes."""
-    for part in (
-        *dialects.routers(edge),
-        *(one.router(edge) for one in (model_routes, refine_routes, memory_routes, feedback_routes, version_routes)),
-    ):
-        app.include_router(part)
-        yield from (route for route in part.routes if isinstance(route, APIRoute))
+def _include(app: FastAPI, state: AppState) -> Iterator[APIRoute]:
+    """Include the documented routers, the busiest first, and yield their routes."""
+    for module in (*_DIALECTS, *_OWN_ROUTES):
+        router = module.router(state)
+        app.include_router(router)
+        yield from (route for route in router.routes if isinstance(route, APIRoute))
 
 
 def _document_keys(app: FastAPI) -> None:
-    """Add keys to the document; as a dependency of routes, FastAPI's way, they would be looked up twice."""
+    """Add keys to the OpenAPI document. As dependencies of the routes, they would be checked twice."""
     make = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -117,23 +109,23 @@ def _document_keys(app: FastAPI) -> None:
 
 
 @asynccontextmanager
-async def _running(edge: Edge, state: health.Health) -> AsyncIterator[None]:
-    """Watch the service and its memory while the block runs; then wait for running calls."""
-    watching = threading.Thread(target=state.watch, name="reco-health", daemon=True)
-    watching.start()  # liveness answers while it warms up
+async def _watch(state: AppState, watched: health.Health) -> AsyncIterator[None]:
+    """Watch the service and its memory while the block runs. Afterwards, wait for running calls."""
+    thread = threading.Thread(target=watched.watch, name="reco-health", daemon=True)
+    thread.start()  # liveness answers while the models warm up
     yield
-    state.stop()
-    await asyncio.to_thread(watching.join, edge.settings.shutdown_s)
-    await edge.close()
+    watched.stop()
+    await asyncio.to_thread(thread.join, state.settings.shutdown_s)
+    await state.close()
 
 
-async def _no_route(request: Request, error: Exception) -> Response:
-    """What no dialect's route answers: unknown paths and methods."""
-    headers = dict(getattr(error, "headers", None) or {})  # which methods there are
+async def _answer_unrouted(request: Request, error: Exception) -> Response:
+    """Answer what reaches no dialect's route: unknown paths and methods."""
+    headers = dict(getattr(error, "headers", None) or {})  # the methods that exist
     if getattr(error, "status_code", None) in (404, 405):
-        sent = request.scope.get("raw_path", b"").decode("latin-1")  # with the prefix
-        failure = no_route(request.method, sent or request.scope["path"], headers.get("Allow"), request.app.state.paths)
+        path = request.scope.get("raw_path", b"").decode("latin-1") or request.scope["path"]  # with the prefix
+        failure = no_route(request.method, path, headers.get("Allow"), request.app.state.paths)
     else:
         failure = to_failure(error)
-    life_of(request).code = failure.code
+    context_of(request).code = failure.code
     return to_response(failure, shape_for_all, headers)

@@ -1,4 +1,4 @@
-"""What all requests of a service share: its embedder, keys, threads, and the memory that bodies may take."""
+"""What all requests share: the embedder, the keys, the threads, and the memory for bodies."""
 
 from __future__ import annotations
 
@@ -7,84 +7,81 @@ import time
 
 from .auth import Keys
 from .embedder import Embedder
-from .executor import Lanes
+from .executor import Executor
 from .failures import Failure
 from .service_settings import ServeSettings
-from .version_routes import VersionInUse
+from .version_routes import LiveVersion
 
-_WAITING = 64  # requests that wait for a batch, one and the next, or for room to decode an image
-_LOOK_S = 0.01
+_WAITING = 64  # requests without a slot: in a batch, in the next one, or waiting for memory to decode an image
+_POLL_S = 0.01
 
 
-class Budget:
-    """Memory that requests may take together; used from the event loop."""
+class ByteBudget:
+    """Memory for the bodies of all requests. Used from the event loop."""
 
-    def __init__(self, most: int) -> None:
-        self.most, self.taken = most, 0
-        self._held: dict[object, int] = {}  # by request, the oldest first
-        self._room = asyncio.Condition()
+    def __init__(self, limit: int) -> None:
+        self.limit, self.used = limit, 0
+        self._held: dict[object, int] = {}  # bytes by request, the oldest first
+        self._changed = asyncio.Condition()
 
-    async def hold(self, request: object, count: int) -> None:
-        """Wait for room until a request holds so many bytes; the oldest one always has room, so that it ends."""
-        more = count - self._held.setdefault(request, 0)
-        async with self._room:
-            await self._room.wait_for(lambda: self.taken + more <= self.most or request is next(iter(self._held)))
-            self._held[request] = count
-            self.taken += more
+    async def hold(self, request: object, size: int) -> None:
+        """Wait until a request may hold so many bytes. The oldest request always may, so that it ends."""
+        more = size - self._held.setdefault(request, 0)
+        async with self._changed:
+            await self._changed.wait_for(lambda: self.used + more <= self.limit or request is next(iter(self._held)))
+            self._held[request] = size
+            self.used += more
 
-    async def give(self, request: object) -> None:
-        """Give back what a request holds."""
+    async def release(self, request: object) -> None:
+        """Release what a request holds."""
         if request in self._held:
-            self.taken -= self._held.pop(request)  # also where this is cancelled
-            async with self._room:
-                self._room.notify_all()
+            self.used -= self._held.pop(request)  # before the first await, which may be cancelled
+            async with self._changed:
+                self._changed.notify_all()
 
     @property
     def refusal(self) -> Failure:
-        """What is answered where there is no room."""
-        message = f"requests take {self.taken:,} of {self.most:,} bytes (max_pending_bytes): try again later"
+        """The failure of a request that waited in vain."""
+        message = f"requests take {self.used:,} of {self.limit:,} bytes (max_pending_bytes): try again later"
         return Failure(429, "too_many_bytes", message)
 
 
-class Edge:
-    """Shared by all requests."""
+class AppState:
+    """State of one service, shared by all requests."""
 
     def __init__(self, embedder: Embedder, settings: ServeSettings, token: str | None = None) -> None:
         """Start no thread yet; errors as of :class:`.Keys`."""
         self.embedder = embedder
         self.settings = settings
         self.keys = Keys(settings, token)
-        self.lanes = Lanes(
-            threads=settings.threads,
-            queue=settings.queue,
-            deadline_s=settings.deadline_s,
-            waiting=_WAITING,
+        self.executor = Executor(
+            threads=settings.threads, queue=settings.queue, deadline_s=settings.deadline_s, waiting=_WAITING
         )
-        """Runs requests."""
-        self.writing = Lanes(threads=1, queue=settings.queue, deadline_s=settings.deadline_s)
-        """Writes the memory: one change at a time, without blocking queries."""
+        """Runs calls that read."""
+        self.writer = Executor(threads=1, queue=settings.queue, deadline_s=settings.deadline_s)
+        """Changes the memory, one call at a time, while queries go on."""
         self.last_write = 0.0
-        """When the memory was last written through this service, by ``time.time``; 0: never."""
-        self.budget = Budget(settings.max_pending_bytes)
-        """Memory that requests may take together."""
-        self.in_use = VersionInUse(embedder.reco, self._wait_for_older)
-        """The version of the memory that is in use, and how another one is put to use."""
-        self.stopping = False
-        """Whether the service stops: each answer closes its connection."""
+        """When this service last changed the memory, by ``time.time``; 0: never."""
+        self.bytes = ByteBudget(settings.max_pending_bytes)
+        """Memory for the bodies of all requests."""
+        self.live_version = LiveVersion(embedder.reco, self._wait_for_running_calls)
+        """The version of the memory that is served."""
+        self.is_stopping = False
+        """Whether the service stops: each answer then closes its connection."""
 
     @property
-    def busy(self) -> bool:
+    def is_busy(self) -> bool:
         """Whether a call waits or runs."""
-        return bool(self.lanes.pending or self.writing.pending)
+        return bool(self.executor.pending or self.writer.pending)
 
     async def close(self) -> None:
-        """Wait for running calls, for ``shutdown_s`` at most."""
+        """Wait for running calls, at most for ``shutdown_s``."""
         until = time.monotonic() + self.settings.shutdown_s
-        await self.lanes.close(until)
-        await self.writing.close(until)
+        await self.executor.close(until)
+        await self.writer.close(until)
 
-    def _wait_for_older(self) -> None:
-        """Wait until what began before now is answered, or nobody waits for it any more."""
-        moment = time.perf_counter()
-        while self.lanes.has_begun_before(moment) and time.perf_counter() < moment + self.settings.deadline_s:
-            time.sleep(_LOOK_S)
+    def _wait_for_running_calls(self) -> None:
+        """Block until every call that runs now has ended, at most for ``deadline_s``."""
+        now = time.perf_counter()
+        while self.executor.has_started_before(now) and time.perf_counter() < now + self.settings.deadline_s:
+            time.sleep(_POLL_S)

@@ -1,14 +1,14 @@
-"""Who may call what: keys with names and rights, of a file that is read again when it changes, or of the settings.
+"""Who may call what: keys with rights, and the host names that clients may use.
 
-::
+Keys come from the settings, and from a file that is read again when it changes::
 
     [shop]                    # the name, which the access log shows
     key = "…"
     rights = ["embed", "read"]
 
 *embed* embeds and refines; *read* shows pairs of the memory, in explanations and at ``/v1/memory``; *write* changes
-the memory; *metrics* reads ``/metrics``, which is open while no key but the admin's has this right. Keys are compared
-by their hashes.
+the memory; *metrics* reads ``/metrics``, which is open while only the admin's key has this right. Keys are compared by
+their hashes.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ import hashlib
 import hmac
 import logging
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, TypeAdapter, ValidationError
 
@@ -53,7 +55,7 @@ _FILE = TypeAdapter(dict[str, _Entry])
 
 @dataclass(frozen=True)
 class CallerKey:
-    """A key that is known."""
+    """A key of the service."""
 
     name: str
     digest: bytes
@@ -68,88 +70,89 @@ class Keys:
 
         Args:
             settings: of the service.
-            token: of the user who serves, for commands on this machine: it has all rights.
+            token: a key with all rights, for commands on this machine.
 
         Raises:
             ConfigError: the file cannot be read.
         """
-        self._set = [_key(f"api_keys[{i}]", one, {"embed", "read"}) for i, one in enumerate(settings.api_keys)]
+        embed_and_read: frozenset[Right] = frozenset({"embed", "read"})
+        self._configured = [_key(f"api_keys[{i}]", one, embed_and_read) for i, one in enumerate(settings.api_keys)]
         admin, self._path = settings.admin_key, settings.keys_file
-        self._callers = bool(self._set)
-        self._set += [] if admin is None else [_key("admin_key", admin, RIGHTS)]
+        self._has_api_keys = bool(self._configured)
+        self._configured += [] if admin is None else [_key("admin_key", admin, RIGHTS)]
         self._token = [] if token is None else [_key("this machine", SecretStr(token), RIGHTS)]
-        self._read, self._seen = list[CallerKey](), self._look()
+        self._from_file, self._file_state = list[CallerKey](), self._stat()
         if self._path is not None:
-            self._read = _read(self._path)
+            self._from_file = _read(self._path)
 
-    def check(self, right: Right, sent: Mapping[bytes, bytes]) -> str | None:
-        """Check that a request has a right; returns the name of its key, None without one.
+    def check(self, right: Right, headers: Mapping[bytes, bytes]) -> str | None:
+        """Check that a request has a right. Return the name of its key; None if it has no known key and needs none.
 
         Raises:
             Refused: 401, no key or a wrong one; 403, the key lacks the right, or no key has it.
         """
         self._refresh()
-        given, free = credential(sent), right in self._of_everybody()
-        known = None if given is None else self._find(given)
-        if known is None:
-            if free:
-                return None  # whatever is sent: SDKs always send a key
+        given, is_open = credential(headers), right in self._open_rights()
+        key = None if given is None else self._find(given)
+        if key is None:
+            if is_open:
+                return None  # any key is ignored: SDKs always send one
             if given is None:
                 raise Refused(self._missing(right))
             raise Refused(Failure(401, "key_wrong", f"the key is not known here: this needs the right {right}"))
-        if not free and right not in known.rights:
-            has = ", ".join(sorted(known.rights))
-            message = f"the key {known.name!r} lacks the right {right}: it has {has}"
+        if not is_open and right not in key.rights:
+            has = ", ".join(sorted(key.rights))
+            message = f"the key {key.name!r} lacks the right {right}: it has {has}"
             raise Refused(Failure(403, "right_missing", message))
-        return known.name
+        return key.name
 
-    def _of_everybody(self) -> frozenset[Right]:
-        """What needs no key."""
-        free = set[Right]()
-        if not (self._callers or self._read):
-            free |= {"embed"} if any("read" in key.rights for key in self._set) else {"embed", "read"}
-        if not any("metrics" in key.rights for key in self._read):
-            free.add("metrics")
-        return frozenset(free)
+    def _open_rights(self) -> frozenset[Right]:
+        """Return the rights that need no key."""
+        rights = set[Right]()
+        if not (self._has_api_keys or self._from_file):
+            rights |= {"embed"} if self._configured else {"embed", "read"}
+        if not any("metrics" in key.rights for key in self._from_file):
+            rights.add("metrics")
+        return frozenset(rights)
 
     def _missing(self, right: Right) -> Failure:
-        if not any(right in key.rights for key in (*self._set, *self._read)):
+        if not any(right in key.rights for key in (*self._configured, *self._from_file)):
             way = "give one in keys_file, or set admin_key (RECO_SERVE_ADMIN_KEY), and start again"
             return Failure(403, "right_missing", f"no key of this service has the right {right}: {way}")
         how = "send the header `authorization: Bearer KEY` (or `api-key: KEY`)"
         return Failure(401, "key_missing", f"this needs a key with the right {right}: {how}")
 
     def _find(self, given: str) -> CallerKey | None:
-        sent = _hash(given.encode("latin-1"))  # as headers are decoded
-        known = [*self._set, *self._read, *self._token]  # all are compared: constant time
-        fits = [key for key in known if hmac.compare_digest(sent, key.digest)]
-        return fits[0] if fits else None
+        digest = _hash(given.encode("latin-1"))  # as headers are decoded
+        keys = [*self._configured, *self._from_file, *self._token]  # all are compared: constant time
+        matches = [key for key in keys if hmac.compare_digest(digest, key.digest)]
+        return matches[0] if matches else None
 
-    def _look(self) -> tuple[int, int, int] | None:
-        """Changes with the file."""
+    def _stat(self) -> tuple[int, int, int] | None:
+        """Return values that change with the file."""
         if self._path is None:
             return None
         try:
-            found = self._path.stat()
+            stat = self._path.stat()
         except OSError:
             return None
-        return found.st_mtime_ns, found.st_ino, found.st_size
+        return stat.st_mtime_ns, stat.st_ino, stat.st_size
 
     def _refresh(self) -> None:
-        """Read the file again where it changed; one that cannot be read leaves the keys as they are."""
-        if self._path is None or (seen := self._look()) == self._seen:
+        """Read the file again if it changed. If it cannot be read, the keys stay as they are."""
+        if self._path is None or (file_state := self._stat()) == self._file_state:
             return
-        self._seen = seen
+        self._file_state = file_state
         try:
-            self._read = _read(self._path)
+            self._from_file = _read(self._path)
         except ConfigError as error:
             log.warning("the keys stay as they were: %s", error)
         else:
-            log.info("the keys were read again", extra={"keys": len(self._read)})
+            log.info("the keys were read again", extra={"keys": len(self._from_file)})
 
 
 def right_of(method: str, path: str) -> Right | None:
-    """The right that a request needs, by the template of its path; None: it is open.
+    """Return the right that a request needs, by the template of its path; None if it is open.
 
     >>> right_of("POST", "/v1/memory/search"), right_of("DELETE", "/v1/memory/pairs"), right_of("GET", "/livez")
     ('read', 'write', None)
@@ -161,25 +164,23 @@ def right_of(method: str, path: str) -> Right | None:
     return None if path.startswith(_OPEN) else "embed"
 
 
-def credential(sent: Mapping[bytes, bytes]) -> str | None:
-    """The key in the headers of a request: a bearer key, or one that Azure's clients and other gateways send.
-
-    None where there is none, or a blank one.
+def credential(headers: Mapping[bytes, bytes]) -> str | None:
+    """Return the key in the headers: a bearer key, or that of Azure's clients and other gateways; None without one.
 
     >>> credential({b"authorization": b"AWS4-HMAC-SHA256 ...", b"x-api-key": b"k"})
     'k'
     """
-    shown = sent.get(b"authorization", b"").decode("latin-1")
-    if shown[: len(_SCHEME)].lower() == _SCHEME:
-        return shown[len(_SCHEME) :].strip(" \t") or None
-    return next((key for name in _KEY_HEADERS if (key := sent.get(name, b"").decode("latin-1").strip(" \t"))), None)
+    value = headers.get(b"authorization", b"").decode("latin-1")
+    if value[: len(_SCHEME)].lower() == _SCHEME:
+        return value[len(_SCHEME) :].strip(" \t") or None
+    return next((key for name in _KEY_HEADERS if (key := headers.get(name, b"").decode("latin-1").strip(" \t"))), None)
 
 
 def _read(path: Path) -> list[CallerKey]:
-    """The keys of a file.
+    """Read the keys of a file.
 
     Raises:
-        ConfigError: it cannot be read, names no key, or holds one twice; no key is repeated.
+        ConfigError: the file cannot be read, has no key, or has one twice. The message contains no key.
     """
     try:
         entries = _FILE.validate_python(tomllib.loads(path.read_text(encoding="utf-8")))
@@ -200,9 +201,48 @@ def _read(path: Path) -> list[CallerKey]:
     return keys
 
 
-def _key(name: str, key: SecretStr, rights: frozenset[Right] | set[Right]) -> CallerKey:
-    return CallerKey(name, _hash(key.get_secret_value().encode()), frozenset(rights))
+def _key(name: str, key: SecretStr, rights: frozenset[Right]) -> CallerKey:
+    return CallerKey(name, _hash(key.get_secret_value().encode()), rights)
 
 
 def _hash(key: bytes) -> bytes:
     return hashlib.sha256(key).digest()
+
+
+def host_filter(hosts: Sequence[str] | None) -> Callable[[bytes], bool]:
+    """Make a check of ``host`` headers, against web pages whose name resolves to this machine (DNS rebinding).
+
+    Localhost and the given names pass; with ``*`` or None, every name does.
+
+    >>> is_known = host_filter(["shop.example"])
+    >>> is_known(b"shop.example:8080"), is_known(b"LOCALHOST.:80"), is_known(b"[::1]:80"), is_known(b"evil.example")
+    (True, True, True, False)
+    """
+    if hosts is None or "*" in hosts:
+        return lambda _: True
+    names = {"", *map(str.lower, hosts)}
+
+    def is_known(header: bytes) -> bool:
+        try:
+            name = (urlsplit(f"//{header.decode('latin-1')}").hostname or "").rstrip(".")
+        except ValueError:  # a bracket that is not closed
+            return False
+        return name in names or is_loopback(name)
+
+    return is_known
+
+
+def unknown_host(header: bytes) -> Failure:
+    """Return the failure of a request for another host."""
+    name = header.decode("latin-1")
+    return Failure(403, "host_unknown", f"this service does not know the host {name!r:.80}: name it in allowed_hosts")
+
+
+def is_loopback(name: str) -> bool:
+    """Return whether a name or an address means this machine, without resolving it."""
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        return ip_address(name).is_loopback
+    except ValueError:
+        return False

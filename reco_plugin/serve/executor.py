@@ -1,11 +1,11 @@
-"""Threads for the synchronous core, in two lanes: queries never wait for bulk, but for one batch of it.
+"""Threads for synchronous calls. Queries run before bulk work.
 
-A call is refused (429) where too many inputs wait; else it waits for a thread of its lane, and then for one of the
-places of those that compute at the same time. A query is given a place before bulk is, and bulk gives its own to
-queries that wait, between two items or batches (:func:`still_wanted`).
+A call passes three gates: the limit of the queue (429 if it is full), a thread of its class (query or bulk), and one of
+the slots for calls that compute. A query gets a slot before bulk does. Bulk gives its slot to waiting queries at each
+:func:`checkpoint`, which is between two items or batches.
 
-What waits is counted in inputs (texts, images, vectors), not in calls: engines that send one object a request, a
-hundred at once, and lose those that are refused, wait for as long as one call with a hundred does.
+The queue counts inputs (texts, images, vectors), not calls. An engine that sends a hundred objects in a hundred
+requests at once waits as long as one that sends them in one request, and none of them is refused.
 """
 
 from __future__ import annotations
@@ -18,222 +18,274 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import islice
-from typing import TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from anyio import CapacityLimiter, WouldBlock, to_thread
 from prometheus_client import Histogram
 
 from ..counters import SECONDS
 from .failures import STOPPING, Failure, Refused
+from .wire import Answer, write_json
 
 T = TypeVar("T")
-_GIVEN_UP = Failure(503, "given_up", "no client waits for the answer any more")
-_LOOK_S = 0.02
-_SMALL = 1_000_000
-"""Pixels of an image that waits for no room: it takes 16 MB in each thread."""
+_ABANDONED = Failure(503, "given_up", "no client waits for the answer any more")
+_POLL_S = 0.02
+_SMALL_PIXELS = 1_000_000
+"""An image of at most so many pixels does not wait for memory: it takes 16 MB per thread."""
 
 
-class LaneCall:
+class Completed(NamedTuple, Generic[T]):
+    """The result of a call, the JSON of it, and the seconds that the call waited for a thread and a slot."""
+
+    result: T
+    body: bytes
+    waited_s: float
+
+
+class Call:
     """A call that waits, or runs in a thread."""
 
-    def __init__(self, places: Places, inputs: int, *, bulk: bool) -> None:
-        self.places, self.inputs, self.bulk = places, inputs, bulk
-        self.began: float | None = None  # a moment of time.perf_counter
-        self.limiter: CapacityLimiter | None = None  # of its lane, once it was let in
-        self.given_up = self.computes = self.done = False
+    def __init__(self, slots: Slots, inputs: int, *, is_bulk: bool) -> None:
+        self.slots, self.inputs, self.is_bulk = slots, inputs, is_bulk
+        self.queued = time.perf_counter()
+        self.started: float | None = None  # on the clock of time.perf_counter
+        self.limiter: CapacityLimiter | None = None  # of its class, once it has a thread
+        self.is_abandoned = self.has_slot = self.is_done = False
 
-    def take_place(self) -> None:
-        """Wait for a place, unless it has one.
+    def start(self) -> None:
+        """Record the start of the call.
 
         Raises:
-            Refused: it was given up meanwhile.
+            Refused: the call was abandoned.
         """
-        if not self.computes:
-            self.computes = self.places.take(self)
-            if not self.computes:
-                raise Refused(_GIVEN_UP)
+        if self.is_abandoned:
+            raise Refused(_ABANDONED)
+        self.started = time.perf_counter()
 
-    def leave_place(self) -> None:
-        """Let another one compute."""
-        if self.computes:
-            self.computes = False
-            self.places.give()
+    def acquire_slot(self) -> None:
+        """Wait for a slot, unless the call has one.
+
+        Raises:
+            Refused: the call was abandoned meanwhile.
+        """
+        if not self.has_slot:
+            self.has_slot = self.slots.acquire(self)
+            if not self.has_slot:
+                raise Refused(_ABANDONED)
+
+    def release_slot(self) -> None:
+        """Give the slot back, if the call has one."""
+        if self.has_slot:
+            self.has_slot = False
+            self.slots.release()
 
 
-_current: contextvars.ContextVar[LaneCall | None] = contextvars.ContextVar("current", default=None)
+_current: contextvars.ContextVar[Call | None] = contextvars.ContextVar("current", default=None)
 
 
-def still_wanted() -> None:
-    """Stop a call that no client waits for, and let queries pass bulk.
+def checkpoint() -> None:
+    """Let waiting queries pass a bulk call, and stop a call whose client no longer waits.
 
-    Called between the items or batches of a long call, before anything is changed.
+    Long calls come here between two items or batches, before they change anything.
 
     Raises:
-        Refused: the deadline of the call passed, its client left, or the service stops.
+        Refused: the deadline of the call has passed, its client has left, or the service stops.
     """
-    ticket = _current.get()
-    if ticket is None:
+    call = _current.get()
+    if call is None:
         return
-    if ticket.bulk and ticket.computes and ticket.places.queries_wait:
-        ticket.leave_place()
-        ticket.take_place()
-    if ticket.given_up:
-        raise Refused(_GIVEN_UP)
+    if call.is_bulk and call.has_slot and call.slots.has_waiting_queries:
+        call.release_slot()
+        call.acquire_slot()
+    if call.is_abandoned:
+        raise Refused(_ABANDONED)
 
 
-def leave_place() -> None:
-    """Let another call compute, while this one waits for a batch of several callers."""
-    if (ticket := _current.get()) is not None:
-        ticket.leave_place()
+def release_slot() -> None:
+    """Let another call compute while the current one waits for a batch that several callers share."""
+    if (call := _current.get()) is not None:
+        call.release_slot()
 
 
-def take_place() -> None:
-    """Wait for a place among the calls that compute; does nothing in a call that has one.
+def acquire_slot() -> None:
+    """Wait until the current call may compute. Does nothing if it has a slot.
 
     Raises:
-        Refused: nobody waits any more, see :func:`still_wanted`.
+        Refused: as :func:`checkpoint`.
     """
-    if (ticket := _current.get()) is not None:
-        ticket.take_place()
+    if (call := _current.get()) is not None:
+        call.acquire_slot()
 
 
-class Places:
-    """Places of the calls that compute at the same time; a query that waits is given one before bulk is."""
+class Slots:
+    """A fixed number of slots for calls that compute. Waiting queries get one before bulk does."""
 
     def __init__(self, number: int) -> None:
         lock = threading.Lock()
         self._free, self._queries, self._bulk = number, threading.Condition(lock), threading.Condition(lock)
-        self._waiting = 0  # queries
+        self._waiting_queries = 0
 
     @property
-    def queries_wait(self) -> bool:
-        """Whether a query waits for a place."""
-        return self._waiting > 0
+    def has_waiting_queries(self) -> bool:
+        """Whether a query waits for a slot."""
+        return self._waiting_queries > 0
 
-    def take(self, call: LaneCall) -> bool:
-        """Wait for a place; blocks. False where the call was given up."""
-        with (line := self._bulk if call.bulk else self._queries):
-            self._waiting += not call.bulk
-            line.wait_for(lambda: call.given_up or (self._free and not (call.bulk and self._waiting)))
-            self._waiting -= not call.bulk
-            self._free -= not call.given_up
-            self._call_next()
-            return not call.given_up
+    def acquire(self, call: Call) -> bool:
+        """Block until there is a slot. Return False if the call was abandoned."""
+        with (line := self._bulk if call.is_bulk else self._queries):
+            self._waiting_queries += not call.is_bulk
+            line.wait_for(lambda: call.is_abandoned or (self._free and not (call.is_bulk and self._waiting_queries)))
+            self._waiting_queries -= not call.is_bulk
+            self._free -= not call.is_abandoned
+            self._notify_next()
+            return not call.is_abandoned
 
-    def give(self) -> None:
-        """Give a place back."""
+    def release(self) -> None:
+        """Free a slot."""
         with self._queries:
             self._free += 1
-            self._call_next()
+            self._notify_next()
 
-    def drop(self, call: LaneCall) -> None:
-        """Give a call up, and let it go if it waits."""
-        with (line := self._bulk if call.bulk else self._queries):
-            call.given_up = True
+    def abandon(self, call: Call) -> None:
+        """Mark a call as abandoned, and wake it if it waits."""
+        with (line := self._bulk if call.is_bulk else self._queries):
+            call.is_abandoned = True
             line.notify_all()
 
-    def _call_next(self) -> None:
+    def _notify_next(self) -> None:
         if self._free:
-            (self._queries if self._waiting else self._bulk).notify()
+            (self._queries if self._waiting_queries else self._bulk).notify()
 
 
-class Pixels:
-    """Room for the images that calls decode at the same time; a WebP of 34 bytes may have 50 million pixels."""
+class PixelBudget:
+    """Memory for the images that all calls decode at the same time. A WebP of 34 bytes may have 50 million pixels."""
 
-    def __init__(self, most: int) -> None:
-        self.most, self.taken = most, 0
+    def __init__(self, limit: int) -> None:
+        self.limit, self.used = limit, 0
         self._turn, self._changed = threading.Lock(), threading.Condition()
 
     @contextmanager
-    def hold(self, count: int) -> Iterator[None]:
-        """Wait for room for an image of ``count`` pixels, and hold it meanwhile; one alone always has room.
-
-        Others compute while a call waits here.
+    def hold(self, pixels: int) -> Iterator[None]:
+        """Wait for memory for one image, without a slot, and hold it in the block. One image alone always has room.
 
         Raises:
-            Refused: nobody waits any more, see :func:`still_wanted`.
+            Refused: as :func:`checkpoint`.
         """
-        if count <= _SMALL:
+        if pixels <= _SMALL_PIXELS:
             yield
             return
-        leave_place()
+        release_slot()
         with self._turn, self._changed:  # in turn, so that smaller images do not keep a large one waiting
-            self._changed.wait_for(lambda: not self.taken or self.taken + count <= self.most)
-            self.taken += count
+            self._changed.wait_for(lambda: not self.used or self.used + pixels <= self.limit)
+            self.used += pixels
         try:
-            take_place()
+            acquire_slot()
             yield
         finally:
             with self._changed:
-                self.taken -= count
+                self.used -= pixels
                 self._changed.notify()
 
 
-class Lanes:
+class Executor:
     """Runs calls in threads."""
 
     def __init__(self, *, threads: int, queue: int, deadline_s: float, waiting: int = 0) -> None:
         """Start no thread yet.
 
         Args:
-            threads: calls that compute at the same time.
-            queue: inputs of calls that may wait; where none waits, one call may have more.
-            deadline_s: after which nobody waits for a call, see :meth:`hangs`.
-            waiting: queries that may have left their place besides, see :func:`leave_place`.
+            threads: number of calls that compute at the same time.
+            queue: limit of the inputs that wait. If nothing waits, one call may have more.
+            deadline_s: seconds after which a client stops waiting, see :meth:`hangs`.
+            waiting: number of further queries that may have released their slot, see :func:`release_slot`.
         """
         self.queue_s = Histogram("reco_queue_seconds", "seconds that requests waited", buckets=SECONDS, registry=None)
         """Seconds that calls waited."""
         self._threads, self._queue, self._deadline_s = threads, queue, deadline_s
-        self._places = Places(threads)
-        self._queries = CapacityLimiter(threads + min(waiting, queue))
-        self._bulk = CapacityLimiter(2 * threads)  # one decodes while the other one's batch is encoded
-        self._unbounded = CapacityLimiter(math.inf)  # what bounds a thread is above: a call that hangs keeps its share
-        self._calls: dict[LaneCall, None] = {}  # that wait or run, the oldest first
+        self._slots = Slots(threads)
+        self._query_threads = CapacityLimiter(threads + min(waiting, queue))
+        self._bulk_threads = CapacityLimiter(2 * threads)  # one decodes while the batch of the other is encoded
+        self._unlimited = CapacityLimiter(math.inf)  # the two above are the limits; a call that hangs keeps its share
+        self._calls: dict[Call, None] = {}  # waiting and running, the oldest first
         self.inputs = 0
-        """Of the calls that wait or run."""
-        self._closed = False
+        """Number of inputs that wait or are computed."""
+        self._is_closed = False
         self._lock = threading.Lock()
 
-    async def run(self, call: Callable[[], T], inputs: int = 1, *, bulk: bool = False) -> tuple[T, float]:
-        """Wait for a thread and for the call; return its result, and how many seconds it had waited.
+    async def run(
+        self,
+        call: Callable[[], T],
+        to_answer: Callable[[T], Answer] | None = None,
+        *,
+        inputs: int = 1,
+        is_bulk: bool = False,
+    ) -> Completed[T]:
+        """Run a call in a thread, and write its result as JSON there.
 
-        Where this is cancelled, a call that waits is dropped, and one that runs ends at its next :func:`still_wanted`.
+        If this is cancelled, a waiting call is dropped, and a running one ends at its next :func:`checkpoint`.
+
+        Args:
+            call: the work.
+            to_answer: converts the result to what JSON holds; None: the result is written as it is.
+            inputs: number of texts, images and vectors, for the limit of the queue.
+            is_bulk: whether queries go first.
 
         Raises:
             Refused: 429, the queue is full; 503, the service stops.
         """
-        ticket, came, loop = self._enter(inputs, bulk=bulk), time.perf_counter(), asyncio.get_running_loop()
-
-        def work() -> tuple[T, float]:
-            self._begin(ticket)
-            _current.set(ticket)
-            try:
-                ticket.take_place()
-                waited = time.perf_counter() - came
-                self.queue_s.observe(waited)
-                return call(), waited
-            finally:
-                ticket.leave_place()
-                with self._lock:
-                    ticket.done, abandoned = True, ticket.given_up
-                if abandoned:
-                    with suppress(RuntimeError):  # the loop is closed
-                        loop.call_soon_threadsafe(self._end, ticket)
-
-        limiter = self._bulk if bulk else self._queries
+        self.check_room(inputs)
+        job, loop = Call(self._slots, inputs, is_bulk=is_bulk), asyncio.get_running_loop()
+        with self._lock:
+            self._calls[job] = None
+            self.inputs += inputs
+        limiter = self._bulk_threads if is_bulk else self._query_threads
         try:
             try:
-                limiter.acquire_on_behalf_of_nowait(ticket)  # without a turn of the loop
+                limiter.acquire_on_behalf_of_nowait(job)  # without a turn of the loop
             except WouldBlock:
-                await limiter.acquire_on_behalf_of(ticket)
-            ticket.limiter = limiter
-            return await to_thread.run_sync(work, limiter=self._unbounded, abandon_on_cancel=True)
+                await limiter.acquire_on_behalf_of(job)
+            job.limiter = limiter
+            return await to_thread.run_sync(
+                self._compute, job, call, to_answer, loop, limiter=self._unlimited, abandon_on_cancel=True
+            )
         finally:
             with self._lock:
-                self._places.drop(ticket)
-                runs = ticket.began is not None and not ticket.done
-            if not runs:
-                self._end(ticket)
+                self._slots.abandon(job)
+                is_running = job.started is not None and not job.is_done
+            if not is_running:
+                self._remove(job)
+
+    def _compute(
+        self,
+        job: Call,
+        call: Callable[[], T],
+        to_answer: Callable[[T], Answer] | None,
+        loop: asyncio.AbstractEventLoop,
+    ) -> Completed[T]:
+        """The half of :meth:`run` in the thread."""
+        with self._lock:
+            job.start()
+        _current.set(job)
+        try:
+            job.acquire_slot()
+            waited_s = time.perf_counter() - job.queued
+            self.queue_s.observe(waited_s)
+            result = call()
+            return Completed(result, write_json(result if to_answer is None else to_answer(result)), waited_s)
+        finally:
+            job.release_slot()
+            with self._lock:
+                job.is_done, is_abandoned = True, job.is_abandoned
+            if is_abandoned:
+                with suppress(RuntimeError):  # the loop is closed
+                    loop.call_soon_threadsafe(self._remove, job)
+
+    def _remove(self, job: Call) -> None:
+        with self._lock:
+            del self._calls[job]
+            self.inputs -= job.inputs
+        if job.limiter is not None:
+            job.limiter.release_on_behalf_of(job)
 
     def check_room(self, inputs: int = 1) -> None:
         """Check whether a call would be accepted, before any work is done for it.
@@ -241,56 +293,35 @@ class Lanes:
         Raises:
             Refused: 429, the queue is full; 503, the service stops.
         """
-        if self._closed:
+        if self._is_closed:
             raise Refused(STOPPING)
         if len(self._calls) < self._threads:
             return
-        waiting = self.inputs - sum(ticket.inputs for ticket in islice(self._calls, self._threads))
+        waiting = self.inputs - sum(job.inputs for job in islice(self._calls, self._threads))
         if waiting + inputs > self._queue and (waiting or not self._queue):
             message = f"{waiting:,} inputs wait already, the limit is {self._queue:,} (queue): try again later"
             raise Refused(Failure(429, "queue_full", message))
 
     @property
     def pending(self) -> int:
-        """Calls that wait or run."""
+        """Number of calls that wait or run."""
         return len(self._calls)
 
     def hangs(self, deadlines: float) -> bool:
-        """Whether as many calls as compute at the same time have taken so many deadlines."""
-        late = time.perf_counter() - deadlines * self._deadline_s
-        return sum(began < late for began in self._moments()) >= self._threads
+        """Return whether every slot has been taken by one call for so many deadlines."""
+        limit = time.perf_counter() - deadlines * self._deadline_s
+        return sum(started < limit for started in self._start_times()) >= self._threads
 
-    def has_begun_before(self, moment: float) -> bool:
-        """Whether a call still runs that began before a moment of ``time.perf_counter``."""
-        return any(began < moment for began in self._moments())
+    def has_started_before(self, moment: float) -> bool:
+        """Return whether a call still runs that started before a moment of ``time.perf_counter``."""
+        return any(started < moment for started in self._start_times())
 
     async def close(self, until: float) -> None:
-        """Start no call any more, and wait for those that run, until a moment of ``time.monotonic`` at most."""
-        self._closed = True
+        """Refuse new calls, and wait for the running ones, at most until a moment of ``time.monotonic``."""
+        self._is_closed = True
         while self._calls and time.monotonic() < until:
-            await asyncio.sleep(_LOOK_S)
+            await asyncio.sleep(_POLL_S)
 
-    def _moments(self) -> list[float]:
+    def _start_times(self) -> list[float]:
         with self._lock:
-            return [ticket.began for ticket in self._calls if ticket.began is not None]
-
-    def _enter(self, inputs: int, *, bulk: bool) -> LaneCall:
-        self.check_room(inputs)
-        ticket = LaneCall(self._places, inputs, bulk=bulk)
-        with self._lock:
-            self._calls[ticket] = None
-            self.inputs += inputs
-        return ticket
-
-    def _begin(self, ticket: LaneCall) -> None:
-        with self._lock:
-            if ticket.given_up:
-                raise Refused(_GIVEN_UP)  # nobody reads it
-            ticket.began = time.perf_counter()
-
-    def _end(self, ticket: LaneCall) -> None:
-        with self._lock:
-            del self._calls[ticket]
-            self.inputs -= ticket.inputs
-        if ticket.limiter is not None:
-            ticket.limiter.release_on_behalf_of(ticket)
+            return [job.started for job in self._calls if job.started is not None]

@@ -1,4 +1,4 @@
-"""Failures of requests as values: one table from our errors to HTTP status, code and message."""
+"""Failures of requests as values, and the one table from our errors to HTTP status, code and message."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from ..errors import (
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a request or one of its items failed; each dialect writes it in its own shape."""
+    """Why a request or one of its items failed. Each dialect writes it in its own format."""
 
-    status: int  # HTTP status, if the whole request fails
+    status: int  # of HTTP
     code: str  # for programs, such as ``image_too_large``
-    message: str  # for people: the value and what to do
+    message: str  # for people: the value and the way out
     param: str | None = None  # field of the request, as in ``input[3]``
 
     @property
@@ -40,25 +40,25 @@ class Failure:
         return _KINDS.get(self.status, "invalid_request_error" if self.status < 500 else "server_error")
 
     def at(self, place: str) -> Failure:
-        """The same, naming its item, as in ``input[3]``."""
+        """Return the failure with the name of its item, as in ``input[3]``."""
         return replace(self, message=f"{place}: {self.message}", param=self.param or place)
 
 
 def too_many_items(number: int, limit: int, name: str | None = None, setting: str = "max_items") -> Failure:
-    """The failure of a request with too many items, with the field and the setting that limits it."""
+    """Return the failure of a request with too many items, with the field and the setting that limits it."""
     what = name or "items"
     message = f"{what}: {number:,} in one request, the limit is {limit:,} ({setting}): split it"
     return Failure(413, "too_many_items", message, name)
 
 
 def too_many_bytes(size: int, limit: int) -> Failure:
-    """The failure of an image with too many bytes."""
+    """Return the failure of an image with too many bytes."""
     message = f"an image has {size:,} bytes, the limit is {limit:,} (max_image_bytes): shrink it first"
     return Failure(413, "image_too_large", message)
 
 
 class Refused(Exception):
-    """Ends a request; the route answers with the failure, in its dialect."""
+    """Ends a request. The route answers with the failure, in the format of its dialect."""
 
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure.message)
@@ -95,15 +95,14 @@ _TABLE: tuple[tuple[type[RecoError], int, str, str | None], ...] = (  # the firs
     (MemoryReadOnly, 409, "memory_read_only", None),
     (MemoryStoreError, 503, "memory_unavailable", f"the memory failed; {_LOGGED}"),
 )
-"""Error, status, code, and message to callers; None: the error's own message, which is about their input, or
-about a write, for which they need the admin key. The others
-name servers, folders and settings, which only the log may show."""
+"""Error, status, code, and message to clients. None shows the error's own message: it is about the input of the client,
+or about a write, which needs a key. Other messages name servers, folders and settings, which only the log may show."""
 
 
 def failure_of(error: BaseException) -> Failure:
-    """The failure of an exception, for the caller.
+    """Convert an exception to a failure for the client.
 
-    Any error that is not ours is a defect: the caller gets no details, the log has the trace.
+    An error that is not ours is a defect. The client gets no details, and the log has the trace.
 
     >>> failure_of(VectorError("vectors[0] holds NaN or infinity")).message
     'vectors[0] holds NaN or infinity'

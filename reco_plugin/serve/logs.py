@@ -1,4 +1,4 @@
-"""The log: one JSON object per line, with the request's id; never a header, a body or a key. And trace spans."""
+"""The log: one JSON object per line, with the id of the request, but no header, body or key."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ..errors import is_ours
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 """Id of the current request."""
 LOGGER = "reco_plugin.serve"
-_USUAL = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message", "taskName"}
+_STANDARD_FIELDS = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message", "taskName"}
 
 
 class JsonLines(logging.Formatter):
@@ -35,7 +35,7 @@ class JsonLines(logging.Formatter):
         }
         if (current := request_id.get()) is not None:
             line["request_id"] = current
-        line |= {name: value for name, value in vars(record).items() if name not in _USUAL}
+        line |= {name: value for name, value in vars(record).items() if name not in _STANDARD_FIELDS}
         if record.exc_info:
             line["trace"] = self.formatException(record.exc_info)
         try:
@@ -45,24 +45,24 @@ class JsonLines(logging.Formatter):
 
 
 class PlainLines(logging.Formatter):
-    """A record as a line for people; input of a client cannot begin another line, nor move the cursor."""
+    """A record as a line for people. Input of a client can neither begin another line nor move the cursor."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
-        """Render one record without its trace, and what was noted of a request."""
-        noted = {name: value for name, value in vars(record).items() if name not in _USUAL}
-        seen = [str(noted.pop(name)) for name in ("method", "path", "status") if name in noted]
-        if "seconds" in noted:
-            seen.append(f"{1000 * noted.pop('seconds'):.0f} ms")
-        more = [f"{name}={value}" for name, value in noted.items()]
-        return printable(" ".join([super().formatMessage(record), *seen, *more]))
+        """Render one record without its trace, and the fields of a request."""
+        fields = {name: value for name, value in vars(record).items() if name not in _STANDARD_FIELDS}
+        shown = [str(fields.pop(name)) for name in ("method", "path", "status") if name in fields]
+        if "seconds" in fields:
+            shown.append(f"{1000 * fields.pop('seconds'):.0f} ms")
+        more = [f"{name}={value}" for name, value in fields.items()]
+        return printable(" ".join([super().formatMessage(record), *shown, *more]))
 
     def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's name
-        """Render a trace, whose lines stand under the record's own."""
+        """Render a trace below its record, indented."""
         return "\n".join(f"  {printable(line)}" for line in super().formatException(ei).split("\n"))
 
 
 def printable(text: str) -> str:
-    r"""The same, with everything but printable characters written as in JSON.
+    r"""Escape characters that are not printable, as JSON does.
 
     >>> print(printable("a\x1b[2J\nb é"))
     a\u001b[2J\nb é
@@ -80,16 +80,16 @@ def _log_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    """Log a warning: one of ours by its words alone, another one with its place."""
-    said = str(message) if is_ours(category) else warnings.formatwarning(message, category, filename, lineno, line)
-    logging.getLogger("py.warnings").warning("%s", said)
+    """Log a warning. The warnings of other packages get their place in the code."""
+    text = str(message) if is_ours(category) else warnings.formatwarning(message, category, filename, lineno, line)
+    logging.getLogger("py.warnings").warning("%s", text)
 
 
 @contextmanager
 def log_to_stderr(form: Literal["auto", "json", "text"], level: str) -> Iterator[None]:
-    """Write our log, uvicorn's and warnings to stderr, in one format; on a terminal, without uvicorn's own start.
+    """Write our log, uvicorn's and warnings to stderr in one format, during the block.
 
-    At the end of the block all is as before: whoever serves from a program of their own has a log, too.
+    On a terminal, uvicorn's own messages at its start are left out.
     """
     on_terminal = form == "auto" and sys.stderr.isatty()
     handler = logging.StreamHandler()
@@ -107,7 +107,7 @@ def log_to_stderr(form: Literal["auto", "json", "text"], level: str) -> Iterator
     root.setLevel(logging.WARNING)
     for log in logs:
         log.setLevel(level.upper())
-    if on_terminal:  # which tells it otherwise, see run.py
+    if on_terminal:  # server.py logs the address
         uvicorn.setLevel(max(logging.WARNING, uvicorn.level))
     try:
         yield

@@ -6,7 +6,6 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from fastapi import APIRouter, Response
 from prometheus_client import CollectorRegistry, Counter, GCCollector, Histogram, PlatformCollector, ProcessCollector
@@ -16,36 +15,33 @@ from prometheus_client.metrics_core import GaugeMetricFamily, InfoMetricFamily, 
 from .. import __version__
 from ..counters import SECONDS
 from ..errors import RecoError
-from .app_state import Edge
-from .routing import answering_in, openai_shape
-
-if TYPE_CHECKING:
-    from .health import Health
+from .app_state import AppState
+from .health import Health
+from .routing import openai_shape, route_class
 
 
 class Metrics:
     """The registry of one service, separate from others in the process."""
 
-    def __init__(self, edge: Edge, health: Health) -> None:
-        self._edge, self._health = edge, health
-        self._registry = CollectorRegistry(auto_describe=False)
-        bounds = sorted({*SECONDS, edge.settings.deadline_s})
+    def __init__(self, state: AppState, health: Health) -> None:
+        self._state, self._health = state, health
+        self._registry = registry = CollectorRegistry(auto_describe=False)
+        buckets = sorted({*SECONDS, state.settings.deadline_s})
         self._requests = Counter(
-            "reco_http_requests", "requests by route and status", ["route", "status"], registry=self._registry
+            "reco_http_requests", "requests by route and status", ["route", "status"], registry=registry
         )
         self._refusals = Counter(
-            "reco_http_refusals", "requests that were refused or failed, by code", ["code"], registry=self._registry
+            "reco_http_refusals", "requests that were refused or failed, by code", ["code"], registry=registry
         )
         self._seconds = Histogram(
-            "reco_http_request_duration_seconds", "seconds per request", ["route"], buckets=bounds,
-            registry=self._registry,
-        )  # fmt: skip
-        for process in (ProcessCollector, PlatformCollector, GCCollector):
-            process(registry=self._registry)
-        for collector in (edge.embedder.reco.counters.registry, edge.lanes.queue_s, self):
-            self._registry.register(collector)
+            "reco_http_request_duration_seconds", "seconds per request", ["route"], buckets=buckets, registry=registry
+        )
+        for collector in (ProcessCollector, PlatformCollector, GCCollector):
+            collector(registry=registry)
+        for source in (state.embedder.reco.counters.registry, state.executor.queue_s, self):
+            registry.register(source)
         self.connections: Callable[[], int] = int
-        """How many are open; the server's."""
+        """Returns the number of open connections; the server sets it."""
 
     def count(self, route: str, status: int, seconds: float, code: str) -> None:
         """Count a request by the template of its path, so that there are few labels."""
@@ -54,56 +50,56 @@ class Metrics:
         if code:
             self._refusals.labels(code).inc()
 
-    def shown(self) -> bytes:
-        """All metrics, as Prometheus reads them."""
+    def write(self) -> bytes:
+        """Write all metrics in Prometheus' format."""
         return generate_latest(self._registry)
 
     def collect(self) -> Iterator[Metric]:
-        """Read the state of the service; a Prometheus collector's method."""
-        edge = self._edge
-        yield InfoMetricFamily("reco_build", "the version of this service", {"version": __version__})
-        yield GaugeMetricFamily("reco_queue_inputs", "texts, images and vectors that wait or run", edge.lanes.inputs)
-        yield GaugeMetricFamily("reco_queue_limit_inputs", "how many may wait", edge.settings.queue)
-        yield GaugeMetricFamily("reco_writes_pending", "changes of the memory that wait or run", edge.writing.pending)
-        yield GaugeMetricFamily("reco_pending_bytes", "memory that bodies of requests take", edge.budget.taken)
-        yield GaugeMetricFamily("reco_connections", "open connections", self.connections())
-        closed = edge.embedder.reco.circuit.state == "closed"
-        yield GaugeMetricFamily("reco_circuit_open", "1 while the memory is not called", float(not closed))
-        yield from self._state()
-        yield from self._memory()
-
-    def _state(self) -> Iterator[Metric]:
-        """Whether it is ready, and each reason of "degraded"."""
-        ready = self._health.ready()
-        yield GaugeMetricFamily("reco_ready", "1 while requests should be sent here", float(not ready.reasons))
-        degraded = GaugeMetricFamily("reco_degraded", "1 for each part that is down", labels=["part"])
-        for part, down in self._health.parts().items():
-            degraded.add_metric([part], float(down))
-        yield degraded
-
-    def _memory(self) -> Iterator[Metric]:
-        memory = self._edge.embedder.reco.memory
+        """Yield the state of the service; a method of Prometheus collectors."""
+        state, reco = self._state, self._state.embedder.reco
+        yield InfoMetricFamily("reco_build", "version of this service", {"version": __version__})
         yield GaugeMetricFamily(
-            "reco_memory_last_write_timestamp_seconds", "when this service last wrote; 0: never", self._edge.last_write
+            "reco_queue_inputs", "texts, images and vectors that wait or are computed", state.executor.inputs
+        )
+        yield GaugeMetricFamily("reco_queue_limit_inputs", "limit of the inputs that wait", state.settings.queue)
+        yield GaugeMetricFamily("reco_writes_pending", "changes of the memory that wait or run", state.writer.pending)
+        yield GaugeMetricFamily("reco_pending_bytes", "memory that request bodies take", state.bytes.used)
+        yield GaugeMetricFamily("reco_connections", "open connections", self.connections())
+        is_open = float(reco.circuit.state != "closed")
+        yield GaugeMetricFamily("reco_circuit_open", "1 while the memory is not searched after failures", is_open)
+        ready = float(not self._health.ready().reasons)
+        yield GaugeMetricFamily("reco_ready", "1 while requests should be sent here", ready)
+        degraded = GaugeMetricFamily("reco_degraded", "1 for each part that is down", labels=["part"])
+        for part, is_down in self._health.parts().items():
+            degraded.add_metric([part], float(is_down))
+        yield degraded
+        yield from self._collect_memory()
+
+    def _collect_memory(self) -> Iterator[Metric]:
+        memory = self._state.embedder.reco.memory
+        yield GaugeMetricFamily(
+            "reco_memory_last_write_timestamp_seconds",
+            "when this service last changed the memory; 0: never",
+            self._state.last_write,
         )
         yield GaugeMetricFamily("reco_memory_version", "changes with each write of this service", memory.version)
-        with suppress(RecoError):  # one of another encoder, or away
+        with suppress(RecoError):  # of another encoder, or down
             yield GaugeMetricFamily("reco_memory_pairs", "pairs in the memory", len(memory))
             learns = float(memory.learner.learning)
             yield GaugeMetricFamily("reco_learning", "1 while this process learns from the pairs", learns)
-        if self._edge.in_use.in_folder:
+        if self._state.live_version.is_folder:
             with suppress(OSError):
                 free = shutil.disk_usage(os.path.realpath(memory.location)).free
-                yield GaugeMetricFamily("reco_memory_disk_free_bytes", "free where the memory's folder is", free)
+                yield GaugeMetricFamily("reco_memory_disk_free_bytes", "free bytes on the disk of the memory", free)
 
 
 def router(metrics: Metrics) -> APIRouter:
-    """``GET /metrics``."""
-    routes = APIRouter(route_class=answering_in(openai_shape), tags=["operations"])
+    """Make ``GET /metrics``."""
+    routes = APIRouter(route_class=route_class(openai_shape), tags=["operations"])
 
     @routes.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
     def show_metrics() -> Response:
-        """Prometheus metrics: seconds of encoding, retrieval, fusion and queue, degraded calls, distances moved."""
-        return Response(metrics.shown(), media_type=CONTENT_TYPE_LATEST)
+        """Show Prometheus metrics: seconds of each step and of the queue, degraded calls, and how far vectors moved."""
+        return Response(metrics.write(), media_type=CONTENT_TYPE_LATEST)
 
     return routes

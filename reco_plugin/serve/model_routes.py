@@ -10,56 +10,57 @@ from pydantic import BaseModel
 from ..errors import MemoryStoreError
 from ..fusion.explain import why_plain
 from ..reco import Reco
-from .app_state import Edge
-from .embedder import Embedder, manner_of
-from .routing import answering_in, life_of, openai_shape
+from .app_state import AppState
+from .embedder import Embedder, alias_mode
+from .routing import context_of, openai_shape, route_class
 from .schemas import ERRORS
-from .service_settings import Manner
+from .service_settings import RefineMode
 from .wire import with_nulls
 
 
 class MemoryState(BaseModel):
-    """The pairs that are retrieved from."""
+    """The memory of the service."""
 
     pairs: int | None
-    """None while the memory is down."""
+    """Number of pairs; null while the memory is down."""
     kind: str
     version: int
-    """Another number after each change through this service."""
+    """A number that changes with each write of this service."""
     calibrated: bool
-    """Whether it has learned how far its pairs can be trusted."""
+    """Whether the memory has learned how far its pairs can be trusted."""
     plain: str
-    """Why queries stay plain, and what to do; empty where they are refined."""
+    """Why queries stay plain, and what to do; empty if they are refined."""
 
 
-def router(edge: Edge) -> APIRouter:
-    """``GET /v1/models`` and ``GET /v1/models/{model}``."""
-    routes = APIRouter(route_class=answering_in(openai_shape), tags=["models"], responses=ERRORS)
+def router(state: AppState) -> APIRouter:
+    """Make ``GET /v1/models`` and ``GET /v1/models/{model}``."""
+    routes = APIRouter(route_class=route_class(openai_shape), tags=["models"], responses=ERRORS)
+    embedder = state.embedder
 
     def models() -> list[dict[str, Any]]:
-        state = with_nulls(_memory(edge.embedder.reco))
-        return [_model(name, manner, edge.embedder, state) for name, manner in edge.embedder.aliases.items()]
+        memory = with_nulls(_memory(embedder.reco))
+        return [_model(name, mode, embedder, memory) for name, mode in embedder.aliases.items()]
 
     @routes.get("/models", include_in_schema=False)  # for a base URL without /v1
     @routes.get("/v1/models")
     async def list_models(request: Request) -> Response:
-        """All aliases of the model, with dimension, normalisation, fingerprint and the size of the memory."""
+        """List the aliases of the model, with dimension, normalization, fingerprint and the size of the memory."""
 
-        def answer() -> dict[str, Any]:
-            data = models()  # `models`: for Cohere's clients, whose list is at this path, too
-            named = [
+        def listed() -> dict[str, Any]:
+            data = models()
+            for_cohere = [
                 {"name": one["id"], "endpoints": ["embed"], "context_length": one["context_length"]} for one in data
             ]
-            return {"object": "list", "data": data, "models": named}
+            return {"object": "list", "data": data, "models": for_cohere}  # whose list has the same path
 
-        return await life_of(request).reply(answer)
+        return await context_of(request).read(listed)
 
     @routes.get("/models/{model:path}", include_in_schema=False)
     @routes.get("/v1/models/{model:path}")
     async def one_model(request: Request, model: str) -> Response:
-        """One alias."""
-        manner_of(model, edge.embedder.aliases)
-        return await life_of(request).reply(lambda: next(one for one in models() if one["id"] == model))
+        """Describe one alias."""
+        alias_mode(model, embedder.aliases)
+        return await context_of(request).read(lambda: next(one for one in models() if one["id"] == model))
 
     return routes
 
@@ -74,7 +75,7 @@ def _memory(reco: Reco) -> MemoryState:
 
 
 def describe_calibration(reco: Reco, pairs: int | None = None) -> dict[str, Any]:
-    """Whether the memory is ``calibrated``, and why queries stay ``plain``, with its pairs where they are known."""
+    """Return whether the memory is ``calibrated``, and why queries stay ``plain``, given the number of its pairs."""
     calibration = reco.memory.calibration
     refines = calibration is not None and not calibration.reason
     return {
@@ -83,9 +84,9 @@ def describe_calibration(reco: Reco, pairs: int | None = None) -> dict[str, Any]
     }
 
 
-def _model(name: str, manner: Manner, embedder: Embedder, memory: dict[str, Any]) -> dict[str, Any]:
-    """One alias; ``type`` and ``capabilities`` are for Mistral's clients."""
-    manifest, chosen = embedder.reco.manifest, embedder.reco.defaults
+def _model(name: str, mode: RefineMode, embedder: Embedder, memory: dict[str, Any]) -> dict[str, Any]:
+    """Describe one alias. ``type`` and ``capabilities`` are for Mistral's clients."""
+    manifest, defaults = embedder.reco.manifest, embedder.reco.defaults
     return {
         "id": name,
         "object": "model",
@@ -93,8 +94,8 @@ def _model(name: str, manner: Manner, embedder: Embedder, memory: dict[str, Any]
         "owned_by": "reco-plugin",
         "type": "base",
         "capabilities": {},
-        "refinement": manner,
-        "refines": {f"query_{side}": manner != "plain" and refined for side, refined in embedder.policy.items()},
+        "refinement": mode,
+        "refines": {f"query_{modality}": mode != "plain" and refines for modality, refines in embedder.policy.items()},
         "name": manifest.name,
         "dimension": manifest.dimension,
         "matryoshka": list(manifest.matryoshka),
@@ -103,10 +104,10 @@ def _model(name: str, manner: Manner, embedder: Embedder, memory: dict[str, Any]
         "max_context_length": manifest.text.context_length,
         "image_size": manifest.image.size,
         "fingerprint": manifest.digest,
-        "k": chosen["k"],
-        "coverage": chosen["coverage"],
-        "fuser": chosen["fuser"],
-        "target": chosen["target"],
+        "k": defaults["k"],
+        "coverage": defaults["coverage"],
+        "fuser": defaults["fuser"],
+        "target": defaults["target"],
         "fusers": list(manifest.fusers),
         "memory": memory,
     }

@@ -1,7 +1,7 @@
-"""The note in a memory's folder that says which service has it open, for commands of the same user on this machine.
+"""A note in a memory's folder that names the service that has it open, for commands of the same user on this machine.
 
-It holds a token that opens the service, so only the user who serves may read it, who could write the memory's files as
-well. It also holds its own inode, which no copy keeps: a copied folder is not the one that is served.
+The note holds a key with all rights, so only the user who serves may read it; that user may write the folder anyway. It
+also holds its own inode, by which a note in a copy of the folder is recognized and ignored.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ NAME = "service.json"
 
 @dataclass(frozen=True)
 class Note:
-    """Where a service answers."""
+    """The address and the key of a service."""
 
     url: str
     token: str = field(repr=False)
     process: int | None = None
 
     def write(self, folder: str | os.PathLike[str]) -> None:
-        """Leave it in a memory's folder.
+        """Write the note to a memory's folder.
 
         Raises:
-            OSError: it cannot be written.
+            OSError: the folder cannot be written.
         """
 
         def write(file: BinaryIO) -> None:
@@ -40,24 +40,24 @@ class Note:
         write_whole(Path(folder) / NAME, write)
 
     def remove(self, folder: str | os.PathLike[str]) -> None:
-        """Take it away again, unless another service left one since."""
+        """Remove the note, unless another service has replaced it."""
         with suppress(OSError):
             if read_note(folder) == self:
                 (Path(folder) / NAME).unlink()
 
 
 def _is_trusted(owner: int, folder: str | os.PathLike[str]) -> bool:
-    """Whether a note is of this user, of root or of the folder's owner: a key is sent where it says."""
+    """Return whether this user, root or the owner of the folder wrote a note. Its address will get keys."""
     return not hasattr(os, "geteuid") or owner in (os.geteuid(), 0, Path(folder).stat().st_uid)
 
 
 def read_note(folder: str | os.PathLike[str]) -> Note | None:
-    """The note in a folder, perhaps of a service that is gone; None without one that this user may read and trust."""
+    """Read the note in a folder; None without one that this user may read and trust. The service may be gone."""
     try:
         with (Path(folder) / NAME).open("rb") as file:
-            found, stat = json.load(file), os.fstat(file.fileno())
-        if not stat.st_ino or found.pop("inode") != stat.st_ino or not _is_trusted(stat.st_uid, folder):
+            fields, stat = json.load(file), os.fstat(file.fileno())
+        if not stat.st_ino or fields.pop("inode") != stat.st_ino or not _is_trusted(stat.st_uid, folder):
             return None
-        return Note(**found)
+        return Note(**fields)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None

@@ -4,7 +4,7 @@
 
     POST /v1/refine   CLIP vectors -> refined vectors
     POST /v1/explain  texts and images -> refined vectors, and why
-    POST /v1/match    queries and their results -> which are right
+    POST /v1/match    queries and their results -> which results are right
 """
 
 from __future__ import annotations
@@ -17,10 +17,9 @@ from ..errors import InputError
 from ..reco import Reco
 from ..signals.confidence import PRECISION
 from ..types import InputType, Modality, check_rankings, other
-from .app_state import Edge
-from .embedder import Embedded, EmbedRequest, FoundBy
-from .items import Item
-from .routing import answering_in, life_of, openai_shape
+from .app_state import AppState
+from .embedder import Embedded, EmbedRequest, MatchedBy
+from .routing import context_of, openai_shape, route_class
 from .schemas import (
     ERRORS,
     HowToRefine,
@@ -31,13 +30,12 @@ from .schemas import (
     Strict,
     TextOrImage,
     Threshold,
-    refined_list,
 )
-from .wire import with_nulls
+from .wire import Item, numbered, with_nulls
 
 
 class RefineRequest(HowToRefine):
-    """CLIP vectors of this model's encoder, made anywhere."""
+    """CLIP vectors of this model's encoder, computed anywhere."""
 
     vectors: Items[JsonVector] = Field(min_length=1, description="B vectors of D numbers and of norm 1")
     modality: Modality = Field(description="what the vectors embed")
@@ -45,12 +43,11 @@ class RefineRequest(HowToRefine):
     explain: bool = Field(False, description="also return the pairs that were used")
 
     def to_embed(self) -> EmbedRequest:
-        """The same for the embedder."""
+        """Convert for the embedder."""
         return EmbedRequest(
-            [Item(vector, self.modality) for vector in self.vectors],
-            side=self.input_type,
+            numbered("vectors", ([Item(vector, self.modality)] for vector in self.vectors)),
+            input_type=self.input_type,
             refine=True,
-            names=[f"vectors[{number}]" for number in range(len(self.vectors))],
             options=self.options(),
             explain=self.explain,
         )
@@ -65,10 +62,10 @@ class ExplainRequest(HowToRefine):
     )
 
     def to_embed(self) -> EmbedRequest:
-        """The same for the embedder."""
+        """Convert for the embedder."""
         return EmbedRequest(
-            [one.to_item() for one in self.input],
-            side=self.input_type,
+            numbered("input", ([one.to_item()] for one in self.input)),
+            input_type=self.input_type,
             refine=True,
             options=self.options(),
             explain=True,
@@ -79,78 +76,82 @@ class Result(Strict):
     """A result of an index."""
 
     id: str | None = None
-    score: float | None = Field(None, description="the cosine; left out, that of the memory's pair of this id")
+    score: float | None = Field(None, description="the cosine; left out: computed from the memory's pair of this id")
 
 
 class MatchRequest(HowToRefine):
-    """Queries, and what an index answered to each, the best first."""
+    """Queries, and the results of an index for each, best first."""
 
     input: Items[QueryBody] = Field(min_length=1)
-    results: Items[list[Result]] | None = Field(None, description="of each query; left out: only thresholds are told")
+    results: Items[list[Result]] | None = Field(
+        None, description="of each query; left out: only thresholds are computed"
+    )
     precision: float = Field(PRECISION, ge=0.5, lt=1.0, description="share of right ones among the first that pass")
     documents: int | None = Field(None, ge=1, description="of the index; left out: as many as the memory has pairs")
     refine: bool = Field(True, description="whether the index was searched with refined vectors")
 
     def to_embed(self) -> EmbedRequest:
-        """The queries for the embedder."""
-        items = [one.to_item() for one in self.input]
-        return EmbedRequest(items, side="query", refine=self.refine, options=self.options())
+        """Convert the queries for the embedder."""
+        inputs = numbered("input", ([one.to_item()] for one in self.input))
+        return EmbedRequest(inputs, input_type="query", refine=self.refine, options=self.options())
 
-    def matched(self, reco: Reco, answer: Embedded) -> MatchedList:
-        """What is known of each query.
+    def match(self, reco: Reco, answer: Embedded) -> MatchedList:
+        """Judge the results of each query.
 
         Raises:
-            InputError: not one list of results a query, or scores that are no cosines, are not the best first, or are
-                missing of what is no pair of the memory.
+            InputError: the number of rankings differs from that of the queries; scores are not cosines, best first; or
+                a result has no score and is no pair of the memory.
         """
         check_rankings(self.input if self.results is None else self.results, len(self.input))
         return MatchedList.model_construct(data=[self._match(reco, answer, row) for row in range(len(self.input))])
 
     def _match(self, reco: Reco, answer: Embedded, row: int) -> Matched:
         one, modality, results = answer.rows[row], self.input[row].kind, self.results[row] if self.results else []
-        lacking = [each.id for each in results if each.score is None and each.id is not None]
-        held = reco.memory.get(lacking) if lacking else None
-        cosines = {} if held is None else dict(zip(held.ids, held.side(other(modality)) @ one.vector, strict=True))
-        scores = [float(cosines.get(each.id or "", np.nan)) if each.score is None else each.score for each in results]
+        unscored = [result.id for result in results if result.score is None and result.id is not None]
+        pairs = reco.memory.get(unscored) if unscored else None
+        cosines = {} if pairs is None else dict(zip(pairs.ids, pairs.side(other(modality)) @ one.vector, strict=True))
+        scores = [
+            float(cosines.get(result.id or "", np.nan)) if result.score is None else result.score for result in results
+        ]
         if np.isnan(scores).any():
             at = int(np.isnan(scores).argmax())
             raise InputError(f"results[{row}][{at}] needs a score: the memory holds no pair {results[at].id!r:.80}")
-        query, how = answer.refinement(row, modality), {"precision": self.precision, "documents": self.documents}
-        found = reco.match(query, [scores], modality=modality, **how)  # type: ignore[arg-type]
-        least = None if found.least is None else float(found.least[0])
+        query = answer.refinement(row, modality)
+        match = reco.match(query, [scores], modality=modality, precision=self.precision, documents=self.documents)
+        least = None if match.least is None else float(match.least[0])
         return Matched(
             index=row,
-            chance=None if np.isnan(found.chance[0]) else float(found.chance[0]),
+            chance=None if np.isnan(match.chance[0]) else float(match.chance[0]),
             right=[at for at, score in enumerate(scores) if least is not None and score >= least],
-            by_words=[at for at, each in enumerate(results) if each.id in one.word_ids],
+            by_words=[at for at, result in enumerate(results) if result.id in one.word_ids],
             threshold=None if least is None else Threshold.of(least),
-            reason=found.why or None,
+            reason=match.why or None,
             presence=one.presence,
-            found_by=one.found_by,
+            matched_by=one.matched_by,
             word_ids=list(one.word_ids),
         )
 
 
 class Matched(BaseModel):
-    """What is known of the results of one query."""
+    """Which results of one query are right."""
 
     index: int
     chance: float | None
-    """That the first result is right; null where it is not known."""
+    """Probability that the first result is right; null if unknown."""
     right: list[int]
-    """The places of the results to show: those from the threshold on."""
+    """Places of the results to show: those from the threshold on."""
     by_words: list[int]
-    """The places of the results whose pairs were found by words."""
+    """Places of the results whose captions have the words of the query."""
     threshold: Threshold | None
-    """From which a result is right, as an engine may be told; null: no cosine holds the precision."""
+    """From which score on a result is right; null: no cosine gives the precision."""
     reason: str | None
-    """Why there is none."""
+    """Why there is no threshold."""
     presence: float | None
-    """Whether the memory holds what is asked for."""
-    found_by: FoundBy | None
+    """Whether the memory holds the answer, from 0 to 1."""
+    matched_by: MatchedBy | None
     """As in ``/v1/refine``."""
     word_ids: list[str]
-    """Likewise."""
+    """As in ``/v1/refine``."""
 
 
 class MatchedList(BaseModel):
@@ -159,24 +160,24 @@ class MatchedList(BaseModel):
     data: list[Matched]
 
 
-def router(edge: Edge) -> APIRouter:
-    """The routes."""
-    routes = APIRouter(prefix="/v1", route_class=answering_in(openai_shape), tags=["refine"], responses=ERRORS)
+def router(state: AppState) -> APIRouter:
+    """Make the routes."""
+    routes = APIRouter(prefix="/v1", route_class=route_class(openai_shape), tags=["refine"], responses=ERRORS)
 
     @routes.post("/refine", response_model=RefinedList)
     async def refine_vectors(request: Request, body: RefineRequest) -> Response:
-        """Refine CLIP vectors that were made elsewhere, without encoding anything."""
-        return await life_of(request).answer(body.to_embed(), refined_list)
+        """Refine CLIP vectors that were computed elsewhere, without encoding anything."""
+        return await context_of(request).embed(body.to_embed(), RefinedList.of)
 
     @routes.post("/explain", response_model=RefinedList)
     async def explain(request: Request, body: ExplainRequest) -> Response:
         """Refine texts and images, and explain: the pairs used, their weights, and how far each vector moved."""
-        return await life_of(request).answer(body.to_embed(), refined_list)
+        return await context_of(request).embed(body.to_embed(), RefinedList.of)
 
     @routes.post("/match", response_model=MatchedList)
     async def match(request: Request, body: MatchRequest) -> Response:
-        """Say which results of an index are right, with a precision, and below which score the engine may drop them."""
-        reco = edge.embedder.reco
-        return await life_of(request).answer(body.to_embed(), lambda found: with_nulls(body.matched(reco, found)))
+        """Return which results of an index are right, with a precision, and the score below which to drop results."""
+        reco = state.embedder.reco
+        return await context_of(request).embed(body.to_embed(), lambda answer: with_nulls(body.match(reco, answer)))
 
     return routes

@@ -13,15 +13,15 @@ from pydantic_settings import NoDecode, SettingsConfigDict
 
 from ..settings import FILE, NESTED, PREFIX, SettingsSection, load_section
 
-Manner: TypeAlias = Literal["plain", "refined", "query"]
-"""What a name of the model means."""
+RefineMode: TypeAlias = Literal["plain", "refined", "query"]
+"""What an alias of the model, or the prefix of a path, stands for."""
 SECTION = "serve"
-MOST_K = 100
-"""Neighbours of an item that a request may ask for: they are read from the memory, and weighed."""
+MAX_K = 100
+"""Limit of the neighbours per query: each is read from the memory and weighted."""
 
 
-def _parts(value: Any) -> Any:
-    """A list in a variable is words between commas, or JSON, as tables are."""
+def _split(value: Any) -> Any:
+    """Split a variable that holds a list: words between commas, or JSON."""
     if isinstance(value, str) and value.lstrip().startswith("["):
         with suppress(ValueError):
             return json.loads(value)
@@ -29,22 +29,22 @@ def _parts(value: Any) -> Any:
 
 
 def _not_blank(key: SecretStr) -> SecretStr:
-    """Refuse a key that a header without a value would match."""
+    """Refuse a blank key: a header without a value would match it."""
     if not key.get_secret_value().strip():
         raise ValueError("is a blank key: write one, or remove it")
     return key
 
 
 ServiceKey = Annotated[SecretStr, AfterValidator(_not_blank)]
-WordList = Annotated[list[str], NoDecode, BeforeValidator(_parts)]
-KeyList = Annotated[list[ServiceKey], NoDecode, BeforeValidator(_parts)]
+WordList = Annotated[list[str], NoDecode, BeforeValidator(_split)]
+KeyList = Annotated[list[ServiceKey], NoDecode, BeforeValidator(_split)]
 
 
 _GROUPS = ("Listening", "Keys", "Limits", "Models", "Page")
 
 
 def _setting(group: str, default: Any, description: str, **limits: Any) -> Any:
-    """A field that `reco serve --help` shows in a group."""
+    """Make a field that `reco serve --help` shows in a group."""
     if isinstance(default, float):
         limits["allow_inf_nan"] = False
     return Field(default, description=description, json_schema_extra={"rich_help_panel": group}, **limits)
@@ -54,7 +54,7 @@ _listening, _keys, _limits, _models, _page = (partial(_setting, group) for group
 
 
 class ServeSettings(SettingsSection):
-    """Everything that can be set about the service; each field's description is its documentation."""
+    """The settings of the service. The description of each field is its documentation."""
 
     model_config = SettingsConfigDict(
         env_prefix=f"{PREFIX}{SECTION.upper()}_",
@@ -69,62 +69,64 @@ class ServeSettings(SettingsSection):
     host: str = _listening("127.0.0.1", "address to listen on; 0.0.0.0 for all")
     port: int = _listening(8080, "port to listen on; 0: any free one", ge=0, le=65535)
     allowed_hosts: WordList = _listening(
-        [], "names that callers may use besides localhost; none: any, on a loopback address only localhost"
+        [],
+        "host names that clients may use besides localhost; none: any name, but on a loopback address only localhost",
     )
     log_format: Literal["auto", "json", "text"] = _listening(
-        "auto", "of the log, on stderr; auto: text on a terminal, else JSON lines"
+        "auto", "format of the log on stderr; auto: text on a terminal, else JSON lines"
     )
-    log_level: Literal["debug", "info", "warning", "error"] = _listening("info", "least level that is logged")
+    log_level: Literal["debug", "info", "warning", "error"] = _listening("info", "lowest level that is logged")
 
     keys_file: Path | None = _keys(
-        None, "TOML file of keys with their names and rights, see docs/serve.md; read again when it changes"
+        None, "TOML file of keys with names and rights, see docs/serve.md; read again when it changes"
     )
-    api_keys: KeyList = _keys([], "bearer keys with the rights embed and read; no keys at all: everybody may embed")
+    api_keys: KeyList = _keys([], "bearer keys with the rights embed and read; without any key, everybody may embed")
     admin_key: ServiceKey | None = _keys(None, "bearer key with all rights")
 
     threads: int = _limits(2, "requests that are computed at the same time", ge=1, le=64)
     queue: int = _limits(
-        4096, "texts, images and vectors of requests that may wait; more get 429, but for the first", ge=0
+        4096, "texts, images and vectors that may wait; beyond it, requests get 429, unless nothing waits", ge=0
     )
-    deadline_s: float = _limits(30.0, "until a request gets 504", gt=0)
+    deadline_s: float = _limits(30.0, "seconds after which a request gets 504", gt=0)
     drain_s: float = _limits(
         5.0,
-        "after SIGTERM, how long requests are still taken: a balancer sees meanwhile that the service is not ready",
+        "seconds after SIGTERM in which requests are still accepted, until load balancers have noticed",
         ge=0,
     )
-    shutdown_s: int = _limits(20, "and then, how long requests in flight may take", ge=1)
-    max_body_bytes: int = _limits(32_000_000, "larger request bodies get 413", ge=1)
+    shutdown_s: int = _limits(20, "seconds after that in which requests in flight may end", ge=1)
+    max_body_bytes: int = _limits(32_000_000, "limit of a request body; larger ones get 413", ge=1)
     max_pending_bytes: int = _limits(
-        256_000_000, "memory for the bodies of all requests together; a large one waits, then 429", ge=1
+        256_000_000, "memory for the bodies of all requests together; a large body waits, then gets 429", ge=1
     )
-    max_image_bytes: int = _limits(16_000_000, "larger encoded images get 413", ge=1)
+    max_image_bytes: int = _limits(16_000_000, "limit of an encoded image; larger ones get 413", ge=1)
     max_items: int = _limits(2048, "texts, images and vectors per request", ge=1)
-    max_images: int = _limits(256, "of which images", ge=1)
+    max_images: int = _limits(256, "images per request", ge=1)
 
-    aliases: dict[str, Manner] = _models(
+    aliases: dict[str, RefineMode] = _models(
         {"clip": "plain", "clip-reco": "refined", "clip-reco-query": "query"},
-        "names of the model, and what they mean: plain; refined, where a request must say query or document;"
-        " query, refined also where it says nothing",
+        "names of the model and their modes: plain; refined, which needs the role query or document;"
+        " query, which takes an input without a role as a query",
         min_length=1,
     )
 
     documents: int | None = _models(
-        None, "documents of the index: answers to queries then carry a threshold for it, of the precision below", ge=1
+        None,
+        "number of documents in the index; answers to queries then carry a threshold, with the precision below",
+        ge=1,
     )
-    precision: float = _models(0.9, "share of the first results above the threshold that are right", ge=0.5, lt=1)
+    precision: float = _models(0.9, "share of first results above the threshold that are right", ge=0.5, lt=1)
 
     page: bool = _page(True, "serve the playground at /")
     page_pictures: Path | None = _page(
         None,
-        "the folder below which the playground may show image files; where the memory was filled from on this machine, "
-        "when unset",
+        "folder whose image files the playground may show; unset: the folders from which the memory was filled here",
     )
 
 
 def load_serve_settings(**arguments: Any) -> ServeSettings:
-    """Read the settings; arguments that are None count as not given.
+    """Read the settings. An argument that is None counts as not given.
 
     Raises:
-        ConfigError: an unknown word or an unusable value, by name; or a file or variable that cannot be parsed.
+        ConfigError: an unknown name, an unusable value, or a file or variable that cannot be parsed.
     """
     return load_section(ServeSettings, **arguments)

@@ -1,8 +1,8 @@
-"""``/v1/memory/versions``: the versions of a memory in folders, and how another one is put to use; no request is lost.
+"""``/v1/memory/versions``: list the versions of a memory in folders, and switch between them.
 
-The versions lie beside the memory's folder, and a link leads to the one in use. The service opens another one, gives
-new requests to it, and closes the one before when the requests that began with it have been answered. A Qdrant server
-moves its alias itself.
+The versions lie beside the memory's folder, which is a link to the live one. To switch, the service opens the other
+version, sends new requests to it, and closes the old one when the requests that use it have ended, so that none is
+lost. A Qdrant server moves its alias itself.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from ..reco import Reco
 from .failures import Failure, Refused
 from .logs import LOGGER
 from .note import Note
-from .routing import life_of, memory_routes
+from .routing import context_of, memory_routes
 from .schemas import Strict
 
 if TYPE_CHECKING:
-    from .app_state import Edge
+    from .app_state import AppState
 
 log = logging.getLogger(LOGGER)
 T = TypeVar("T")
@@ -39,9 +39,9 @@ class VersionBody(BaseModel):
 
     name: str
     pairs: int | None
-    """None while another process has it open."""
+    """Number of pairs; null while another process has it open."""
     live: bool
-    """Whether it is in use."""
+    """Whether this service uses it."""
     finished: bool
 
 
@@ -57,109 +57,113 @@ class UseVersion(Strict):
     name: str = Field(min_length=1)
 
 
-class VersionInUse:
-    """The version in use of the memory that this process has open; used where the memory is written, one at a time."""
+class LiveVersion:
+    """The version of the memory that this process serves. Used by one write at a time."""
 
     def __init__(self, reco: Reco, wait: Callable[[], None]) -> None:
-        """Keep what is needed to open another version; ``wait`` returns when no call works on the one before."""
+        """Open nothing yet; ``wait`` returns when no call uses the version before."""
         self._reco, self._memory, self._wait = reco, reco.memory, wait
-        place = reco.settings.memory
-        self._place = None if place == ":memory:" or "://" in place else in_home(place).absolute()
+        location = reco.settings.memory
+        self._folder = None if location == ":memory:" or "://" in location else in_home(location).absolute()
         self._note: Note | None = None
 
     @property
-    def in_folder(self) -> bool:
-        """Whether the memory is a folder, which a process opens alone."""
-        return self._place is not None
+    def is_folder(self) -> bool:
+        """Whether the memory is a folder, which only one process can open."""
+        return self._folder is not None
 
-    def announce(self, note: Note) -> None:
-        """Leave a note in the folder in use, so that commands find this service."""
+    def write_note(self, note: Note) -> None:
+        """Leave a note in the live folder, by which commands find this service."""
         self._note = note
-        self._leave_note()
+        self._write_note()
 
-    def leave(self) -> None:
-        """Take the note away."""
+    def remove_note(self) -> None:
+        """Remove the note."""
         if self._note is not None:
             self._note.remove(self._memory.location)
         self._note = None
 
-    def all(self) -> VersionList:
-        """The versions of the memory.
+    def versions(self) -> VersionList:
+        """List the versions of the memory.
 
         Raises:
-            ConfigError: the memory is not in a folder.
+            ConfigError: the memory is not a folder.
         """
-        found = [
-            VersionBody(name=one.name, pairs=one.pairs, live=one.live, finished=one.finished)
-            for one in self._versions.all()
-        ]
-        for one in found:
-            one.pairs = len(self._memory) if one.live else one.pairs
-        return VersionList(data=found)
+        return VersionList(
+            data=[
+                VersionBody(
+                    name=one.name,
+                    pairs=len(self._memory) if one.live else one.pairs,
+                    live=one.live,
+                    finished=one.finished,
+                )
+                for one in self._versions.all()
+            ]
+        )
 
-    def use(self, name: str) -> VersionBody:
-        """Put a finished version to use; no write is lost.
+    def switch(self, name: str) -> VersionBody:
+        """Switch to a finished version; no write is lost.
 
         Raises:
-            ConfigError: no such version, or the memory is not in a folder.
-            MemoryStoreError: it is not finished, or of another encoder, or cannot be opened.
+            ConfigError: no such version, or the memory is not a folder.
+            MemoryStoreError: the version is not finished, is of another encoder, or cannot be opened.
         """
         versions, memory = self._versions, self._memory
         folder = versions.folder(versions.usable(name).name)
         if os.path.realpath(folder) != os.path.realpath(memory.location):
-            self._move(folder)
-            versions.use(name)  # after the folder in use was closed: the first time, it is renamed
+            self._open(folder)
+            versions.use(name)  # after the old folder was closed: the first time, it is renamed
         return VersionBody(name=name, pairs=len(memory), live=True, finished=True)
 
     @property
     def _versions(self) -> FolderVersions:
-        if self._place is None:
+        if self._folder is None:
             raise ConfigError(
                 "the memory of this service is no folder: `reco memory versions --use` works on a server itself"
             )
-        return FolderVersions(self._place)
+        return FolderVersions(self._folder)
 
-    def _move(self, folder: Path) -> None:
-        """Open a version, give new requests to it, wait for the others, and close the one before."""
+    def _open(self, folder: Path) -> None:
+        """Open a version, send new requests to it, wait for the others, and close the old version."""
         memory = self._memory
         settings = self._reco.settings.model_copy(update={"memory": str(folder)})
         new = memory_of(settings, memory.searches.header.fingerprint, create=False)
         if self._note is not None:
             self._note.remove(memory.location)
-        before = memory.move_to(new)
-        self._leave_note()
+        old = memory.move_to(new)
+        self._write_note()
         self._wait()
-        before.close()
+        old.close()
         log.info("the memory in use is %s", folder.name, extra={"pairs": len(memory)})
 
-    def _leave_note(self) -> None:
+    def _write_note(self) -> None:
         if self._note is None:
             return
         try:
-            self._note.write(where := self._memory.location)
+            self._note.write(folder := self._memory.location)
         except OSError as error:
-            log.warning("commands will not find this service: %s cannot be written to: %s", where, error)
+            log.warning("commands will not find this service: %s cannot be written to: %s", folder, error)
 
 
-def router(edge: Edge) -> APIRouter:
-    """The routes."""
+def router(state: AppState) -> APIRouter:
+    """Make the routes."""
     routes = memory_routes()
 
     @routes.get("/versions", response_model=VersionList)
     async def list_versions(request: Request) -> Response:
-        """All versions of a memory in folders."""
-        return await life_of(request).reply(lambda: _explained(edge.in_use.all))
+        """List all versions of a memory in folders."""
+        return await context_of(request).read(lambda: _with_reason(state.live_version.versions))
 
     @routes.post("/versions", response_model=VersionBody)
     async def use_version(request: Request, body: UseVersion) -> Response:
-        """Put a finished version to use; no request is lost."""
-        return await life_of(request).write(lambda: _explained(lambda: edge.in_use.use(body.name)))
+        """Switch to a finished version; no request is lost."""
+        return await context_of(request).write(lambda: _with_reason(lambda: state.live_version.switch(body.name)))
 
     return routes
 
 
-def _explained(call: Callable[[], T]) -> T:
-    """The result of a call, or why there is none: who may do this may read it."""
+def _with_reason(call: Callable[[], T]) -> T:
+    """Run a call. An error is shown in full: a caller with this right may read it."""
     try:
         return call()
     except RecoError as error:

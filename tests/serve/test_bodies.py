@@ -25,7 +25,7 @@ from reco_plugin.serve.dialects.openai import EmbeddingsRequest
 from reco_plugin.serve.dialects.voyage import VoyageRequest
 from reco_plugin.serve.memory_routes import AddPairs
 from reco_plugin.serve.refine_routes import ExplainRequest, RefineRequest
-from reco_plugin.serve.routing import MOST_VALUES
+from reco_plugin.serve.routing import MAX_VALUES
 
 from .test_core_run import process
 
@@ -73,7 +73,7 @@ def test_parts_of_all_inputs_together_are_items(reading):
 
 def test_a_body_of_too_many_values_is_413_before_it_is_parsed(reading):
     for item in (b"0", b"{}", b"[", b'"":0'):  # the last two are no JSON at all, which nobody has looked at yet
-        body = b'{"input": [' + b",".join([item] * MOST_VALUES) + b"]}"
+        body = b'{"input": [' + b",".join([item] * MAX_VALUES) + b"]}"
         answer = reading.post("/v1/explain", content=body, headers=JSON)
         assert (answer.status_code, answer.json()["error"]["code"]) == (413, "body_too_large")
 
@@ -163,15 +163,15 @@ def test_a_body_that_does_not_end_is_504_in_the_words_of_the_dialect(filled, liv
             answer = slow.recv(65536)
         assert answer.startswith(b"HTTP/1.1 504")
         assert key in json.loads(answer.partition(b"\r\n\r\n")[2])
-        wait_until(lambda: not server.config.app.state.edge.budget.taken)
+        wait_until(lambda: not server.config.app.state.shared.bytes.used)
 
 
 def test_large_bodies_wait_for_room_and_small_ones_pass(filled, live):
     good = json.dumps(ONE).encode()
     with live(filled, max_pending_bytes=1_000_000) as (url, server), ThreadPoolExecutor(1) as callers:
-        budget = server.config.app.state.edge.budget
+        budget = server.config.app.state.shared.bytes
         with connected(url, head("/v1/explain", 600_000 + len(good)), b" " * 400_000) as first:
-            wait_until(lambda: budget.taken == 800_000)
+            wait_until(lambda: budget.used == 800_000)
             second = callers.submit(httpx.post, f"{url}/v1/explain", content=b" " * 400_000 + good, timeout=60)
             wait_until(lambda: len(server.server_state.tasks) == 2)
             assert httpx.post(f"{url}/v1/explain", content=good, headers=JSON).status_code == 200
@@ -179,12 +179,12 @@ def test_large_bodies_wait_for_room_and_small_ones_pass(filled, live):
             first.sendall(b" " * 200_000 + good)  # more than there is room for: the oldest goes on
             assert first.recv(100).startswith(b"HTTP/1.1 200")
         assert second.result(60).status_code == 200
-        wait_until(lambda: not budget.taken)
+        wait_until(lambda: not budget.used)
 
 
 def test_who_finds_no_room_within_the_deadline_is_told_so(filled, live):
     with live(filled, max_pending_bytes=1_000_000, deadline_s=0.5) as (url, server):
-        asyncio.run(server.config.app.state.edge.budget.hold("an older request", 900_000))
+        asyncio.run(server.config.app.state.shared.bytes.hold("an older request", 900_000))
         late = httpx.post(f"{url}/v1/explain", content=b" " * 400_000, timeout=60)
         assert (late.status_code, late.json()["error"]["code"]) == (429, "too_many_bytes")
         assert late.headers["retry-after"]
@@ -192,10 +192,10 @@ def test_who_finds_no_room_within_the_deadline_is_told_so(filled, live):
 
 def test_a_body_of_a_client_that_left_is_let_go(filled, live):
     with live(filled) as (url, server):
-        state = server.config.app.state.edge
+        state = server.config.app.state.shared
         with connected(url, head("/v1/explain", 400_000), b" " * 100_000):
-            wait_until(lambda: state.budget.taken)
-        wait_until(lambda: not state.budget.taken and not server.server_state.tasks)
+            wait_until(lambda: state.bytes.used)
+        wait_until(lambda: not state.bytes.used and not server.server_state.tasks)
 
 
 def test_bodies_of_unknown_length_take_only_what_has_come(filled, live):

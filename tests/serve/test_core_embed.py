@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,10 +13,10 @@ from PIL import Image
 
 from reco_plugin import Reco
 from reco_plugin.options import RefineOptions
-from reco_plugin.serve.embedder import Asked, Embedder, EmbedRequest
+from reco_plugin.serve.embedder import Embedder, EmbedRequest, should_refine
 from reco_plugin.serve.failures import Refused
-from reco_plugin.serve.items import Item
 from reco_plugin.serve.service_settings import ServeSettings
+from reco_plugin.serve.wire import Item, numbered
 
 TEXTS = ["a small red circle", "a large blue square", "something else"]
 TEXT_ITEMS = [Item(text, "text") for text in TEXTS]
@@ -36,13 +37,17 @@ def embedder(filled: Reco) -> Embedder:
     return Embedder(filled, ServeSettings())
 
 
-def texts(*words: str, **options: object) -> EmbedRequest:
-    return EmbedRequest([Item(word, "text") for word in words or TEXTS], **options)
+def request_of(*items: Item, **options: Any) -> EmbedRequest:
+    return EmbedRequest(numbered("input", ([item] for item in items)), **options)
+
+
+def texts(*words: str, **options: Any) -> EmbedRequest:
+    return request_of(*(Item(word, "text") for word in words or TEXTS), **options)
 
 
 def test_plain_vectors_are_those_of_the_encoder_bit_by_bit(embedder, filled):
     images = [png("red"), png("blue", (1, 1)), png("green", (300, 200))]
-    answer = embedder.embed(EmbedRequest([*TEXT_ITEMS, *(Item(image, "image") for image in images)], model="clip"))
+    answer = embedder.embed(request_of(*TEXT_ITEMS, *(Item(image, "image") for image in images), model="clip"))
     assert [(row.refined, row.moved) for row in answer.rows] == [(False, 0.0)] * 6
     assert np.array_equal(answer.vectors[:3], filled.embed_texts(TEXTS, refine=False))
     assert np.array_equal(answer.vectors[3:], filled.embed_images(images, refine=False))
@@ -51,7 +56,7 @@ def test_plain_vectors_are_those_of_the_encoder_bit_by_bit(embedder, filled):
 def test_refined_vectors_are_those_of_reco(embedder, filled):
     images = [png("red"), png("blue")]
     items = [*TEXT_ITEMS, *(Item(image, "image") for image in images)]
-    answer = embedder.embed(EmbedRequest(items, model="clip-reco-query"))
+    answer = embedder.embed(request_of(*items, model="clip-reco-query"))
     assert all(row.refined and not row.plain for row in answer.rows[:2])
     for row in answer.rows:  # asked, and moved or left plain with a reason
         assert row.refined == (row.moved > 1e-6) == (not row.plain)
@@ -86,7 +91,7 @@ def test_options_reach_the_refinement(embedder, filled):
 )
 def test_a_bad_item_is_named(embedder, item, code):
     with pytest.raises(Refused, match=r"input\[2\]: ") as refused:
-        embedder.embed(EmbedRequest([*TEXT_ITEMS[:2], item, Item("x" * 60_000, "text")], model="clip-reco-query"))
+        embedder.embed(request_of(*TEXT_ITEMS[:2], item, Item("x" * 60_000, "text"), model="clip-reco-query"))
     assert (refused.value.failure.code, refused.value.failure.param) == (code, "input[2]")
 
 
@@ -95,7 +100,7 @@ def test_an_image_of_too_many_pixels_or_bytes_is_refused_before_it_is_decoded(re
     wide = b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _chunk(b"IDAT", zlib.compress(b"")) + _chunk(b"IEND", b"")
     for data, most in ((wide, 10**6), (png(), 50)):
         with pytest.raises(Refused) as refused:
-            Embedder(reco, ServeSettings(max_image_bytes=most)).embed(EmbedRequest([Item(data, "image")]))
+            Embedder(reco, ServeSettings(max_image_bytes=most)).embed(request_of(Item(data, "image")))
         assert (refused.value.failure.status, refused.value.failure.code) == (413, "image_too_large")
 
 
@@ -115,7 +120,7 @@ def test_a_long_text_is_cut_and_says_so_or_is_refused(embedder, filled):
 def test_nothing_too_much_and_unknown_models_are_refused(embedder):
     small = Embedder(embedder.reco, ServeSettings(max_items=2))
     for request, status, code in (
-        (EmbedRequest([]), 400, "empty_input"),
+        (request_of(), 400, "empty_input"),
         (texts(), 413, "too_many_items"),
         (texts("a", model="nope"), 404, "model_not_found"),
         (texts("a", options=RefineOptions(k=101)), 400, "k_too_large"),
@@ -126,16 +131,15 @@ def test_nothing_too_much_and_unknown_models_are_refused(embedder):
 
 
 @pytest.mark.parametrize(
-    ("said", "targets"),
+    ("options", "targets"),
     [
         ({}, ("image", None)),
         ({"options": {"target": "text"}}, (None, "text")),
     ],
 )
-def test_a_query_is_refined_for_what_it_is_compared_with(embedder, filled, said, targets):
+def test_a_query_is_refined_for_what_it_is_compared_with(embedder, options, targets):
     """An index is of images unless the request says otherwise: a query of its modality stays plain, with the reason."""
-    asked = {"model": "clip-reco-query"} | said
-    answer = embedder.embed(EmbedRequest([Item("red", "text"), Item(png(), "image")], **asked))
+    answer = embedder.embed(request_of(Item("red", "text"), Item(png(), "image"), model="clip-reco-query", **options))
     for row, modality, target in zip(answer.rows, ("text", "image"), targets, strict=True):
         assert row.refined == (target is not None), row.plain
         assert target is not None or f"{modality} queries that are compared with {modality}s stay plain" in row.plain
@@ -143,22 +147,29 @@ def test_a_query_is_refined_for_what_it_is_compared_with(embedder, filled, said,
 
 
 @pytest.mark.parametrize(
-    ("asked", "refined"),
+    ("refine", "mode", "input_type", "refined"),
     [
-        (Asked(), False),  # nothing says anything
-        (Asked(side="query"), True),
-        (Asked(side="document"), False),
-        (Asked(side="document", refine=True), True),
-        (Asked(alias="plain", side="query"), False),
-        (Asked(alias="refined", side="query"), True),
-        (Asked(alias="query"), True),
-        (Asked(alias="query", side="document"), False),
-        (Asked(alias="refined", prefix="refined"), True),
-        (Asked(alias="plain", prefix="refined"), True),  # the path is nearer to the caller's configuration
-        (Asked(alias="refined", prefix="plain"), False),
-        (Asked(alias="plain", prefix="plain", refine=True), True),
-        (Asked(alias="refined", side="query", refine=False), False),
+        (None, None, None, False),  # nothing decides
+        (None, None, "query", True),
+        (None, None, "document", False),
+        (True, None, "document", True),
+        (None, "plain", "query", False),
+        (None, "refined", "query", True),
+        (None, "refined", "document", False),
+        (None, "refined", None, True),  # the prefix: an alias would need a role
+        (None, "query", None, True),
+        (None, "query", "document", False),
+        (True, "plain", None, True),
+        (False, "refined", "query", False),
     ],
 )
-def test_which_word_decides(asked, refined):
-    assert asked.refines is refined
+def test_which_rule_decides(refine, mode, input_type, refined):
+    assert should_refine(refine, mode, input_type) is refined
+
+
+@pytest.mark.parametrize(
+    ("alias", "prefix", "refined"), [("clip", "refined", True), ("clip-reco-query", "plain", False)]
+)
+def test_the_prefix_overrules_the_alias(embedder, alias, prefix, refined):
+    answer = embedder.embed(texts(TEXTS[0], model=alias), prefix)
+    assert (answer.target is not None) is refined

@@ -67,14 +67,14 @@ def test_an_answer_says_what_found_it_and_which_pairs_words_found(reading, fille
     two = reading.post("/v1/explain", json={"input": [{"text": "circle red small"}, {"text": "colours"}]}).json()[
         "data"
     ]
-    assert [one["found_by"] for one in two] == ["words", "neighbours"]
+    assert [one["matched_by"] for one in two] == ["words", "neighbours"]
     assert two[0]["word_ids"] == list(expected.word_ids[0]) and "word_ids" not in two[1]
     assert (two[0]["why"]["words"], two[0]["reason"][:19]) == ("small red circle", "Found by its words:")
     one = reading.post("/v1/embeddings", json={"model": "clip-reco-query", "input": "circle red small", "reco": {}})
-    assert one.headers["x-reco-found-by"] == one.json()["data"][0]["found_by"] == "words"
+    assert one.headers["x-reco-matched-by"] == one.json()["data"][0]["matched_by"] == "words"
     assert json.loads(one.headers["x-reco-word-ids"]) == one.json()["data"][0]["word_ids"] == two[0]["word_ids"]
     plain = reading.post("/v1/embeddings", json={"model": "clip", "input": "circle red small"})
-    assert "x-reco-found-by" not in plain.headers
+    assert "x-reco-matched-by" not in plain.headers
 
 
 def test_what_the_memory_has_nothing_for_is_not_called_refined(reco, served):

@@ -23,15 +23,15 @@ def test_what_a_client_that_left_has_queued_is_dropped(blocked, live):
     request = b"POST /v1/explain HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
     with live(blocked.reco, threads=1, deadline_s=600) as (url, server), ThreadPoolExecutor(1) as callers:
         blocked.armed.set()
-        lanes = server.config.app.state.edge.lanes
+        executor = server.config.app.state.shared.executor
         first = callers.submit(post, url)
         assert blocked.reached.acquire(timeout=60)
         host, port = url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port))) as leaving:
             leaving.sendall(request + b"content-length: %d\r\n\r\n" % len(body) + body)
-            wait_until(lambda: lanes.pending == 2 or first.done())
+            wait_until(lambda: executor.pending == 2 or first.done())
             assert not first.done()
-        wait_until(lambda: lanes.pending < 2 or first.done())
+        wait_until(lambda: executor.pending < 2 or first.done())
         assert not first.done()
         blocked.go.set()
         assert first.result(60).status_code == 200

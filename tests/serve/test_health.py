@@ -18,7 +18,7 @@ from reco_plugin import Reco
 from reco_plugin.errors import MemoryStoreError, MemoryUnavailable, SessionError, SessionUnavailable
 from reco_plugin.fusion.explain import why_plain
 from reco_plugin.serve import health
-from reco_plugin.serve.app_state import Edge
+from reco_plugin.serve.app_state import AppState
 from reco_plugin.serve.embedder import Embedder
 from reco_plugin.serve.logs import LOGGER
 from reco_plugin.serve.service_settings import ServeSettings
@@ -32,7 +32,7 @@ def down() -> None:
 
 
 def test_it_is_alive_at_once_and_ready_when_warm(filled):
-    state = health.Health(Edge(Embedder(filled, ServeSettings()), ServeSettings()))
+    state = health.Health(AppState(Embedder(filled, ServeSettings()), ServeSettings()))
     assert state.ready().reasons == ["the models are being loaded"]
     state.warm_up()
     assert (state.ready().status, state.ready().reasons) == ("ready", [])
@@ -41,13 +41,13 @@ def test_it_is_alive_at_once_and_ready_when_warm(filled):
     for modality in MODALITIES:  # asked for, and nothing moved by a warm-up
         assert counted[f'reco_left_plain_total{{modality="{modality}"}}'] == 1
         assert counted[f'reco_refined_total{{modality="{modality}"}}'] == 0
-    state.edge.stopping = True
+    state.state.is_stopping = True
     assert state.ready().reasons == ["the service is stopping"]
 
 
 def test_the_start_says_that_queries_stay_plain(model, caplog):
     with Reco.open(model, memory=":memory:") as reco:
-        health.Health(Edge(Embedder(reco, ServeSettings()), ServeSettings())).warm_up()
+        health.Health(AppState(Embedder(reco, ServeSettings()), ServeSettings())).warm_up()
         assert why_plain(reco.memory.store.header, 0) in caplog.text
 
 
@@ -81,7 +81,7 @@ def test_a_memory_that_is_down_degrades_answers_and_says_so(troubled, served):
         assert reasons == ["memory_error", "memory_error", "memory_circuit_open"]
         ready = client.get("/readyz")
         assert (ready.status_code, ready.json()["reasons"]) == (200, [])
-        assert ready.json()["degraded"] == ["memory: open after 2 failures in a row, of which the log has the latest"]
+        assert ready.json()["degraded"] == ["memory: open after 2 failures in a row; the log has the latest"]
         assert client.get("/metrics").text.count("reco_circuit_open 1.0") == 1
 
 
@@ -102,15 +102,15 @@ def test_with_the_policy_to_fail_it_is_an_error_and_the_service_is_not_ready(tro
 def test_a_server_that_is_gone_is_known_without_a_request(model, scheme, caplog):
     caplog.set_level("INFO", LOGGER)
     with serving() as server, Reco.open(model, memory=server.url(scheme)) as reco:
-        state = health.Health(Edge(Embedder(reco, ServeSettings()), ServeSettings()))
+        state = health.Health(AppState(Embedder(reco, ServeSettings()), ServeSettings()))
         state.warm = True
-        state.look()
+        state.check()
         assert state.ready().degraded == []
         server.stop()
-        state.look()
+        state.check()
         assert state.ready().degraded == ["memory: its server does not answer"]
         server.start()
-        state.look()
+        state.check()
         assert (state.ready().status, state.ready().degraded) == ("ready", [])
     assert "the memory's server is back" in caplog.text
 
@@ -123,15 +123,15 @@ def test_a_folder_that_lost_pairs_or_is_gone_is_shown(model, drawn_records, serv
     (ids,) = tmp_path.rglob("mutable_id_tracker.mappings")
     os.truncate(ids, ids.stat().st_size // 2)
     with suppress(MemoryStoreError), Reco.open(model, memory=tmp_path / "memory") as reco:  # it cannot be flushed
-        state = health.Health(Edge(Embedder(reco, ServeSettings()), ServeSettings()))
+        state = health.Health(AppState(Embedder(reco, ServeSettings()), ServeSettings()))
         state.warm = True
-        state.look()
+        state.check()
         lost = len(drawn_records) - len(reco.memory)
         (shown,) = state.ready().degraded
         assert lost > 0
         assert shown.startswith(f"memory: {lost} pairs of the memory are lost")
         (tmp_path / "memory").rename(tmp_path / "elsewhere")
-        state.look()
+        state.check()
         assert state.ready().degraded[0] == "memory: its folder is gone"
         assert state.ready().status == "ready"
     assert "the memory's folder is down" in caplog.text
@@ -149,27 +149,27 @@ def test_a_write_to_a_server_that_is_gone_ends_before_the_deadline(model, served
         server.stop()
         answer = client.post("/v1/memory/pairs", json=pairs, headers=admin)
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "memory_unavailable")
-        assert client.app.state.edge.writing.pending == 0, "no call is left that tries on"
+        assert client.app.state.shared.writer.pending == 0, "no call is left that tries on"
 
 
 def test_a_memory_that_is_back_is_found_without_a_request(troubled, caplog):
     made = troubled(breaker_failures=1, breaker_retry_s=1e-6, on_memory_failure="fail")
-    state = health.Health(Edge(Embedder(made.reco, ServeSettings()), ServeSettings()))
+    state = health.Health(AppState(Embedder(made.reco, ServeSettings()), ServeSettings()))
     state.warm_up()
     made.seam.trouble = down
     with pytest.raises(MemoryUnavailable):
         made.reco.embed_texts(["a small red circle"], refine=True)
-    state.look()
+    state.check()
     assert state.ready().status == "not ready", "while requests are kept away, nobody else asks"
     assert "the memory is down: nobody answers at memory:6333" in caplog.text
     made.seam.trouble = None
-    state.look()
+    state.check()
     assert state.ready().status == "ready"
 
 
 def test_a_warm_up_that_failed_for_a_server_is_tried_again(troubled, monkeypatch):
     made = troubled()
-    state = health.Health(Edge(Embedder(made.reco, ServeSettings()), ServeSettings()))
+    state = health.Health(AppState(Embedder(made.reco, ServeSettings()), ServeSettings()))
     monkeypatch.setattr(health, "_EVERY_S", 0.01)
     encode = Mock(side_effect=SessionUnavailable("nobody answers at 10.0.0.7:8001"))
     monkeypatch.setattr(made.reco.encoder, "texts", encode)

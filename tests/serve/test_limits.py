@@ -64,7 +64,7 @@ def test_pairs_are_looked_up_and_listed_within_a_max_items_below_a_page(filled, 
 
 def test_more_pairs_than_an_answer_may_show_are_413_before_any_is_looked_for(troubled, served, monkeypatch):
     made, searched = troubled(), []
-    monkeypatch.setattr("reco_plugin.serve.embedder.MOST_PAIRS", 20)
+    monkeypatch.setattr("reco_plugin.serve.embedder.MAX_EXPLAINED_PAIRS", 20)
     with served(made.reco) as client:
         made.seam.trouble = lambda: searched.append(1)
         for path, body in (
@@ -94,10 +94,10 @@ def test_vectors_are_written_short_and_whatever_a_payload_holds(filled):
 def test_a_full_queue_is_429_with_retry_after_and_nothing_that_was_accepted_is_lost(blocked, live):
     with live(blocked.reco, threads=1, queue=1) as (url, server), ThreadPoolExecutor(8) as callers:
         blocked.armed.set()
-        edge = server.config.app.state.edge
+        state = server.config.app.state.shared
         waiting = [callers.submit(post, url) for _ in range(2)]
         assert blocked.reached.acquire(timeout=60)
-        wait_until(lambda: edge.lanes.pending == 2 or waiting[0].done())
+        wait_until(lambda: state.executor.pending == 2 or waiting[0].done())
         assert not waiting[0].done()
         refused = post(url)
         assert (refused.status_code, refused.json()["error"]["code"]) == (429, "queue_full")
@@ -117,29 +117,29 @@ def test_what_waits_is_counted_in_inputs(blocked, live):
     many = {"input": [{"text": "a"}] * 50}
     with live(blocked.reco, threads=1, queue=10) as (url, server), ThreadPoolExecutor(16) as callers:
         blocked.armed.set()
-        lanes = server.config.app.state.edge.lanes
+        executor = server.config.app.state.shared.executor
         sent = [callers.submit(post, url, many)]
         assert blocked.reached.acquire(timeout=60)
         sent.append(callers.submit(post, url, many))  # where none waits, one may have more
-        wait_until(lambda: lanes.pending == 2 or sent[1].done())
+        wait_until(lambda: executor.pending == 2 or sent[1].done())
         refused = post(url)
         assert (refused.status_code, refused.json()["error"]["code"]) == (429, "queue_full")
         assert "50 inputs wait already, the limit is 10 (queue)" in refused.json()["error"]["message"]
         blocked.go.set()
         assert [one.result(60).status_code for one in sent] == [200, 200]
         blocked.go.clear()
-        wait_until(lambda: not lanes.pending)
+        wait_until(lambda: not executor.pending)
         while blocked.reached.acquire(blocking=False):
             pass
         sent = [callers.submit(post, url)]
         assert blocked.reached.acquire(timeout=60)
         for waiting in range(2, 11):
             sent.append(callers.submit(post, url))
-            wait_until(lambda number=waiting: lanes.pending == number or sent[-1].done())
+            wait_until(lambda number=waiting: executor.pending == number or sent[-1].done())
         two = post(url, {"input": [{"text": "a"}] * 2})
         assert (two.status_code, two.json()["error"]["code"]) == (429, "queue_full")  # nine wait
         sent.append(callers.submit(post, url))
-        wait_until(lambda: lanes.pending == 11 or sent[-1].done())
+        wait_until(lambda: executor.pending == 11 or sent[-1].done())
         blocked.go.set()
         assert {one.result(60).status_code for one in sent} == {200}
 
@@ -156,7 +156,7 @@ def until_one_hangs(blocked: Any, url: str) -> None:
 def test_a_deadline_that_passes_is_504_and_the_next_request_is_answered(blocked, live):
     with live(blocked.reco, threads=1, deadline_s=1.0) as (url, server):
         until_one_hangs(blocked, url)
-        assert server.config.app.state.edge.lanes.pending == 1  # it goes on, and keeps its place
+        assert server.config.app.state.shared.executor.pending == 1  # it goes on, and keeps its place
         blocked.go.set()
         wait_until(lambda: post(url).status_code == 200)
 
@@ -166,7 +166,7 @@ def test_what_waited_too_long_is_never_begun(blocked, live):
         until_one_hangs(blocked, url)
         assert {one.result(60).status_code for one in [callers.submit(post, url) for _ in range(2)]} == {504}
         blocked.go.set()
-        wait_until(lambda: not server.config.app.state.edge.lanes.pending)
+        wait_until(lambda: not server.config.app.state.shared.executor.pending)
         assert not blocked.reached.acquire(blocking=False)
 
 

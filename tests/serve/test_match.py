@@ -41,7 +41,7 @@ def test_results_are_judged_by_scores_or_ids(taught, served):
     assert (nothing["threshold"], nothing["right"]) == (None, [])
     assert "was not tested" in nothing["reason"]
     assert refined["threshold"] is None and "does not know" in refined["reason"]
-    assert refined["found_by"] == "words" and ROWS[0] in refined["word_ids"]
+    assert refined["matched_by"] == "words" and ROWS[0] in refined["word_ids"]
 
 
 def test_an_embedding_carries_the_threshold_of_the_index_in_the_settings(taught, served):

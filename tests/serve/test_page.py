@@ -211,7 +211,7 @@ def test_a_thumbnail_that_is_no_small_picture_is_not(given: Any) -> None:
     assert PairPictures((), CONFIG, 10**6).of("one", {"thumbnail": given}) is None
 
 
-def test_a_file_is_found_by_payload_or_id_and_never_outside_of_the_folder(tmp_path: Path) -> None:
+def test_a_file_is_matched_by_payload_or_id_and_never_outside_of_the_folder(tmp_path: Path) -> None:
     folder = tmp_path / "pictures"
     (folder / "sub").mkdir(parents=True)
     for place in (folder / "sub" / "a.png", folder / "b.png", tmp_path / "secret.png"):

@@ -60,10 +60,10 @@ def urls(stocked: Reco, live: Live) -> Iterator[dict[int, str]]:
             opened.enter_context(live(stocked, aliases=ALIASES, **more))
             for more in ({}, {"api_keys": [KEY]}, {"threads": 1, "queue": 0})
         )
-        go, lanes = threading.Event(), full[1].config.app.state.edge.lanes
+        go, executor = threading.Event(), full[1].config.app.state.shared.executor
         loop = full[1].servers[0].get_loop()
-        busy = asyncio.run_coroutine_threadsafe(lanes.run(lambda: go.wait(600)), loop)
-        wait_until(lambda: lanes.pending == 1)
+        busy = asyncio.run_coroutine_threadsafe(executor.run(lambda: go.wait(600)), loop)
+        wait_until(lambda: executor.pending == 1)
         yield {0: open_to_all[0], 401: keyed[0], 429: full[0]}
         go.set()
         busy.result(60)

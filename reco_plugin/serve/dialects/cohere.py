@@ -1,4 +1,4 @@
-"""``POST /v2/embed`` and ``/v1/embed``: Cohere's; Weaviate's multi2vec-cohere and vLLM's users call it."""
+"""``POST /v2/embed`` and ``/v1/embed`` of Cohere, which Weaviate's multi2vec-cohere and vLLM's users call, too."""
 
 from __future__ import annotations
 
@@ -8,96 +8,85 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from pydantic import Field, model_validator
 
-from ..app_state import Edge
-from ..embedder import Embedded, Embedder
-from ..items import Item
-from ..routing import life_of
+from ..app_state import AppState
+from ..embedder import Embedded, Embedder, EmbedRequest
+from ..routing import context_of
 from ..schemas import Items, Strict
-from .shared import (
-    Cut,
-    Wanted,
-    answer,
-    check_offered,
-    cut_to,
-    dialect_router,
-    numbered,
-    side_of,
-    truncates,
-    write_vector,
-)
+from ..wire import Item, numbered, write_vector
+from .fields import DIMENSION, Truncate, check_supported, dialect_router, dimension_of, input_type_of, truncates
 
 
 class CohereRequest(Strict):
-    """Cohere's request; texts or images."""
+    """Cohere's request: texts or images."""
 
     model: str | None = Field(None, description="alias: of GET /v1/models")
     input_type: str | None = Field(None, description="search_query, search_document, image (a document), ...")
     texts: Items[str] | None = Field(None, min_length=1)
     images: Items[str] | None = Field(None, min_length=1, description="data URIs")
     embedding_types: Items[str] | None = Field(None, min_length=1, description="float, base64 or both")
-    output_dimension: int | None = Field(None, description="the model's own, or one that it was trained to be cut to")
-    truncate: Cut | None = Field(None, description="NONE or START: refuse long texts")
-    max_tokens: int | None = Field(None, description="not offered: texts are cut at the context length")
+    output_dimension: int | None = Field(None, description=DIMENSION)
+    truncate: Truncate | None = Field(None, description="NONE or START: refuse long texts")
+    max_tokens: int | None = Field(None, description="not supported: texts are cut at the context length")
     priority: int | None = Field(None, description="ignored")
 
     @model_validator(mode="after")
-    def _one_of_both(self) -> CohereRequest:
+    def _check_one(self) -> CohereRequest:
         if (self.texts is None) == (self.images is None):
             raise ValueError("give texts or images, and not both")
         return self
 
-    def to_wanted(self, embedder: Embedder) -> Wanted:
-        """The same for the embedder.
+    def to_embed(self, embedder: Embedder) -> EmbedRequest:
+        """Convert for the embedder.
 
         Raises:
-            Refused: a field that needs another model.
+            Refused: a field that this model cannot follow.
         """
-        check_offered("max_tokens", self.max_tokens, ())
+        check_supported("max_tokens", self.max_tokens, ())
         for one in self.embedding_types or ():
-            check_offered("embedding_types", one, ("float", "base64"))
+            check_supported("embedding_types", one, ("float", "base64"))
         if self.images is None:
             inputs = numbered("texts", ([Item(text, "text")] for text in self.texts or []))
         else:
             inputs = numbered("images", ([Item(image, "image")] for image in self.images))
-        return Wanted(
-            inputs=inputs,
+        return EmbedRequest(
+            inputs,
             model=self.model,
-            side=side_of(input_type=self.input_type),
+            input_type=input_type_of(input_type=self.input_type),
             truncate=truncates(truncate=self.truncate),
-            cut=cut_to(embedder, output_dimension=self.output_dimension),
+            dimension=dimension_of(embedder, output_dimension=self.output_dimension),
         )
 
+    def to_answer(self, answer: Embedded, version: str) -> dict[str, Any]:
+        """Write the answer of a version of the API."""
+        vectors = answer.vectors
+        by_type = {one: [write_vector(row, one) for row in vectors] for one in self.embedding_types or ["float"]}
+        tokens = {"input_tokens": answer.tokens}
+        as_floats = version == "1" and not self.embedding_types
+        return {
+            "id": uuid.uuid4().hex,
+            "response_type": "embeddings_floats" if as_floats else "embeddings_by_type",
+            "embeddings": by_type["float"] if as_floats else by_type,
+            "texts": self.texts or [],
+            "meta": {"api_version": {"version": version}, "billed_units": tokens, "tokens": tokens},
+        }
 
-def router(edge: Edge) -> APIRouter:
-    """The routes."""
+
+def router(state: AppState) -> APIRouter:
+    """Make the routes."""
     routes = dialect_router(lambda failure: {"message": failure.message})
-
-    async def embed(request: Request, body: CohereRequest, version: str) -> Response:
-        wanted = body.to_wanted(edge.embedder)
-        return await answer(life_of(request), wanted, lambda found: _written(found, body, version))
 
     @routes.post("/v2/embed")
     async def cohere_embed(request: Request, body: CohereRequest) -> Response:
         """Embed texts or images; Cohere's API."""
-        return await embed(request, body, "2")
+        return await context_of(request).embed(
+            body.to_embed(state.embedder), lambda answer: body.to_answer(answer, "2")
+        )
 
     @routes.post("/v1/embed")
     async def cohere_embed_v1(request: Request, body: CohereRequest) -> Response:
-        """The same as version 1, which `cohere.Client` and LangChain call: floats without `embedding_types`."""
-        return await embed(request, body, "1")
+        """Embed by version 1, which `cohere.Client` and LangChain call: floats without `embedding_types`."""
+        return await context_of(request).embed(
+            body.to_embed(state.embedder), lambda answer: body.to_answer(answer, "1")
+        )
 
     return routes
-
-
-def _written(found: Embedded, body: CohereRequest, version: str) -> dict[str, Any]:
-    vectors = found.vectors
-    made = {one: [write_vector(row, one) for row in vectors] for one in body.embedding_types or ["float"]}
-    tokens = {"input_tokens": found.tokens}
-    as_v1 = version == "1" and not body.embedding_types
-    return {
-        "id": uuid.uuid4().hex,
-        "response_type": "embeddings_floats" if as_v1 else "embeddings_by_type",
-        "embeddings": made["float"] if as_v1 else made,
-        "texts": body.texts or [],
-        "meta": {"api_version": {"version": version}, "billed_units": tokens, "tokens": tokens},
-    }

@@ -7,13 +7,13 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
-from ..app_state import Edge
-from ..embedder import Embedded, Embedder
+from ..app_state import AppState
+from ..embedder import Embedded, Embedder, EmbedRequest
 from ..failures import Failure, Refused
-from ..items import Item
-from ..routing import life_of
+from ..routing import context_of
 from ..schemas import Strict
-from .shared import Wanted, answer, cut_to, dialect_router, side_of
+from ..wire import Item
+from .fields import dialect_router, dimension_of, input_type_of
 
 _ERRORS = {
     400: "ValidationException",
@@ -23,7 +23,7 @@ _ERRORS = {
     413: "ValidationException",
     415: "ValidationException",
     429: "ThrottlingException",
-    503: "ThrottlingException",  # also a memory that is down: OpenSearch tries again at no other word
+    503: "ThrottlingException",  # also for a memory that is down: OpenSearch retries at no other name
     504: "ModelTimeoutException",
 }
 _NULL = "null"
@@ -46,45 +46,44 @@ class TitanRequest(Strict):
     normalize: bool | None = Field(None, description="ignored: all vectors have norm 1")
     input_type: str | None = Field(None, description="query or document; not Titan's")
 
-    def to_wanted(self, embedder: Embedder, model: str | None) -> Wanted:
-        """The same for the embedder.
+    def to_embed(self, embedder: Embedder, model: str | None) -> EmbedRequest:
+        """Convert for the embedder.
 
         Raises:
             Refused: neither text nor image, or a length that the model does not have.
         """
         parts: dict[str, Item] = {}
         text, image = (self.inputText or "").strip(), (self.inputImage or "").strip()
-        if text and (text != _NULL or "inputImage" not in self.model_fields_set):  # else somebody's title is null
+        if text and (text != _NULL or "inputImage" not in self.model_fields_set):  # a title may be "null"
             parts["inputText"] = Item(self.inputText or "", "text")
         if image not in ("", _NULL):
             parts["inputImage"] = Item(image, "image")
         if not parts:
             raise Refused(Failure(400, "empty_input", "there is nothing to embed: give inputText, inputImage or both"))
         length = self.embeddingConfig.outputEmbeddingLength if self.embeddingConfig else None
-        return Wanted(
-            inputs={" and ".join(parts): [*parts.values()]},
-            names=[*parts],
+        return EmbedRequest(
+            {" and ".join(parts): [*parts.values()]},
             model=model,
-            side=side_of(input_type=self.input_type),
-            cut=cut_to(embedder, outputEmbeddingLength=length, dimensions=self.dimensions),
+            input_type=input_type_of(input_type=self.input_type),
+            dimension=dimension_of(embedder, outputEmbeddingLength=length, dimensions=self.dimensions),
         )
 
 
 def error_type(failure: Failure) -> dict[str, str]:
-    """The header by which AWS' clients choose their exception."""
+    """Return the header by which AWS clients choose their exception."""
     return {"x-amzn-errortype": _ERRORS.get(failure.status, "InternalServerException")}
 
 
-def router(edge: Edge) -> APIRouter:
-    """The routes."""
+def router(state: AppState) -> APIRouter:
+    """Make the routes."""
     routes = dialect_router(lambda failure: {"message": failure.message}, error_type)
 
     async def embed(request: Request, body: TitanRequest, model: str | None) -> Response:
-        def write(found: Embedded) -> dict[str, Any]:
-            [row] = found.rows
+        def to_answer(answer: Embedded) -> dict[str, Any]:
+            [row] = answer.rows
             return {"embedding": row.vector, "inputTextTokenCount": row.tokens, "message": None}
 
-        return await answer(life_of(request), body.to_wanted(edge.embedder, model), write)
+        return await context_of(request).embed(body.to_embed(state.embedder, model), to_answer)
 
     @routes.post("/titan")
     async def titan(request: Request, body: TitanRequest) -> Response:
@@ -93,7 +92,7 @@ def router(edge: Edge) -> APIRouter:
 
     @routes.post("/model/{model:path}/invoke")
     async def titan_invoke(request: Request, model: str, body: TitanRequest) -> Response:
-        """The same under Bedrock's path, where the model is an alias, or an ARN that ends in one."""
+        """Embed under Bedrock's path. The model is an alias, or an ARN that ends in one."""
         return await embed(request, body, model.rpartition("/")[2] if model.startswith("arn:") else model)
 
     return routes

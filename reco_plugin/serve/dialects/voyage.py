@@ -1,4 +1,4 @@
-"""``POST /v1/multimodalembeddings``: Voyage's API, by which Weaviate's multi2vec-voyageai says query or document."""
+"""``POST /v1/multimodalembeddings`` of Voyage, by which Weaviate's multi2vec-voyageai names the role."""
 
 from __future__ import annotations
 
@@ -7,21 +7,12 @@ from typing import Annotated, Any, Literal, TypeAlias
 from fastapi import APIRouter, Request, Response
 from pydantic import Field, model_validator
 
-from ..app_state import Edge
-from ..embedder import Embedded, Embedder
-from ..items import Item
-from ..routing import life_of
+from ..app_state import AppState
+from ..embedder import Embedded, Embedder, EmbedRequest
+from ..routing import context_of
 from ..schemas import Items, Strict
-from .shared import (
-    Wanted,
-    answer,
-    check_offered,
-    cut_to,
-    dialect_router,
-    numbered,
-    side_of,
-    write_vector,
-)
+from ..wire import Item, numbered, write_vector
+from .fields import DIMENSION, check_supported, dialect_router, dimension_of, input_type_of
 
 
 class TextPart(Strict):
@@ -48,15 +39,15 @@ class ImageUrlPart(Strict):
 AnyPart: TypeAlias = TextPart | ImagePart | ImageUrlPart
 
 
-def part_of(one: AnyPart) -> Item:
-    """The same for the embedder."""
-    match one:
+def item_of(part: AnyPart) -> Item:
+    """Convert a part for the embedder."""
+    match part:
         case TextPart():
-            return Item(one.text or "", "text")
+            return Item(part.text or "", "text")
         case ImagePart():
-            return Item(one.image_base64, "image")
+            return Item(part.image_base64, "image")
         case ImageUrlPart():
-            return Item(one.image_url, "image")
+            return Item(part.image_url, "image")
 
 
 class VoyageInput(Strict):
@@ -64,10 +55,10 @@ class VoyageInput(Strict):
 
     content: Items[Annotated[AnyPart, Field(discriminator="type")]] = Field(min_length=1)
 
-    def parts(self) -> list[Item]:
-        """The same for the embedder; none where a text is missing, which asks for no vector of its own."""
-        says_nothing = all(isinstance(one, TextPart) and one.text is None for one in self.content)
-        return [] if says_nothing else [*map(part_of, self.content)]
+    def items(self) -> list[Item]:
+        """Convert the parts for the embedder. There are none if every text is missing."""
+        is_empty = all(isinstance(part, TextPart) and part.text is None for part in self.content)
+        return [] if is_empty else [*map(item_of, self.content)]
 
 
 class VoyageRequest(Strict):
@@ -78,59 +69,59 @@ class VoyageRequest(Strict):
     input_type: str | None = Field(None, description="query or document")
     truncation: bool = True
     output_dtype: str | None = Field(None, description="only float")
-    output_dimension: int | None = Field(None, description="the model's own, or one that it was trained to be cut to")
+    output_dimension: int | None = Field(None, description=DIMENSION)
     encoding_format: Literal["base64"] | None = None
     output_encoding: Literal["base64"] | None = Field(None, description="as encoding_format")
 
     @model_validator(mode="before")
     @classmethod
-    def _not_of_texts(cls, given: Any) -> Any:
-        if isinstance(given, dict) and "inputs" not in given and "input" in given:
+    def _redirect_texts(cls, value: Any) -> Any:
+        if isinstance(value, dict) and "inputs" not in value and "input" in value:
             raise ValueError("this is a request of Voyage's API for texts (input), which is at /v1/embeddings")
-        return given
+        return value
 
-    def to_wanted(self, embedder: Embedder) -> Wanted:
-        """The same for the embedder.
+    def to_embed(self, embedder: Embedder) -> EmbedRequest:
+        """Convert for the embedder.
 
         Raises:
-            Refused: a field that needs another model.
+            Refused: a field that this model cannot follow.
         """
-        check_offered("output_dtype", self.output_dtype, ("float",))
-        return Wanted(
-            inputs=numbered("inputs", (one.parts() for one in self.inputs)),
+        check_supported("output_dtype", self.output_dtype, ("float",))
+        return EmbedRequest(
+            numbered("inputs", (one.items() for one in self.inputs)),
             model=self.model,
-            side=side_of(input_type=self.input_type),
+            input_type=input_type_of(input_type=self.input_type),
             truncate=self.truncation,
-            cut=cut_to(embedder, output_dimension=self.output_dimension),
+            dimension=dimension_of(embedder, output_dimension=self.output_dimension),
         )
 
 
-def router(edge: Edge) -> APIRouter:
-    """The route; the text of a failure is a string, since Weaviate reads it as one."""
+def router(state: AppState) -> APIRouter:
+    """Make the routes. The ``detail`` of a failure is a string, since Weaviate reads it as one."""
     routes = dialect_router(lambda failure: {"detail": failure.message})
 
-    @routes.post("/multimodalembeddings", include_in_schema=False)  # a base URL without /v1
+    @routes.post("/multimodalembeddings", include_in_schema=False)  # for a base URL without /v1
     @routes.post("/v1/multimodalembeddings")
     async def voyage_multimodal_embeddings(request: Request, body: VoyageRequest) -> Response:
         """Embed inputs of interleaved texts and images, one vector each; Voyage's API."""
-        form = body.encoding_format or body.output_encoding
+        encoding = body.encoding_format or body.output_encoding
 
-        def write(found: Embedded) -> dict[str, Any]:
+        def to_answer(answer: Embedded) -> dict[str, Any]:
             return {
                 "object": "list",
                 "data": [
-                    {"object": "embedding", "embedding": write_vector(row.vector, form), "index": index}
-                    for index, row in enumerate(found.rows)
+                    {"object": "embedding", "embedding": write_vector(row.vector, encoding), "index": index}
+                    for index, row in enumerate(answer.rows)
                 ],
-                "model": body.model or next(iter(edge.embedder.aliases)),
-                "usage": {  # pixels are Voyage's price unit
-                    "text_tokens": found.tokens,
+                "model": body.model or next(iter(state.embedder.aliases)),
+                "usage": {  # Voyage charges by pixels
+                    "text_tokens": answer.tokens,
                     "image_pixels": 0,
                     "video_pixels": 0,
-                    "total_tokens": found.tokens,
+                    "total_tokens": answer.tokens,
                 },
             }
 
-        return await answer(life_of(request), body.to_wanted(edge.embedder), write)
+        return await context_of(request).embed(body.to_embed(state.embedder), to_answer)
 
     return routes

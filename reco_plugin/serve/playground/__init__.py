@@ -1,12 +1,12 @@
-"""The playground at ``/``: one page without build step, CDN or requests to other hosts.
+"""The playground at ``/``: one page, without a build step, a CDN or requests to other hosts.
 
 ::
 
-    GET  /                the page; its scripts and styles lie under /page/
-    POST /page/compare    one query: what was retrieved, and rankings by the plain and by the refined vector
-    GET  /page/examples   a few pairs to begin with
+    GET  /                the page; its scripts and styles are below /page/files/
+    POST /page/compare    one query: the retrieved pairs, and rankings by the plain and the refined vector
+    GET  /page/examples   a few pairs to start with
 
-Pairs are added and deleted through ``/v1/memory``, as by other clients.
+The page adds and deletes pairs through ``/v1/memory``, as other clients do.
 """
 
 from .router import router

@@ -20,28 +20,29 @@ from ...types import Degraded, InputType, Modality, Payload, Search, Used, Vecto
 from ..embedder import Embedded, EmbedRequest
 from ..routing import to_failure
 from ..schemas import HowToRefine, TextOrImage
+from ..wire import numbered
 
 DEPTH = 100
-"""Places that are ranked."""
+"""Length of a ranking."""
 
 
 class PairPictures:
-    """Finds the picture of a pair, in its payload or in image files; a file of more than ``max_pixels`` is none."""
+    """Finds the picture of a pair, in its payload or in image files of at most ``max_pixels``."""
 
     def __init__(self, folders: Iterable[Path], config: ImageConfig, max_pixels: int) -> None:
-        """Read nothing yet; without folders, only payloads have pictures. The config shows what the encoder saw."""
+        """Read nothing yet. Without folders, only payloads have pictures. They are cropped as for the encoder."""
         self._files = PictureFiles(folders)
         self._config, self._max_pixels = config, max_pixels
-        self._made = lru_cache(maxsize=2048)(self._make)
+        self._thumbnail = lru_cache(maxsize=2048)(self._make_thumbnail)
 
     def of(self, id_: str, payload: Payload) -> str | None:
-        """A data URI; None without a picture. A payload's own ``thumbnail`` comes first, then a file of the folders."""
-        if (given := stored_thumbnail(payload)) is not None:
-            return given
+        """Return a data URI: the ``thumbnail`` of the payload, else a file of the folders; None without a picture."""
+        if (stored := stored_thumbnail(payload)) is not None:
+            return stored
         file = self._files.find(id_, payload)
-        return None if file is None else self._made(file, file.stat().st_mtime_ns)
+        return None if file is None else self._thumbnail(file, file.stat().st_mtime_ns)
 
-    def _make(self, file: Path, _changed: int) -> str | None:
+    def _make_thumbnail(self, file: Path, _modified: int) -> str | None:
         try:
             return thumbnail(file, self._config, self._max_pixels)
         except ImageError:
@@ -49,19 +50,19 @@ class PairPictures:
 
 
 class CompareRequest(HowToRefine):
-    """A query, and how to treat it."""
+    """A query, and how to refine it."""
 
     input: TextOrImage
     input_type: InputType = "query"
-    refine: bool | None = Field(None, description="None: by default, queries are refined and documents are not")
-    by: Modality | None = Field(None, description="side of the pairs to rank; None: pictures for a text, else captions")
+    refine: bool | None = Field(None, description="null: queries are refined and documents are not")
+    by: Modality | None = Field(None, description="side of the pairs to rank; null: pictures for a text, else captions")
     results: int = Field(RESULTS, ge=1, le=DEPTH)
 
     def to_embed(self) -> EmbedRequest:
-        """The same for the embedder."""
+        """Convert for the embedder."""
         return EmbedRequest(
-            [self.input.to_item()],
-            side=self.input_type,
+            numbered("input", [[self.input.to_item()]]),
+            input_type=self.input_type,
             refine=self.refine,
             options={"target": self.by or other(self.modality), **self.options()},
             explain=True,
@@ -69,7 +70,7 @@ class CompareRequest(HowToRefine):
 
     @property
     def modality(self) -> Modality:
-        """What the query is."""
+        """The modality of the query."""
         return "text" if self.input.text is not None else "image"
 
 
@@ -90,7 +91,7 @@ class Retrieved(Shown):
 
 
 class Ranked(Shown):
-    """A pair in a ranking; a rank is None beyond ``depth`` places."""
+    """A pair in a ranking. A rank beyond ``depth`` is null."""
 
     similarity: float
     rank_plain: int | None
@@ -98,7 +99,7 @@ class Ranked(Shown):
 
 
 class Compared(BaseModel):
-    """All that the page shows of one query."""
+    """The comparison that the page shows."""
 
     modality: Modality
     by: Modality
@@ -109,36 +110,36 @@ class Compared(BaseModel):
     truncated: bool
     degraded: Degraded | None
     why: str
-    """Why the query moved as far as it did, in words; empty without a gate."""
+    """Why the query moved so far, in words; empty without a gate."""
     presence: float | None
-    """Whether the memory holds the answer, from 0 to 1: a rank; None where it cannot be known."""
+    """Whether the memory holds the answer, from 0 to 1: a rank; null if unknown."""
     plain: str
-    """Why the query did not move at all; empty where it could."""
+    """Why the query stays plain; empty if it moved, or should not be refined."""
     used: list[Retrieved]
     plain_ranking: list[Ranked]
     refined_ranking: list[Ranked]
     ranking_error: str | None = None
-    """Why there are no rankings, in words."""
+    """Why there are no rankings."""
 
 
 @dataclass(frozen=True)
 class Comparer:
-    """Ranks for the page."""
+    """Ranks the pairs of the memory for the page."""
 
     reco: Reco
     pictures: PairPictures
 
-    def compare(self, asked: CompareRequest, answer: Embedded) -> Compared:
-        """Rank by both vectors; without rankings if the memory is down."""
+    def compare(self, body: CompareRequest, answer: Embedded) -> Compared:
+        """Rank by both vectors. There are no rankings if the memory is down."""
         (query,) = answer.rows
-        by, problem = asked.by or other(asked.modality), None
+        by, ranking_error = body.by or other(body.modality), None
         plain, refined = list[Ranked](), list[Ranked]()
         try:
-            plain, refined = self._rank(np.stack([query.frozen, query.vector]), by, asked.results)
+            plain, refined = self._rank(np.stack([query.frozen, query.vector]), by, body.results)
         except MemoryStoreError as error:
-            problem = to_failure(error).message
+            ranking_error = to_failure(error).message
         return Compared(
-            modality=asked.modality,
+            modality=body.modality,
             by=by,
             depth=DEPTH,
             refined=query.refined,
@@ -151,25 +152,25 @@ class Comparer:
             used=[self._show_used(used) for used in query.used or ()],
             plain_ranking=plain,
             refined_ranking=refined,
-            ranking_error=problem,
+            ranking_error=ranking_error,
         )
 
     def _rank(self, queries: Vectors, by: Modality, shown: int) -> list[list[Ranked]]:
-        """The first pairs for each of two queries (2, D) by one of their sides, with their places in both rankings."""
-        found = self.reco.memory.store.search(Search(queries, by=by, read=by, k=DEPTH, payloads=True))
-        ranks = [{id_: rank for rank, id_ in enumerate(ids, 1)} for ids in found.ids]
-        payloads = found.payloads or [[{}] * len(ids) for ids in found.ids]
+        """Return the first pairs for each of two queries (2, D), with their places in both rankings."""
+        neighbours = self.reco.memory.store.search(Search(queries, by=by, read=by, k=DEPTH, payloads=True))
+        ranks = [{id_: rank for rank, id_ in enumerate(ids, 1)} for ids in neighbours.ids]
+        payloads = neighbours.payloads or [[{}] * len(ids) for ids in neighbours.ids]
         return [
             [
                 Ranked(
                     **vars(describe_pair(id_, payloads[row][column], self.pictures)),
-                    similarity=float(found.similarity[row, column]),
+                    similarity=float(neighbours.similarity[row, column]),
                     rank_plain=ranks[0].get(id_),
                     rank_refined=ranks[1].get(id_),
                 )
                 for column, id_ in enumerate(ids[:shown])
             ]
-            for row, ids in enumerate(found.ids)
+            for row, ids in enumerate(neighbours.ids)
         ]
 
     def _show_used(self, used: Used) -> Retrieved:
@@ -178,5 +179,5 @@ class Comparer:
 
 
 def describe_pair(id_: str, payload: Payload, pictures: PairPictures) -> Shown:
-    """A pair with its caption and picture."""
+    """Return a pair with its caption and picture."""
     return Shown(id=id_, caption=caption_of(payload), picture=pictures.of(id_, payload))

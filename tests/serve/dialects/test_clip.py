@@ -67,7 +67,7 @@ class TestClipContainer:
         assert named in response.json()["error"]
 
     def test_not_ready_while_it_stops(self, client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(client.app.state.edge, "stopping", True)
+        monkeypatch.setattr(client.app.state.shared, "is_stopping", True)
         response = client.get("/.well-known/ready")
         assert response.status_code == 503 and "stopping" in response.json()["error"]
         assert client.get("/.well-known/live").status_code == 204

@@ -14,7 +14,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from reco_plugin.serve.failures import Refused
-from reco_plugin.serve.items import image_bytes
+from reco_plugin.serve.wire import decode_image
 
 
 def png_header(width: int, height: int, pixels: bytes) -> bytes:
@@ -46,29 +46,29 @@ class TestInsideJson:
             f"DATA:;base64,{plain}",
             f"data:image/png;name=fox.png;base64,{plain}",
         ):
-            assert image_bytes(text, max_bytes=256) == raw
+            assert decode_image(text, max_bytes=256) == raw
 
     @pytest.mark.parametrize(
         "text", ["", "a fox!", "a red fox", "data:image/png,%89PNG", "data:image/png;base64,", "é" * 8, "A"]
     )
     def test_what_is_no_base64_is_named(self, text: str) -> None:
         with pytest.raises(Refused, match="data URI or base64") as raised:
-            image_bytes(text, max_bytes=100)
+            decode_image(text, max_bytes=100)
         assert (raised.value.failure.status, raised.value.failure.code) == (400, "image_not_base64")
 
     def test_a_url_is_not_fetched(self) -> None:
         with pytest.raises(Refused, match="send the image as a data URI") as raised:
-            image_bytes("http://images.example/fox.png", max_bytes=100)
+            decode_image("http://images.example/fox.png", max_bytes=100)
         assert (raised.value.failure.status, raised.value.failure.code) == (400, "image_url_forbidden")
 
     def test_size_is_limited_before_decoding(self) -> None:
         with pytest.raises(Refused, match="limit is 100") as raised:
-            image_bytes(base64.b64encode(bytes(10_000)).decode(), max_bytes=100)
+            decode_image(base64.b64encode(bytes(10_000)).decode(), max_bytes=100)
         assert raised.value.failure.status == 413
 
     def test_a_long_text_is_not_searched_for_a_header(self) -> None:
         with pytest.raises(Refused, match="must be a data URI or base64"):
-            image_bytes("data:" + ";a" * 1_000_000 + ";base64,", max_bytes=10_000_000)
+            decode_image("data:" + ";a" * 1_000_000 + ";base64,", max_bytes=10_000_000)
 
 
 class TestFiles:

@@ -91,7 +91,7 @@ def test_immichs_own_client(filled: Reco, live: Any, red_square: str, tmp_path: 
         (entries("textual", "ViT-B-32__openai") | {"text": TEXT}, 404, f"the model here is {NAME}"),
         (entries("textual"), 400, "needs the field text"),
         (entries("visual") | {"image": "no file"}, 400, "needs the field image"),
-        ({"entries": '{"facial-recognition": {}}'}, 400, "facial-recognition is not done here"),
+        ({"entries": '{"facial-recognition": {}}'}, 400, "facial-recognition is not supported here"),
     ],
 )
 def test_what_is_wrong_is_named(client: TestClient, form: dict[str, str], status: int, word: str) -> None:

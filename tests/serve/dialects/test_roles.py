@@ -9,7 +9,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from reco_plugin import Reco
-from reco_plugin.serve.dialects.shared import side_of
+from reco_plugin.serve.dialects.fields import input_type_of
 
 TEXT = "a small red circle"
 OPENAI = ("/v1/embeddings", {"input": [TEXT]}, lambda body: body["data"][0]["embedding"])
@@ -89,5 +89,5 @@ def test_words_that_are_unknown_or_contradict(client: TestClient) -> None:
     ):
         response = client.post("/v1/embeddings", json={"input": TEXT, **body})
         assert response.status_code == 400 and response.json()["error"]["param"] == param
-    assert side_of(input_type="query", task="retrieval.query") == "query"
-    assert side_of(task="clustering") is None
+    assert input_type_of(input_type="query", task="retrieval.query") == "query"
+    assert input_type_of(task="clustering") is None
