@@ -42,7 +42,7 @@ class Completed(NamedTuple, Generic[T]):
     waited_s: float
 
 
-class Call:
+class QueuedCall:
     """A call that waits, or runs in a thread."""
 
     def __init__(self, slots: Slots, inputs: int, *, is_bulk: bool) -> None:
@@ -80,7 +80,7 @@ class Call:
             self.slots.release()
 
 
-_current: contextvars.ContextVar[Call | None] = contextvars.ContextVar("current", default=None)
+_current: contextvars.ContextVar[QueuedCall | None] = contextvars.ContextVar("current", default=None)
 
 
 def checkpoint() -> None:
@@ -130,7 +130,7 @@ class Slots:
         """Whether a query waits for a slot."""
         return self._waiting_queries > 0
 
-    def acquire(self, call: Call) -> bool:
+    def acquire(self, call: QueuedCall) -> bool:
         """Block until there is a slot. Return False if the call was abandoned."""
         with (line := self._bulk if call.is_bulk else self._queries):
             self._waiting_queries += not call.is_bulk
@@ -146,7 +146,7 @@ class Slots:
             self._free += 1
             self._notify_next()
 
-    def abandon(self, call: Call) -> None:
+    def abandon(self, call: QueuedCall) -> None:
         """Mark a call as abandoned, and wake it if it waits."""
         with (line := self._bulk if call.is_bulk else self._queries):
             call.is_abandoned = True
@@ -206,7 +206,7 @@ class Executor:
         self._query_threads = CapacityLimiter(threads + min(waiting, queue))
         self._bulk_threads = CapacityLimiter(2 * threads)  # one decodes while the batch of the other is encoded
         self._unlimited = CapacityLimiter(math.inf)  # the two above are the limits; a call that hangs keeps its share
-        self._calls: dict[Call, None] = {}  # waiting and running, the oldest first
+        self._calls: dict[QueuedCall, None] = {}  # waiting and running, the oldest first
         self.inputs = 0
         """Number of inputs that wait or are computed."""
         self._is_closed = False
@@ -234,7 +234,7 @@ class Executor:
             Refused: 429, the queue is full; 503, the service stops.
         """
         self.check_room(inputs)
-        job, loop = Call(self._slots, inputs, is_bulk=is_bulk), asyncio.get_running_loop()
+        job, loop = QueuedCall(self._slots, inputs, is_bulk=is_bulk), asyncio.get_running_loop()
         with self._lock:
             self._calls[job] = None
             self.inputs += inputs
@@ -257,7 +257,7 @@ class Executor:
 
     def _compute(
         self,
-        job: Call,
+        job: QueuedCall,
         call: Callable[[], T],
         to_answer: Callable[[T], Answer] | None,
         loop: asyncio.AbstractEventLoop,
@@ -280,7 +280,7 @@ class Executor:
                 with suppress(RuntimeError):  # the loop is closed
                     loop.call_soon_threadsafe(self._remove, job)
 
-    def _remove(self, job: Call) -> None:
+    def _remove(self, job: QueuedCall) -> None:
         with self._lock:
             del self._calls[job]
             self.inputs -= job.inputs
