@@ -24,24 +24,23 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ..encoders.local import EncoderInput
 from ..errors import ImageError, InputError
-from ..fusion.explain import Why
 from ..fusion.refiner import used_pairs
 from ..options import RefineOptions
 from ..reco import Reco
-from ..types import MODALITIES, ROLE_OF, Coverage, Degraded, InputType, Modality, Refinement, Target, Used, Vectors
+from ..types import MODALITIES, ROLE_OF, Coverage, Degraded, InputType, Modality, Refinement, Target, Vectors
 from .executor import PixelBudget, acquire_slot, checkpoint, release_slot
 from .failures import Failure, Refused, failure_of, too_many_bytes, too_many_items
+from .schemas import RefinedItem, Threshold
 from .service_settings import MAX_K, RefineMode, ServeSettings
 from .wire import EMPTY, IMAGE_AS_TEXT, Item, decode_image, is_bare_image
 
-MatchedBy: TypeAlias = Literal["words", "neighbours"]
 MAX_EXPLAINED_PAIRS = 50_000
 """Pairs in one explanation: items times k. Each takes a kilobyte of the answer."""
 _SMALL_REQUEST = 16
@@ -85,30 +84,10 @@ class EmbedRequest:
 
 
 @dataclass(frozen=True)
-class AnswerRow:
-    """The vector of one input."""
-
-    vector: npt.NDArray[np.float32]  # (D,) of norm 1
-    frozen: npt.NDArray[np.float32]  # (D,) before refinement
-    moved: float = 0.0  # cosine distance of the two
-    refined: bool = False  # whether the two differ
-    truncated: bool = False  # whether the text was cut
-    tokens: int = 0  # of the text, after truncation; 0 for images and vectors
-    used: tuple[Used, ...] | None = None  # pairs of the refinement, nearest first; None unless explained
-    why: Why | None = None  # figures behind the move; None unless explained
-    plain: str = ""  # why a vector that should be refined stays plain; empty if it moved, or should not be refined
-    scale: tuple[float, float] | None = None  # maps scores of a refined query to the scale of plain ones
-    presence: float | None = None  # 0 to 1: whether the memory holds the answer to a query; None if unknown
-    matched_by: MatchedBy | None = None  # how pairs were retrieved; None if none was
-    word_ids: Sequence[str] = ()  # ids of the pairs whose captions have the words of the query
-    threshold: float | None = None  # cosine from which on a first result is right; None if unknown or not configured
-
-
-@dataclass(frozen=True)
 class Embedded:
     """The answer to a request."""
 
-    rows: Sequence[AnswerRow]  # one for each input
+    rows: list[RefinedItem]  # one for each input
     degraded: Degraded | None  # why rows are plain although they should be refined; None if nothing failed
     seconds: Mapping[str, float]  # of each step that ran: prepare, encode, refine
     coverage: Mapping[Modality, Coverage]  # of each modality that was to be refined
@@ -117,7 +96,7 @@ class Embedded:
     @property
     def vectors(self) -> Vectors:
         """The vectors (B, D) float32, of norm 1."""
-        return np.stack([row.vector for row in self.rows])
+        return np.stack([row.embedding for row in self.rows])
 
     @property
     def tokens(self) -> int:
@@ -128,7 +107,7 @@ class Embedded:
         """Return one query of this modality as a refinement of a single vector."""
         one = self.rows[row]
         return Refinement(
-            one.vector[None],
+            one.embedding[None],
             one.frozen[None],
             degraded=self.degraded,
             coverage=self.coverage.get(modality),
@@ -199,7 +178,7 @@ class Embedder:
         role = ROLE_OF[request.input_type or "query"]
         options: RefineOptions = {**request.options, "explain": request.explain}
         seconds: dict[str, float] = {}
-        rows: dict[int, AnswerRow] = {}
+        rows: dict[int, RefinedItem] = {}
         degraded: Degraded | None = None
         coverage: dict[Modality, Coverage] = {}
         for modality in MODALITIES:
@@ -208,7 +187,10 @@ class Embedder:
                 continue
             acquire_slot()  # the other modality was encoded without one
             with _timed(seconds, "prepare"):
-                inputs = [self._prepare(request, *request.items[place]) for place in places]
+                inputs = [
+                    self.prepare(item, name, truncate=request.truncate, empty=request.empty_texts)
+                    for name, item in (request.items[place] for place in places)
+                ]
             if self._has_shared_batches:
                 release_slot()
             with _timed(seconds, "encode"):
@@ -236,7 +218,12 @@ class Embedder:
             acquire_slot()  # writing the answer computes, too
         target = request.options.get("target") or (self._defaults["target"] if role == "query" else None)
         refines_any = wanted and (request.refine is True or any(self.policy.values()))
-        return Embedded(self._join(request, rows), degraded, seconds, coverage, target if refines_any else None)
+        parts = (rows[place] for place in range(len(rows)))
+        joined = [
+            _join(index, list(islice(parts, len(items))), request, self.dimension)
+            for index, items in enumerate(request.inputs.values())
+        ]
+        return Embedded(joined, degraded, seconds, coverage, target if refines_any else None)
 
     def _check(self, request: EmbedRequest) -> None:
         """Check a request against the limits, and its options against the model."""
@@ -317,9 +304,6 @@ class Embedder:
         vector: npt.NDArray[np.float32] = self.encode([self.prepare(item, name)], item.modality)[0]
         return vector
 
-    def _prepare(self, request: EmbedRequest, name: str, item: Item) -> EncoderInput:
-        return self.prepare(item, name, truncate=request.truncate, empty=request.empty_texts)
-
     def _prepare_text(self, text: str, *, truncate: bool, empty: bool) -> EncoderInput:
         if not (empty or text.strip()):
             raise Refused(EMPTY)
@@ -352,12 +336,6 @@ class Embedder:
         precision = self.settings.precision
         return self.reco.match(result, None, modality=modality, precision=precision, documents=documents).least
 
-    def _join(self, request: EmbedRequest, rows: Mapping[int, AnswerRow]) -> list[AnswerRow]:
-        """Join the rows of the items, by their place, to one row per input, and cut their vectors on request."""
-        parts = (rows[place] for place in range(len(rows)))
-        joined = [_join(list(islice(parts, len(items))), self.dimension) for items in request.inputs.values()]
-        return joined if request.dimension is None else [_cut(row, request.dimension) for row in joined]
-
 
 @contextmanager
 def _timed(seconds: dict[str, float], step: str) -> Iterator[None]:
@@ -376,50 +354,52 @@ def _rows(
     *,
     is_refined: bool,
     explain: bool,
-) -> Iterator[AnswerRow]:
+) -> Iterator[RefinedItem]:
     """Yield a row for each item of one modality."""
     moved = result.moved if is_refined else np.zeros(len(inputs), np.float32)
     refined = result.refined if is_refined else np.zeros(len(inputs), np.bool_)
     for row, one in enumerate(inputs):
         word_ids = result.word_ids[row] if result.word_ids else ()
         has_neighbours = result.retrieved is not None and result.retrieved[row]
-        yield AnswerRow(
-            result.vectors[row],
-            result.frozen[row],
-            float(moved[row]),
-            bool(refined[row]),
-            one.truncated,
-            one.tokens,
-            used_pairs(result, row) if explain else None,
-            result.why[row] if result.why is not None else None,
-            plain=result.why_plain(row) if is_refined and not refined[row] else "",
+        why = result.why[row] if result.why is not None else None
+        yield RefinedItem.model_construct(
+            index=row,
+            embedding=result.vectors[row],
+            refined=bool(refined[row]),
+            plain=result.why_plain(row) or None if is_refined and not refined[row] else None,
+            moved=float(moved[row]),
             scale=None if result.scale is None else (float(result.scale[row, 0]), float(result.scale[row, 1])),
             presence=None if result.presence is None else float(result.presence[row]),
             matched_by="words" if word_ids else "neighbours" if has_neighbours else None,
-            word_ids=word_ids,
-            threshold=None if thresholds is None else float(thresholds[row]),
+            word_ids=list(word_ids) or None,
+            threshold=None if thresholds is None else Threshold.of(float(thresholds[row])),
+            truncated=one.truncated,
+            tokens=one.tokens,
+            reason=None if why is None else str(why),
+            why=why,
+            used=list(used_pairs(result, row)) if explain else None,
+            frozen=result.frozen[row],
         )
 
 
-def _join(parts: Sequence[AnswerRow], dimension: int) -> AnswerRow:
+def _join(index: int, parts: Sequence[RefinedItem], request: EmbedRequest, dimension: int) -> RefinedItem:
     """Join the parts of one input. The mean of several says nothing about how each was refined."""
-    if not parts:
-        zeros = np.zeros(dimension, np.float32)
-        return AnswerRow(zeros, zeros)
     if len(parts) == 1:
-        return parts[0]
-    return AnswerRow(
-        mean_direction([part.vector for part in parts]),
-        mean_direction([part.frozen for part in parts]),
-        truncated=any(part.truncated for part in parts),
-        tokens=sum(part.tokens for part in parts),
-    )
-
-
-def _cut(row: AnswerRow, dimension: int) -> AnswerRow:
-    """Cut the vectors of a row to their first numbers, and normalize them. Scores of full vectors do not fit them."""
-    vector, frozen = (mean_direction([full[:dimension]]) for full in (row.vector, row.frozen))
-    return replace(row, vector=vector, frozen=frozen, scale=None, threshold=None)
+        [row] = parts
+        row.index = index
+    else:
+        zeros = np.zeros(dimension, np.float32)
+        row = RefinedItem.model_construct(
+            index=index,
+            embedding=mean_direction([part.embedding for part in parts]) if parts else zeros,
+            frozen=mean_direction([part.frozen for part in parts]) if parts else zeros,
+            truncated=any(part.truncated for part in parts),
+            tokens=sum(part.tokens for part in parts),
+        )
+    if request.dimension is not None:  # scores of full vectors do not fit
+        row.embedding, row.frozen = (mean_direction([one[: request.dimension]]) for one in (row.embedding, row.frozen))
+        row.scale = row.threshold = None
+    return row
 
 
 def mean_direction(parts: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:

@@ -14,24 +14,52 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
 from ..errors import InputError
+from ..fusion.explain import explain_decision
 from ..reco import Reco
 from ..signals.confidence import PRECISION
-from ..types import InputType, Modality, check_rankings, other
+from ..types import Coverage, Degraded, InputType, Modality, check_rankings, other
 from .app_state import AppState
-from .embedder import Embedded, EmbedRequest, MatchedBy
+from .embedder import Embedded, EmbedRequest
 from .routing import context_of, openai_shape, route_class
 from .schemas import (
     ERRORS,
     HowToRefine,
     Items,
     JsonVector,
+    MatchedBy,
     QueryBody,
-    RefinedList,
+    RefinedItem,
     Strict,
     TextOrImage,
     Threshold,
 )
 from .wire import Item, numbered, with_nulls
+
+
+class RefinedList(BaseModel):
+    """The vectors of all inputs."""
+
+    data: list[RefinedItem]
+    dimension: int
+    degraded: Degraded | None = None
+    """Why vectors are plain although they should be refined."""
+    coverage: dict[Modality, Coverage] = {}
+    """What the memory knows of the vectors of each modality that was to be refined."""
+    decided: dict[Modality, str] = {}
+    """What was decided about them and why, in words."""
+
+    @classmethod
+    def of(cls, answer: Embedded) -> RefinedList:
+        """Convert an answer of the embedder."""
+        for row in answer.rows:
+            row.frozen = None if row.used is None else row.frozen
+        return cls.model_construct(
+            data=answer.rows,
+            dimension=len(answer.rows[0].embedding),
+            degraded=answer.degraded,
+            coverage=dict(answer.coverage),
+            decided={modality: explain_decision(one) for modality, one in answer.coverage.items()},
+        )
 
 
 class RefineRequest(HowToRefine):
@@ -109,7 +137,9 @@ class MatchRequest(HowToRefine):
         one, modality, results = answer.rows[row], self.input[row].kind, self.results[row] if self.results else []
         unscored = [result.id for result in results if result.score is None and result.id is not None]
         pairs = reco.memory.get(unscored) if unscored else None
-        cosines = {} if pairs is None else dict(zip(pairs.ids, pairs.side(other(modality)) @ one.vector, strict=True))
+        cosines = (
+            {} if pairs is None else dict(zip(pairs.ids, pairs.side(other(modality)) @ one.embedding, strict=True))
+        )
         scores = [
             float(cosines.get(result.id or "", np.nan)) if result.score is None else result.score for result in results
         ]
@@ -123,12 +153,12 @@ class MatchRequest(HowToRefine):
             index=row,
             chance=None if np.isnan(match.chance[0]) else float(match.chance[0]),
             right=[at for at, score in enumerate(scores) if least is not None and score >= least],
-            by_words=[at for at, result in enumerate(results) if result.id in one.word_ids],
+            by_words=[at for at, result in enumerate(results) if result.id in (one.word_ids or ())],
             threshold=None if least is None else Threshold.of(least),
             reason=match.why or None,
             presence=one.presence,
             matched_by=one.matched_by,
-            word_ids=list(one.word_ids),
+            word_ids=one.word_ids or [],
         )
 
 

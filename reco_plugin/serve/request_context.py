@@ -28,7 +28,7 @@ from .embedder import Embedded, EmbedRequest
 from .failures import Failure, Refused
 from .logs import LOGGER, request_id
 from .routing import PROBES, BodyRefused, normalized, shape_for_all, to_response
-from .schemas import Threshold, max_items
+from .schemas import max_items
 from .wire import Answer, json_response
 
 if TYPE_CHECKING:
@@ -184,7 +184,10 @@ class RequestContext:
     def _describe(self, answer: Embedded, seconds: Mapping[str, float]) -> None:
         """Describe the answer in headers and log."""
         rows, coverage = answer.rows, answer.coverage.get("text")
-        headers = {"server-timing": server_timing(seconds), "x-reco-refined": (refined := refined_word(answer))}
+        states = {str(row.refined).lower() for row in rows}
+        refined = "partly" if len(states) > 1 else states.pop()
+        timing = ", ".join(f"{step};dur={1000 * value:.2f}" for step, value in seconds.items())
+        headers = {"server-timing": timing, "x-reco-refined": refined}  # browsers show the former
         self.log_fields |= {"items": len(rows), "refined": refined}
         if answer.degraded:
             headers["x-reco-degraded"] = self.log_fields["degraded"] = answer.degraded
@@ -199,9 +202,9 @@ class RequestContext:
             if row.matched_by is not None:
                 headers["x-reco-matched-by"] = row.matched_by
             if row.word_ids:
-                headers["x-reco-word-ids"] = json.dumps(list(row.word_ids))
+                headers["x-reco-word-ids"] = json.dumps(row.word_ids)
             if row.threshold is not None:
-                scales = vars(Threshold.of(row.threshold)).items()
+                scales = vars(row.threshold).items()
                 headers["x-reco-threshold"] = ", ".join(f"{name}={value:.6g}" for name, value in scales)
             if row.scale is not None:
                 headers["x-reco-scale"] = f"{row.scale[0]:.6g} {row.scale[1]:.6g}"
@@ -262,18 +265,3 @@ class RequestMiddleware:
         fields |= {"seconds": round(seconds, 6), "client": client[0], "key": context.key, "code": context.code}
         fields |= context.log_fields
         log.log(level, "request", extra={name: value for name, value in fields.items() if value != ""})
-
-
-def refined_word(answer: Embedded) -> str:
-    """Return ``true``, ``false`` or ``partly``."""
-    words = {row.refined for row in answer.rows}
-    return "partly" if len(words) > 1 else str(words == {True}).lower()
-
-
-def server_timing(seconds: Mapping[str, float]) -> str:
-    """Write the header ``server-timing``, which browsers show: milliseconds of each step.
-
-    >>> server_timing({"queue": 0.001, "encode": 0.0125})
-    'queue;dur=1.00, encode;dur=12.50'
-    """
-    return ", ".join(f"{step};dur={1000 * value:.2f}" for step, value in seconds.items())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeAlias, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -17,16 +17,16 @@ from pydantic import (
     model_validator,
 )
 
-from ..fusion.explain import Why, explain_decision
+from ..fusion.explain import Why
 from ..options import Option, RefineOptions, check_option, check_options, options_of
-from ..types import Coverage, Degraded, Modality, Used
+from ..types import Modality, Used
 from ..values import EXCLUSIONS, unpack
-from .embedder import Embedded, MatchedBy
 from .failures import Failure, Refused, too_many_items
 from .service_settings import ServeSettings
 from .wire import Item
 
 T = TypeVar("T")
+MatchedBy: TypeAlias = Literal["words", "neighbours"]
 max_items: ContextVar[int] = ContextVar("max_items", default=ServeSettings.model_fields["max_items"].default)
 """The setting ``max_items`` while a body is parsed. FastAPI cannot pass a context to pydantic."""
 _MAX_FIELDS = 100
@@ -78,42 +78,44 @@ class Strict(BaseModel):
 class TextOrImage(Strict):
     """A text or an image."""
 
+    forms: ClassVar = "text or image, and not both"
     text: str | None = None
     image: str | None = Field(None, description="data URI or base64")
 
     @model_validator(mode="after")
-    def _check_one(self) -> TextOrImage:
-        if (self.text is None) == (self.image is None):
-            raise ValueError("give text or image, and not both")
+    def _check_one(self) -> Self:
+        if len(self._contents()) != 1:
+            raise ValueError(f"give {self.forms}")
         return self
 
-    def to_item(self) -> Item:
-        """Convert for the embedder."""
-        return Item(self.text or self.image or "", "image" if self.text is None else "text")
-
-
-class QueryBody(Strict):
-    """A text, an image or a vector."""
-
-    text: str | None = None
-    image: str | None = Field(None, description="data URI or base64")
-    vector: JsonVector | None = Field(None, description="the plain CLIP vector of the query")
-    modality: Modality = Field("text", description="what the vector embeds")
-
-    @model_validator(mode="after")
-    def _check_one(self) -> QueryBody:
-        if [self.text, self.image, self.vector].count(None) != 2:
-            raise ValueError("give one of text, image and vector")
-        return self
+    def _contents(self) -> list[Any]:
+        return [one for one in (self.text, self.image) if one is not None]
 
     @property
     def kind(self) -> Modality:
-        """The modality of the query."""
-        return "text" if self.text is not None else "image" if self.image is not None else self.modality
+        """The modality of the content."""
+        return "image" if self.text is None else "text"
 
     def to_item(self) -> Item:
         """Convert for the embedder."""
-        return Item(next(one for one in (self.text, self.image, self.vector) if one is not None), self.kind)
+        [content] = self._contents()
+        return Item(content, self.kind)
+
+
+class QueryBody(TextOrImage):
+    """A text, an image or a vector."""
+
+    forms = "one of text, image and vector"
+    vector: JsonVector | None = Field(None, description="the plain CLIP vector of the query")
+    modality: Modality = Field("text", description="what the vector embeds")
+
+    def _contents(self) -> list[Any]:
+        return super()._contents() if self.vector is None else [*super()._contents(), self.vector]
+
+    @property
+    def kind(self) -> Modality:
+        """The modality of the content."""
+        return super().kind if self.vector is None else self.modality
 
 
 _JSON_TYPES: dict[str, Any] = {  # of options whose JSON differs from Python
@@ -209,6 +211,7 @@ class RefinedItem(BaseModel):
 
     index: int
     embedding: Numbers
+    """The vector (D,) of norm 1."""
     refined: bool = False
     """Whether it differs from the frozen vector."""
     plain: str | None = None
@@ -226,6 +229,9 @@ class RefinedItem(BaseModel):
     threshold: Threshold | None = None
     """From which score on a first result is right. Needs the setting `documents`."""
     truncated: bool = False
+    """Whether the text was cut."""
+    tokens: int = Field(0, exclude=True)
+    """Of the text, after truncation; 0 for images and vectors."""
     reason: str | None = None
     """Why it moved so far, in words. Only in an explanation, and with a gate."""
     why: Why | None = None
@@ -234,46 +240,3 @@ class RefinedItem(BaseModel):
     """The pairs that were used, nearest first. Only in an explanation."""
     frozen: Numbers = None
     """The vector before refinement. Only in an explanation."""
-
-
-class RefinedList(BaseModel):
-    """The vectors of all inputs."""
-
-    data: list[RefinedItem]
-    dimension: int
-    degraded: Degraded | None = None
-    """Why vectors are plain although they should be refined."""
-    coverage: dict[Modality, Coverage] = {}
-    """What the memory knows of the vectors of each modality that was to be refined."""
-    decided: dict[Modality, str] = {}
-    """What was decided about them and why, in words."""
-
-    @classmethod
-    def of(cls, answer: Embedded) -> RefinedList:
-        """Convert an answer of the embedder."""
-        return cls.model_construct(
-            data=[
-                RefinedItem.model_construct(
-                    index=index,
-                    embedding=row.vector,
-                    refined=row.refined,
-                    plain=row.plain or None,
-                    moved=row.moved,
-                    scale=row.scale,
-                    presence=row.presence,
-                    matched_by=row.matched_by,
-                    word_ids=list(row.word_ids) or None,
-                    threshold=None if row.threshold is None else Threshold.of(row.threshold),
-                    truncated=row.truncated,
-                    reason=None if row.why is None else str(row.why),
-                    why=row.why,
-                    used=None if row.used is None else list(row.used),
-                    frozen=row.frozen if row.used is not None else None,
-                )
-                for index, row in enumerate(answer.rows)
-            ],
-            dimension=len(answer.rows[0].vector),
-            degraded=answer.degraded,
-            coverage=dict(answer.coverage),
-            decided={modality: explain_decision(one) for modality, one in answer.coverage.items()},
-        )

@@ -162,7 +162,7 @@ def write_json(value: Any) -> bytes:
 
 def _to_plain(value: Any) -> Any:
     if isinstance(value, BaseModel):
-        fields = {name: getattr(value, name) for name in type(value).model_fields}
+        fields = {name: getattr(value, name) for name, info in type(value).model_fields.items() if not info.exclude}
         return {name: field for name, field in fields.items() if field is not None}
     if isinstance(value, Mapping):
         return dict(value)

@@ -77,7 +77,7 @@ def router(state: AppState) -> APIRouter:
         role, field = _TASKS[task]
 
         def to_answer(answer: Embedded) -> dict[str, Any]:
-            vector = json.dumps(answer.rows[0].vector.tolist())  # JSON inside JSON, as immich expects
+            vector = json.dumps(answer.rows[0].embedding.tolist())  # JSON inside JSON, as immich expects
             if not isinstance(item.content, bytes):
                 return {"clip": vector}
             with Image.open(io.BytesIO(item.content)) as image:

@@ -9,11 +9,11 @@ from pydantic import BeforeValidator, Field, ValidationInfo, WithJsonSchema, mod
 
 from ...options import RefineOptions
 from ..app_state import AppState
-from ..embedder import AnswerRow, Embedded, Embedder, EmbedRequest
+from ..embedder import Embedded, Embedder, EmbedRequest
 from ..failures import Failure, Refused
 from ..request_context import RequestContext
 from ..routing import context_of, shape_for_all
-from ..schemas import HowToRefine, Items, Strict, Threshold, check_length
+from ..schemas import HowToRefine, Items, RefinedItem, Strict, check_length
 from ..wire import Item, is_data_uri, numbered, write_vector
 from .fields import DIMENSION, Truncate, check_supported, dialect_router, dimension_of, input_type_of, truncates
 
@@ -23,6 +23,7 @@ _REFUSED_IDS = (
     "token ids are not read, since the tokenizer here is CLIP's: send texts"
     " (in LangChain's OpenAIEmbeddings, set check_embedding_ctx_length=False)"
 )
+_DETAILS = ("moved", "scale", "presence", "matched_by", "word_ids", "threshold")
 _KINDS = {type(None): "null", bool: "a boolean", int: "a number", float: "a number", list: "a list in a list"}
 
 
@@ -143,27 +144,20 @@ class EmbeddingsRequest(Strict):
         return {
             "id": context.id,
             "object": "list",
-            "data": [self._row(index, row) for index, row in enumerate(answer.rows)],
+            "data": [self._row(row) for row in answer.rows],
             "model": self.model or next(iter(context.state.embedder.aliases)),
             "usage": {"prompt_tokens": answer.tokens, "total_tokens": answer.tokens},
         }
 
-    def _row(self, index: int, row: AnswerRow) -> dict[str, Any]:
+    def _row(self, row: RefinedItem) -> dict[str, Any]:
         """Write one vector, and how it was refined if the request has ``reco``."""
         formats = (self.encoding_format, self.embedding_type, self.encoding_type)
-        vector = write_vector(row.vector, "base64" if "base64" in formats else "float")
-        one = {"object": "embedding", "index": index, "embedding": vector}
+        vector = write_vector(row.embedding, "base64" if "base64" in formats else "float")
+        one = {"object": "embedding", "index": row.index, "embedding": vector}
         if row.truncated:
             one["truncated"] = True
         if self.reco is not None:
-            details = {
-                "moved": row.moved,
-                "scale": row.scale,
-                "presence": row.presence,
-                "matched_by": row.matched_by,
-                "word_ids": row.word_ids or None,
-                "threshold": None if row.threshold is None else Threshold.of(row.threshold),
-            }
+            details = {name: getattr(row, name) for name in _DETAILS}
             one |= {name: value for name, value in details.items() if value is not None}
         return one
 

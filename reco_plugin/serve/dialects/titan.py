@@ -81,7 +81,7 @@ def router(state: AppState) -> APIRouter:
     async def embed(request: Request, body: TitanRequest, model: str | None) -> Response:
         def to_answer(answer: Embedded) -> dict[str, Any]:
             [row] = answer.rows
-            return {"embedding": row.vector, "inputTextTokenCount": row.tokens, "message": None}
+            return {"embedding": row.embedding, "inputTextTokenCount": row.tokens, "message": None}
 
         return await context_of(request).embed(body.to_embed(state.embedder, model), to_answer)
 

@@ -110,8 +110,8 @@ def router(state: AppState) -> APIRouter:
             return {
                 "object": "list",
                 "data": [
-                    {"object": "embedding", "embedding": write_vector(row.vector, encoding), "index": index}
-                    for index, row in enumerate(answer.rows)
+                    {"object": "embedding", "embedding": write_vector(row.embedding, encoding), "index": row.index}
+                    for row in answer.rows
                 ],
                 "model": body.model or next(iter(state.embedder.aliases)),
                 "usage": {  # Voyage charges by pixels

@@ -42,6 +42,10 @@ class PairPictures:
         file = self._files.find(id_, payload)
         return None if file is None else self._thumbnail(file, file.stat().st_mtime_ns)
 
+    def show(self, id_: str, payload: Payload) -> Shown:
+        """Return a pair with its caption and picture."""
+        return Shown(id=id_, caption=caption_of(payload), picture=self.of(id_, payload))
+
     def _make_thumbnail(self, file: Path, _modified: int) -> str | None:
         try:
             return thumbnail(file, self._config, self._max_pixels)
@@ -64,14 +68,9 @@ class CompareRequest(HowToRefine):
             numbered("input", [[self.input.to_item()]]),
             input_type=self.input_type,
             refine=self.refine,
-            options={"target": self.by or other(self.modality), **self.options()},
+            options={"target": self.by or other(self.input.kind), **self.options()},
             explain=True,
         )
-
-    @property
-    def modality(self) -> Modality:
-        """The modality of the query."""
-        return "text" if self.input.text is not None else "image"
 
 
 class Shown(BaseModel):
@@ -132,23 +131,23 @@ class Comparer:
     def compare(self, body: CompareRequest, answer: Embedded) -> Compared:
         """Rank by both vectors. There are no rankings if the memory is down."""
         (query,) = answer.rows
-        by, ranking_error = body.by or other(body.modality), None
+        by, ranking_error = body.by or other(body.input.kind), None
         plain, refined = list[Ranked](), list[Ranked]()
         try:
-            plain, refined = self._rank(np.stack([query.frozen, query.vector]), by, body.results)
+            plain, refined = self._rank(np.stack([query.frozen, query.embedding]), by, body.results)
         except MemoryStoreError as error:
             ranking_error = to_failure(error).message
         return Compared(
-            modality=body.modality,
+            modality=body.input.kind,
             by=by,
             depth=DEPTH,
             refined=query.refined,
             moved=query.moved,
             truncated=query.truncated,
             degraded=answer.degraded,
-            why=str(query.why) if query.why else "",
+            why=query.reason or "",
             presence=query.presence,
-            plain=query.plain,
+            plain=query.plain or "",
             used=[self._show_used(used) for used in query.used or ()],
             plain_ranking=plain,
             refined_ranking=refined,
@@ -163,7 +162,7 @@ class Comparer:
         return [
             [
                 Ranked(
-                    **vars(describe_pair(id_, payloads[row][column], self.pictures)),
+                    **vars(self.pictures.show(id_, payloads[row][column])),
                     similarity=float(neighbours.similarity[row, column]),
                     rank_plain=ranks[0].get(id_),
                     rank_refined=ranks[1].get(id_),
@@ -174,10 +173,5 @@ class Comparer:
         ]
 
     def _show_used(self, used: Used) -> Retrieved:
-        pair = describe_pair(used.id, used.payload, self.pictures)
+        pair = self.pictures.show(used.id, used.payload)
         return Retrieved(**vars(pair), similarity=used.similarity, reliability=used.reliability, weight=used.weight)
-
-
-def describe_pair(id_: str, payload: Payload, pictures: PairPictures) -> Shown:
-    """Return a pair with its caption and picture."""
-    return Shown(id=id_, caption=caption_of(payload), picture=pictures.of(id_, payload))

@@ -21,7 +21,7 @@ from ..app_state import AppState
 from ..logs import LOGGER
 from ..routing import context_of, openai_shape, route_class
 from ..wire import with_nulls
-from .comparison import Compared, Comparer, CompareRequest, PairPictures, Shown, describe_pair
+from .comparison import Compared, Comparer, CompareRequest, PairPictures, Shown
 
 _EXAMPLES = 6
 _POLICY = "; ".join(
@@ -108,6 +108,6 @@ def _examples(store: Memory, pictures: PairPictures) -> list[Shown]:
     for ids, payloads in zip(neighbours.ids, neighbours.payloads or [], strict=True):
         for id_, payload in zip(ids, payloads, strict=True):
             if id_ not in chosen:
-                chosen[id_] = describe_pair(id_, payload, pictures)
+                chosen[id_] = pictures.show(id_, payload)
                 break
     return list(chosen.values())
