@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -58,8 +58,12 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with _watch(state, watched):
-            yield
+        thread = threading.Thread(target=watched.watch, name="reco-health", daemon=True)
+        thread.start()  # liveness answers while the models warm up
+        yield
+        watched.stop()
+        await asyncio.to_thread(thread.join, settings.shutdown_s)
+        await state.close()
         if reco is None:
             opened.close()
 
@@ -75,9 +79,10 @@ def create_app(
         exception_handlers={HTTPException: _answer_unrouted, RequestValidationError: _answer_unrouted},
     )
     app.state.shared, app.state.health, app.state.metrics = state, watched, measured
-    app.state.paths = [route.path_format for route in _include(app, state)]
-    app.include_router(health.router(watched))
-    app.include_router(metrics.router(measured))
+    documented = [module.router(state) for module in (*_DIALECTS, *_OWN_ROUTES)]  # the busiest first
+    app.state.paths = [one.path_format for router in documented for one in router.routes if isinstance(one, APIRoute)]
+    for router in (*documented, health.router(watched), metrics.router(measured)):
+        app.include_router(router)
     if settings.page:
         from .playground import router as page
 
@@ -85,14 +90,6 @@ def create_app(
     _document_keys(app)
     app.add_middleware(RequestMiddleware, state=state, metrics=measured, is_known=host_filter(hosts))
     return app
-
-
-def _include(app: FastAPI, state: AppState) -> Iterator[APIRoute]:
-    """Include the documented routers, the busiest first, and yield their routes."""
-    for module in (*_DIALECTS, *_OWN_ROUTES):
-        router = module.router(state)
-        app.include_router(router)
-        yield from (route for route in router.routes if isinstance(route, APIRoute))
 
 
 def _document_keys(app: FastAPI) -> None:
@@ -106,17 +103,6 @@ def _document_keys(app: FastAPI) -> None:
         return schema
 
     app.openapi = openapi  # type: ignore[method-assign]
-
-
-@asynccontextmanager
-async def _watch(state: AppState, watched: health.Health) -> AsyncIterator[None]:
-    """Watch the service and its memory while the block runs. Afterwards, wait for running calls."""
-    thread = threading.Thread(target=watched.watch, name="reco-health", daemon=True)
-    thread.start()  # liveness answers while the models warm up
-    yield
-    watched.stop()
-    await asyncio.to_thread(thread.join, state.settings.shutdown_s)
-    await state.close()
 
 
 async def _answer_unrouted(request: Request, error: Exception) -> Response:

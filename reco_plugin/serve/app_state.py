@@ -8,7 +8,6 @@ import time
 from .auth import Keys
 from .embedder import Embedder
 from .executor import Executor
-from .failures import Failure
 from .service_settings import ServeSettings
 from .version_routes import LiveVersion
 
@@ -38,12 +37,6 @@ class ByteBudget:
             self.used -= self._held.pop(request)  # before the first await, which may be cancelled
             async with self._changed:
                 self._changed.notify_all()
-
-    @property
-    def refusal(self) -> Failure:
-        """The failure of a request that waited in vain."""
-        message = f"requests take {self.used:,} of {self.limit:,} bytes (max_pending_bytes): try again later"
-        return Failure(429, "too_many_bytes", message)
 
 
 class AppState:

@@ -117,11 +117,7 @@ class Embedded:
 
 
 def alias_mode(model: str | None, aliases: Mapping[str, RefineMode]) -> RefineMode | None:
-    """Return what an alias of the model stands for; None without an alias.
-
-    Raises:
-        Refused: 404, an unknown alias.
-    """
+    """Return what an alias of the model stands for; None without an alias. Refuse an unknown one (404)."""
     if model is None:
         return None
     if model not in aliases:
@@ -187,10 +183,7 @@ class Embedder:
                 continue
             acquire_slot()  # the other modality was encoded without one
             with _timed(seconds, "prepare"):
-                inputs = [
-                    self.prepare(item, name, truncate=request.truncate, empty=request.empty_texts)
-                    for name, item in (request.items[place] for place in places)
-                ]
+                inputs = [self._prepare(request, *request.items[place]) for place in places]
             if self._has_shared_batches:
                 release_slot()
             with _timed(seconds, "encode"):
@@ -234,8 +227,7 @@ class Embedder:
         number, k, fuser = len(request.items), request.options.get("k"), request.options.get("fuser")
         if not number:
             raise Refused(Failure(400, "empty_input", "there is nothing to embed: give at least one item"))
-        if number > self.settings.max_items:
-            raise Refused(too_many_items(number, self.settings.max_items))
+        self.check_number(number)
         self.check_images(request.images)
         check_k(k)
         if fuser is not None and fuser not in (known := self.reco.manifest.fusers):
@@ -246,21 +238,18 @@ class Embedder:
             message = f"{number:,} items with k = {k} would show {pairs:,} pairs, the limit is {MAX_EXPLAINED_PAIRS:,}"
             raise Refused(Failure(413, "too_many_pairs", f"{message}: send fewer items at once, or a smaller k", "k"))
 
-    def check_images(self, number: int) -> None:
-        """Limit the images of one request.
+    def check_number(self, number: int, name: str | None = None) -> None:
+        """Refuse too many items in one field (413)."""
+        if number > self.settings.max_items:
+            raise Refused(too_many_items(number, self.settings.max_items, name))
 
-        Raises:
-            Refused: 413, too many.
-        """
+    def check_images(self, number: int) -> None:
+        """Refuse too many images (413)."""
         if number > self.settings.max_images:
             raise Refused(too_many_items(number, self.settings.max_images, "images", "max_images"))
 
     def _mode(self, request: EmbedRequest, prefix: RefineMode | None) -> RefineMode | None:
-        """Return the mode of the prefix, or else of the alias.
-
-        Raises:
-            Refused: 404, an unknown alias; 400, an alias that needs a role, and none is given.
-        """
+        """Return the mode of the prefix, else of the alias. Refuse an alias that needs a role without one (400)."""
         of_alias = alias_mode(request.model, self.aliases)
         if of_alias == "refined" and prefix is None and request.refine is None and request.input_type is None:
             others = ", ".join(f"{name} ({mode})" for name, mode in self.aliases.items() if mode != "refined")
@@ -303,6 +292,9 @@ class Embedder:
         """Return the frozen vector (D,) of one item; errors as of :meth:`prepare`."""
         vector: npt.NDArray[np.float32] = self.encode([self.prepare(item, name)], item.modality)[0]
         return vector
+
+    def _prepare(self, request: EmbedRequest, name: str, item: Item) -> EncoderInput:
+        return self.prepare(item, name, truncate=request.truncate, empty=request.empty_texts)
 
     def _prepare_text(self, text: str, *, truncate: bool, empty: bool) -> EncoderInput:
         if not (empty or text.strip()):
@@ -413,10 +405,6 @@ def mean_direction(parts: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.f
 
 
 def check_k(k: int | None) -> None:
-    """Limit the neighbours of a query.
-
-    Raises:
-        Refused: 400, too many.
-    """
+    """Refuse too many neighbours per query (400)."""
     if (k or 0) > MAX_K:
         raise Refused(Failure(400, "k_too_large", f"k is {k:,}, the limit is {MAX_K:,}", "k"))

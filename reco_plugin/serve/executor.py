@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import islice
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, TypeVar
 
 from anyio import CapacityLimiter, WouldBlock, to_thread
 from prometheus_client import Histogram
@@ -34,40 +34,28 @@ _SMALL_PIXELS = 1_000_000
 """An image of at most so many pixels does not wait for memory: it takes 16 MB per thread."""
 
 
-class Completed(NamedTuple, Generic[T]):
-    """The result of a call, the JSON of it, and the seconds that the call waited for a thread and a slot."""
+class QueuedCall(Generic[T]):
+    """A call that waits, runs in a thread, or has ended."""
 
     result: T
-    body: bytes
-    waited_s: float
-
-
-class QueuedCall:
-    """A call that waits, or runs in a thread."""
+    body: bytes  # the result as JSON
+    waited_s: float  # for a thread and a slot
 
     def __init__(self, slots: Slots, inputs: int, *, is_bulk: bool) -> None:
         self.slots, self.inputs, self.is_bulk = slots, inputs, is_bulk
         self.queued = time.perf_counter()
-        self.started: float | None = None  # on the clock of time.perf_counter
+        self.started: float | None = None  # on the same clock
         self.limiter: CapacityLimiter | None = None  # of its class, once it has a thread
         self.is_abandoned = self.has_slot = self.is_done = False
 
     def start(self) -> None:
-        """Record the start of the call.
-
-        Raises:
-            Refused: the call was abandoned.
-        """
+        """Record the start of the call. Refuse one that was abandoned."""
         if self.is_abandoned:
             raise Refused(_ABANDONED)
         self.started = time.perf_counter()
 
     def acquire_slot(self) -> None:
-        """Wait for a slot, unless the call has one.
-
-        Raises:
-            Refused: the call was abandoned meanwhile.
-        """
+        """Wait for a slot, unless the call has one. Refuse a call that was abandoned meanwhile."""
         if not self.has_slot:
             self.has_slot = self.slots.acquire(self)
             if not self.has_slot:
@@ -80,7 +68,7 @@ class QueuedCall:
             self.slots.release()
 
 
-_current: contextvars.ContextVar[QueuedCall | None] = contextvars.ContextVar("current", default=None)
+_current: contextvars.ContextVar[QueuedCall[Any] | None] = contextvars.ContextVar("current", default=None)
 
 
 def checkpoint() -> None:
@@ -108,11 +96,7 @@ def release_slot() -> None:
 
 
 def acquire_slot() -> None:
-    """Wait until the current call may compute. Does nothing if it has a slot.
-
-    Raises:
-        Refused: as :func:`checkpoint`.
-    """
+    """Wait until the current call may compute; does nothing if it has a slot. Errors as of :func:`checkpoint`."""
     if (call := _current.get()) is not None:
         call.acquire_slot()
 
@@ -130,7 +114,7 @@ class Slots:
         """Whether a query waits for a slot."""
         return self._waiting_queries > 0
 
-    def acquire(self, call: QueuedCall) -> bool:
+    def acquire(self, call: QueuedCall[Any]) -> bool:
         """Block until there is a slot. Return False if the call was abandoned."""
         with (line := self._bulk if call.is_bulk else self._queries):
             self._waiting_queries += not call.is_bulk
@@ -146,7 +130,7 @@ class Slots:
             self._free += 1
             self._notify_next()
 
-    def abandon(self, call: QueuedCall) -> None:
+    def abandon(self, call: QueuedCall[Any]) -> None:
         """Mark a call as abandoned, and wake it if it waits."""
         with (line := self._bulk if call.is_bulk else self._queries):
             call.is_abandoned = True
@@ -166,11 +150,7 @@ class PixelBudget:
 
     @contextmanager
     def hold(self, pixels: int) -> Iterator[None]:
-        """Wait for memory for one image, without a slot, and hold it in the block. One image alone always has room.
-
-        Raises:
-            Refused: as :func:`checkpoint`.
-        """
+        """Wait for memory for one image, without a slot, and hold it in the block. One image alone always has room."""
         if pixels <= _SMALL_PIXELS:
             yield
             return
@@ -206,7 +186,7 @@ class Executor:
         self._query_threads = CapacityLimiter(threads + min(waiting, queue))
         self._bulk_threads = CapacityLimiter(2 * threads)  # one decodes while the batch of the other is encoded
         self._unlimited = CapacityLimiter(math.inf)  # the two above are the limits; a call that hangs keeps its share
-        self._calls: dict[QueuedCall, None] = {}  # waiting and running, the oldest first
+        self._calls: dict[QueuedCall[Any], None] = {}  # waiting and running, the oldest first
         self.inputs = 0
         """Number of inputs that wait or are computed."""
         self._is_closed = False
@@ -219,7 +199,7 @@ class Executor:
         *,
         inputs: int = 1,
         is_bulk: bool = False,
-    ) -> Completed[T]:
+    ) -> QueuedCall[T]:
         """Run a call in a thread, and write its result as JSON there.
 
         If this is cancelled, a waiting call is dropped, and a running one ends at its next :func:`checkpoint`.
@@ -234,7 +214,7 @@ class Executor:
             Refused: 429, the queue is full; 503, the service stops.
         """
         self.check_room(inputs)
-        job, loop = QueuedCall(self._slots, inputs, is_bulk=is_bulk), asyncio.get_running_loop()
+        job, loop = QueuedCall[T](self._slots, inputs, is_bulk=is_bulk), asyncio.get_running_loop()
         with self._lock:
             self._calls[job] = None
             self.inputs += inputs
@@ -245,9 +225,10 @@ class Executor:
             except WouldBlock:
                 await limiter.acquire_on_behalf_of(job)
             job.limiter = limiter
-            return await to_thread.run_sync(
+            await to_thread.run_sync(
                 self._compute, job, call, to_answer, loop, limiter=self._unlimited, abandon_on_cancel=True
             )
+            return job
         finally:
             with self._lock:
                 self._slots.abandon(job)
@@ -257,21 +238,21 @@ class Executor:
 
     def _compute(
         self,
-        job: QueuedCall,
+        job: QueuedCall[T],
         call: Callable[[], T],
         to_answer: Callable[[T], Answer] | None,
         loop: asyncio.AbstractEventLoop,
-    ) -> Completed[T]:
+    ) -> None:
         """The half of :meth:`run` in the thread."""
         with self._lock:
             job.start()
         _current.set(job)
         try:
             job.acquire_slot()
-            waited_s = time.perf_counter() - job.queued
-            self.queue_s.observe(waited_s)
-            result = call()
-            return Completed(result, write_json(result if to_answer is None else to_answer(result)), waited_s)
+            job.waited_s = time.perf_counter() - job.queued
+            self.queue_s.observe(job.waited_s)
+            job.result = call()
+            job.body = write_json(job.result if to_answer is None else to_answer(job.result))
         finally:
             job.release_slot()
             with self._lock:
@@ -280,7 +261,7 @@ class Executor:
                 with suppress(RuntimeError):  # the loop is closed
                     loop.call_soon_threadsafe(self._remove, job)
 
-    def _remove(self, job: QueuedCall) -> None:
+    def _remove(self, job: QueuedCall[Any]) -> None:
         with self._lock:
             del self._calls[job]
             self.inputs -= job.inputs
@@ -288,11 +269,7 @@ class Executor:
             job.limiter.release_on_behalf_of(job)
 
     def check_room(self, inputs: int = 1) -> None:
-        """Check whether a call would be accepted, before any work is done for it.
-
-        Raises:
-            Refused: 429, the queue is full; 503, the service stops.
-        """
+        """Refuse a call if the queue is full (429) or the service stops (503), before any work is done for it."""
         if self._is_closed:
             raise Refused(STOPPING)
         if len(self._calls) < self._threads:

@@ -10,9 +10,9 @@ from pydantic import BaseModel, Field, model_validator
 from ..signals.opinions import Judgment, Opinion
 from ..types import other
 from .app_state import AppState
+from .auth import MEMORY_PATH
 from .embedder import Embedder
-from .failures import Refused, too_many_items
-from .routing import context_of, memory_routes
+from .routing import context_of, own_routes
 from .schemas import Items, JsonVector, QueryBody, Strict
 from .wire import Item, with_nulls
 
@@ -67,7 +67,7 @@ class Withdrawn(BaseModel):
 
 def router(state: AppState) -> APIRouter:
     """Make the routes."""
-    routes = memory_routes()
+    routes = own_routes("memory", MEMORY_PATH)
     embedder, memory = state.embedder, state.embedder.reco.memory
 
     @routes.post("/feedback", response_model=OpinionList)
@@ -88,8 +88,7 @@ def router(state: AppState) -> APIRouter:
     @routes.delete("/feedback", response_model=Withdrawn)
     async def withdraw_feedback(request: Request, ids: OpinionIds) -> Response:
         """Delete feedback by id; unknown ids are no error."""
-        if len(ids) > (limit := state.settings.max_items):
-            raise Refused(too_many_items(len(ids), limit, "id"))
+        embedder.check_number(len(ids), "id")
 
         def withdraw() -> Withdrawn:
             return Withdrawn(withdrawn=memory.withdraw(ids), opinions=memory.opinions_known, version=memory.version)
@@ -100,13 +99,7 @@ def router(state: AppState) -> APIRouter:
 
 
 def judge(embedder: Embedder, body: JudgmentsBody) -> OpinionList:
-    """Encode queries and answers, and store the judgments.
-
-    Raises:
-        Refused: an item cannot be read; nothing is stored.
-        InputError: a pair that is gone, a name that is too long, or the memory is full of opinions.
-        MemoryStoreError: the memory cannot be written.
-    """
+    """Encode queries and answers, and store the judgments. If one of them cannot be read, nothing is stored."""
     embedder.check_images(sum(one.image is not None for one in body.judgments))
     memory = embedder.reco.memory
     judgments = [one.to_judgment(embedder, f"judgments[{index}]") for index, one in enumerate(body.judgments)]

@@ -18,7 +18,6 @@ from ..errors import MemoryStoreError, RecoError, SessionTimeout, SessionUnavail
 from ..fusion.closed_form import ClosedForm
 from ..fusion.explain import why_plain
 from ..memory.header import describe_loss
-from ..reco import Reco
 from .app_state import AppState
 from .failures import failure_of
 from .logs import LOGGER
@@ -32,6 +31,7 @@ _CHANGED = (
     "the encoder is an API and has another model than the memory: answers are plain and nothing is stored; the log has "
     "what differs"
 )
+_HANGS = "every thread has been busy with one request for twice the deadline"
 _TRANSIENT = (SessionUnavailable, SessionTimeout, MemoryStoreError)
 
 
@@ -81,14 +81,17 @@ class Health:
         self._stopped.set()
 
     def warm_up(self) -> bool:
-        """Run every graph once; blocks. A memory that is down does not keep the service from starting.
+        """Encode and refine one text and one image, which blocks. The service starts even if its memory is down.
 
         Returns:
             Whether it failed and a retry may succeed.
         """
         reco = self.state.embedder.reco
+        size = reco.manifest.image.size
+        samples: dict[str, Any] = {"text": ["warm-up"], "image": [Image.fromarray(np.zeros((*size, 3), np.uint8))]}
         try:
-            warm_up(reco)
+            for modality in reco.encoder.modalities:
+                reco.embed(samples[modality], modality=modality, refine=True)
         except Exception as error:  # any error: liveness goes on, and readiness names it
             reason = f"the models do not run: {failure_of(error).message}"
             if reason != self.warm_error:
@@ -142,49 +145,30 @@ class Health:
             if plain and (pairs == 0 or reco.defaults["fuser"] == ClosedForm.name):  # others need no calibration
                 log.warning("the memory at %s: %s", reco.memory.location, plain)
 
-    def parts(self) -> dict[str, bool]:
-        """Return whether each part is down."""
+    def problems(self) -> dict[str, str]:
+        """Return what is wrong with each part; an empty string if nothing is."""
         reco = self.state.embedder.reco
+        circuit = reco.circuit
+        failures = f"memory: {circuit.state} after {circuit.failures} failures in a row; the log has the latest"
         return {
-            "encoder": self.encoder_error is not None,
-            "encoder_changed": reco.encoder.changed is not None,
-            "memory": bool(self.memory_error),
-            "memory_circuit": reco.circuit.state != "closed",
+            "encoder": self.encoder_error or "",
+            "encoder_changed": "" if reco.encoder.changed is None else _CHANGED,
+            "memory": self.memory_error,
+            "memory_circuit": "" if circuit.state == "closed" else failures,
         }
 
     def ready(self) -> Ready:
         """Return the current readiness."""
-        reco = self.state.embedder.reco
-        reasons: list[str] = []
-        degraded: list[str] = []
-        of_memory = reasons if reco.settings.on_memory_failure == "fail" else degraded
-        if self.state.is_stopping:
-            reasons.append("the service is stopping")
-        if self.encoder_error is not None:
-            reasons.append(self.encoder_error)
-        elif not self.warm:
-            reasons.append(self.warm_error or "the models are being loaded")
-        if self.state.executor.hangs(2):
-            reasons.append("every thread has been busy with one request for twice the deadline")
-        if self.memory_error:
-            of_memory.append(self.memory_error)
-        if self.missing:
-            degraded.append(f"memory: {describe_loss(self.missing)}")
-        if (circuit := reco.circuit).state != "closed":
-            of_memory.append(
-                f"memory: {circuit.state} after {circuit.failures} failures in a row; the log has the latest"
-            )
-        if reco.encoder.changed is not None:
-            of_memory.append(_CHANGED)
+        problems = self.problems()
+        of_encoder = problems.pop("encoder") or ("" if self.warm else self.warm_error or "the models are being loaded")
+        stopping = "the service is stopping" if self.state.is_stopping else ""
+        hangs = _HANGS if self.state.executor.hangs(2) else ""
+        reasons = [stopping, of_encoder, hangs]
+        degraded = [f"memory: {describe_loss(self.missing)}"] if self.missing else []
+        fails = self.state.embedder.reco.settings.on_memory_failure == "fail"
+        (reasons if fails else degraded).extend(problems.values())
+        reasons, degraded = [one for one in reasons if one], [one for one in degraded if one]
         return Ready(status="not ready" if reasons else "ready", reasons=reasons, degraded=degraded)
-
-
-def warm_up(reco: Reco) -> None:
-    """Encode and refine one text and one image, as requests do."""
-    size = reco.manifest.image.size
-    samples: dict[str, Any] = {"text": ["warm-up"], "image": [Image.fromarray(np.zeros((*size, 3), np.uint8))]}
-    for modality in reco.encoder.modalities:
-        reco.embed(samples[modality], modality=modality, refine=True)
 
 
 def router(health: Health) -> APIRouter:

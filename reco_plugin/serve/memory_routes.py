@@ -17,10 +17,11 @@ from ..memory.lexical import QueryWords
 from ..types import MODALITIES, Modality, Records, Search
 from ..values import EXCLUSIONS, ROW, SOURCE, pack, strip_marks
 from .app_state import AppState
+from .auth import MEMORY_PATH
 from .embedder import Embedder, check_k
-from .failures import Refused, failure_of, too_many_items
+from .failures import Refused, failure_of
 from .model_routes import MemoryState, describe_calibration
-from .routing import context_of, memory_routes
+from .routing import context_of, own_routes
 from .schemas import Items, JsonVector, QueryBody, Strict
 from .wire import Item, with_nulls
 
@@ -146,12 +147,8 @@ class SearchRequest(QueryBody):
 
 def router(state: AppState) -> APIRouter:
     """Make the routes."""
-    routes = memory_routes()
-    embedder, memory, max_items = state.embedder, state.embedder.reco.memory, state.settings.max_items
-
-    def check_number(number: int, name: str) -> None:
-        if number > max_items:
-            raise Refused(too_many_items(number, max_items, name))
+    routes = own_routes("memory", MEMORY_PATH)
+    embedder, memory = state.embedder, state.embedder.reco.memory
 
     @routes.get("", response_model=MemoryInfo)
     async def memory_info(request: Request, *, calibration: bool = False) -> Response:
@@ -168,17 +165,17 @@ def router(state: AppState) -> APIRouter:
         request: Request,
         ids: Annotated[list[str], Query(alias="id", description="id of a pair; repeat it for more; none: all")] = [],  # noqa: B006
         after: str | None = None,
-        limit: Annotated[int, Query(ge=1)] = min(_PAGE, max_items),
+        limit: Annotated[int, Query(ge=1)] = min(_PAGE, state.settings.max_items),
         vectors: Literal["none", "float", "base64"] = "none",
     ) -> Response:
         """Get pairs by id, or list all in parts: those after an id. Unknown ids are left out."""
-        check_number(len(ids) or limit, "id" if ids else "limit")
+        embedder.check_number(len(ids) or limit, "id" if ids else "limit")
         return await context_of(request).read(lambda: read_pairs(embedder, ids, after, limit, vectors))
 
     @routes.delete("/pairs", response_model=Removed)
     async def remove_pairs(request: Request, ids: Ids) -> Response:
         """Delete pairs by id; unknown ids are no error."""
-        check_number(len(ids), "id")
+        embedder.check_number(len(ids), "id")
 
         def remove() -> Removed:
             return Removed(removed=memory.remove(ids), pairs=len(memory), version=memory.version)
@@ -195,11 +192,7 @@ def router(state: AppState) -> APIRouter:
 
 
 def describe(embedder: Embedder, *, calibration: bool) -> MemoryInfo:
-    """Describe the memory, on request with what it has learned.
-
-    Raises:
-        MemoryStoreError: the memory does not answer.
-    """
+    """Describe the memory, on request with what it has learned."""
     memory = embedder.reco.memory
     pairs = len(memory)
     header = memory.store.look()  # read again, since other services learn, too
@@ -219,13 +212,7 @@ def describe(embedder: Embedder, *, calibration: bool) -> MemoryInfo:
 
 
 def add(embedder: Embedder, body: AddPairs) -> Added:
-    """Encode and store pairs.
-
-    Raises:
-        Refused: a pair cannot be read; nothing is stored.
-        InputError: a repeated id, or a payload that is not JSON.
-        MemoryStoreError: the memory cannot be written.
-    """
+    """Encode and store pairs. If one of them cannot be read, nothing is stored."""
     embedder.check_images(sum(one.image is not None for one in body.pairs))
     prepared = [_prepare(embedder, f"pairs[{index}]", one) for index, one in enumerate(body.pairs)]
     images, texts = (embedder.encode([sides[modality] for sides in prepared], modality) for modality in MODALITIES)
@@ -260,13 +247,7 @@ def _stored(name: str, payload: Mapping[str, Any], **vectors: Any) -> StoredPair
 
 
 def search(embedder: Embedder, body: SearchRequest) -> list[Hit]:
-    """Return the pairs nearest to one query.
-
-    Raises:
-        Refused: the query cannot be read.
-        InputError: an invalid condition.
-        MemoryStoreError: the memory does not answer.
-    """
+    """Return the pairs nearest to one query."""
     vector = embedder.embed_one(body.to_item(), "the query")
     by_words = body.by in (None, "text") and embedder.reco.defaults.get("words") is not False
     neighbours = embedder.reco.memory.store.search(

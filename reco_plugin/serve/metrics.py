@@ -70,8 +70,8 @@ class Metrics:
         ready = float(not self._health.ready().reasons)
         yield GaugeMetricFamily("reco_ready", "1 while requests should be sent here", ready)
         degraded = GaugeMetricFamily("reco_degraded", "1 for each part that is down", labels=["part"])
-        for part, is_down in self._health.parts().items():
-            degraded.add_metric([part], float(is_down))
+        for part, problem in self._health.problems().items():
+            degraded.add_metric([part], float(bool(problem)))
         yield degraded
         yield from self._collect_memory()
 

@@ -12,8 +12,7 @@ from ..fusion.explain import why_plain
 from ..reco import Reco
 from .app_state import AppState
 from .embedder import Embedder, alias_mode
-from .routing import context_of, openai_shape, route_class
-from .schemas import ERRORS
+from .routing import context_of, own_routes
 from .service_settings import RefineMode
 from .wire import with_nulls
 
@@ -34,7 +33,7 @@ class MemoryState(BaseModel):
 
 def router(state: AppState) -> APIRouter:
     """Make ``GET /v1/models`` and ``GET /v1/models/{model}``."""
-    routes = APIRouter(route_class=route_class(openai_shape), tags=["models"], responses=ERRORS)
+    routes = own_routes("models")
     embedder = state.embedder
 
     def models() -> list[dict[str, Any]]:

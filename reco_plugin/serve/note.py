@@ -27,11 +27,7 @@ class Note:
     process: int | None = None
 
     def write(self, folder: str | os.PathLike[str]) -> None:
-        """Write the note to a memory's folder.
-
-        Raises:
-            OSError: the folder cannot be written.
-        """
+        """Write the note to a memory's folder."""
 
         def write(file: BinaryIO) -> None:
             Path(file.name).chmod(0o600)  # before the token is in it

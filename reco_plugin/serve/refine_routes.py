@@ -20,9 +20,8 @@ from ..signals.confidence import PRECISION
 from ..types import Coverage, Degraded, InputType, Modality, check_rankings, other
 from .app_state import AppState
 from .embedder import Embedded, EmbedRequest
-from .routing import context_of, openai_shape, route_class
+from .routing import context_of, own_routes
 from .schemas import (
-    ERRORS,
     HowToRefine,
     Items,
     JsonVector,
@@ -192,7 +191,7 @@ class MatchedList(BaseModel):
 
 def router(state: AppState) -> APIRouter:
     """Make the routes."""
-    routes = APIRouter(prefix="/v1", route_class=route_class(openai_shape), tags=["refine"], responses=ERRORS)
+    routes = own_routes("refine", "/v1")
 
     @routes.post("/refine", response_model=RefinedList)
     async def refine_vectors(request: Request, body: RefineRequest) -> Response:

@@ -73,19 +73,17 @@ class RequestContext:
         self._received_bytes = 0
 
     async def receive(self) -> Message:
-        """Return the next chunk of the body, once there is memory for it.
-
-        Raises:
-            BodyRefused: 413, the body is too large.
-        """
+        """Return the next chunk of the body, once there is memory for it. Refuse a body that is too large (413)."""
         declared = self.headers.get(b"content-length", b"")
         self._check_size(int(declared) if declared.isdigit() else 0)
         message = await self._receive()
         self._received_bytes += len(message.get("body", b""))
         self._check_size(self._received_bytes)
         if self._received_bytes > SMALL_BODY:
-            timeout, self.timeout = self.timeout, self.state.bytes.refusal
-            await self.state.bytes.hold(self, 2 * self._received_bytes)  # the body, and what is parsed from it
+            timeout, budget = self.timeout, self.state.bytes
+            why = f"requests take {budget.used:,} of {budget.limit:,} bytes (max_pending_bytes): try again later"
+            self.timeout = Failure(429, "too_many_bytes", why)
+            await budget.hold(self, 2 * self._received_bytes)  # the body, and what is parsed from it
             self.timeout = timeout
         return message
 
@@ -120,11 +118,7 @@ class RequestContext:
         return json_response(done.body)
 
     async def read(self, call: Callable[[], Answer]) -> Response:
-        """Run another call that changes nothing, in the same queue, and write its result as JSON.
-
-        Raises:
-            Refused: see :meth:`.Executor.run`.
-        """
+        """Run another call that changes nothing, in the same queue, and write its result as JSON."""
         with self._while_connected():
             return json_response((await self.state.executor.run(call)).body)
 
@@ -145,20 +139,12 @@ class RequestContext:
         return answer
 
     def check_read(self) -> None:
-        """Check that the caller may see pairs of the memory.
-
-        Raises:
-            Refused: 401 or 403.
-        """
+        """Refuse a caller who may not see pairs of the memory (401, 403)."""
         self.key = self.state.keys.check("read", self.headers)
 
     @contextmanager
     def _while_connected(self) -> Iterator[None]:
-        """Cancel what the block awaits when the client leaves.
-
-        Raises:
-            Refused: 499, the client has left.
-        """
+        """Cancel what the block awaits when the client leaves, and end the request (499)."""
         tasks = list[asyncio.Task[None]]()
 
         def watch() -> None:

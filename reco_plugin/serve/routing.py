@@ -129,9 +129,9 @@ async def _call_with_body(
     return await endpoint(request, body=body, **request.path_params)
 
 
-def memory_routes() -> APIRouter:
-    """Make an empty router below :data:`MEMORY_PATH`."""
-    return APIRouter(prefix=MEMORY_PATH, route_class=route_class(openai_shape), tags=["memory"], responses=ERRORS)
+def own_routes(tag: str, prefix: str = "") -> APIRouter:
+    """Make an empty router whose failures have OpenAI's format."""
+    return APIRouter(prefix=prefix, route_class=route_class(openai_shape), tags=[tag], responses=ERRORS)
 
 
 def normalized(scope: Scope) -> Scope:

@@ -33,11 +33,7 @@ _MAX_FIELDS = 100
 
 
 def check_length(value: Any, info: ValidationInfo) -> Any:
-    """Check the length of a list before its items are parsed.
-
-    Raises:
-        Refused: 413, more than ``max_items``.
-    """
+    """Refuse a list of more than ``max_items`` (413) before its items are parsed."""
     if isinstance(value, list) and len(value) > max_items.get():
         raise Refused(too_many_items(len(value), max_items.get(), info.field_name))
     return value

@@ -21,10 +21,11 @@ from ..files import in_home
 from ..memory import memory_of
 from ..memory.versions import FolderVersions
 from ..reco import Reco
+from .auth import MEMORY_PATH
 from .failures import Failure, Refused
 from .logs import LOGGER
 from .note import Note
-from .routing import context_of, memory_routes
+from .routing import context_of, own_routes
 from .schemas import Strict
 
 if TYPE_CHECKING:
@@ -84,11 +85,7 @@ class LiveVersion:
         self._note = None
 
     def versions(self) -> VersionList:
-        """List the versions of the memory.
-
-        Raises:
-            ConfigError: the memory is not a folder.
-        """
+        """List the versions of the memory."""
         return VersionList(
             data=[
                 VersionBody(
@@ -147,7 +144,7 @@ class LiveVersion:
 
 def router(state: AppState) -> APIRouter:
     """Make the routes."""
-    routes = memory_routes()
+    routes = own_routes("memory", MEMORY_PATH)
 
     @routes.get("/versions", response_model=VersionList)
     async def list_versions(request: Request) -> Response:

@@ -58,7 +58,7 @@ def test_refined_vectors_are_those_of_reco(embedder, filled):
     items = [*TEXT_ITEMS, *(Item(image, "image") for image in images)]
     answer = embedder.embed(request_of(*items, model="clip-reco-query"))
     assert all(row.refined and not row.plain for row in answer.rows[:2])
-    for row in answer.rows:  # asked, and moved or left plain with a reason
+    for row in answer.rows:  # moved, or left plain with a reason
         assert row.refined == (row.moved > 1e-6) == (not row.plain)
     assert np.allclose(answer.vectors[:3], filled.embed_texts(TEXTS, refine=True), atol=1e-6)
     assert np.allclose(answer.vectors[3:], filled.embed_images(images, refine=True, target="image"), atol=1e-6)

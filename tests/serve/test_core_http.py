@@ -82,28 +82,28 @@ def test_what_the_memory_has_nothing_for_is_not_called_refined(reco, served):
     vectors = {"vectors": frozen.tolist(), "modality": "text"}
     embed = {"model": "clip-reco-query", "input": TEXTS}
 
-    def told(client, path, body):
+    def refined_of(client, path, body):
         answer = client.post(path, json=body)
         assert "x-reco-degraded" not in answer.headers  # nothing is down
         return answer.headers["x-reco-refined"], np.array([one["embedding"] for one in answer.json()["data"]])
 
     with served(reco) as client:
         for path, body in (("/v1/refine", vectors), ("/v1/embeddings", embed), ("/v1/embeddings", embed)):
-            word, given = told(client, path, body)
+            word, given = refined_of(client, path, body)
             assert word == "false"
             assert np.allclose(given, frozen, atol=1e-6)
         reco.memory.add([Pair("one", frozen[0], frozen[0], {"shop": "de"})])
-        assert told(client, "/v1/refine", vectors)[0] == "false"  # one pair teaches nothing, so no vector moves
-        assert told(client, "/v1/embeddings", embed)[0] == "false"
+        assert refined_of(client, "/v1/refine", vectors)[0] == "false"  # one pair teaches nothing
+        assert refined_of(client, "/v1/embeddings", embed)[0] == "false"
         [first, *_] = client.post("/v1/refine", json=vectors).json()["data"]
         assert (first["refined"], first["moved"]) == (False, 0.0)
         assert first["plain"].startswith("the memory is not calibrated")
         metrics = client.get("/metrics").text
         assert 'reco_left_plain_total{modality="text"}' in metrics
         assert 'reco_refined_total{modality="text"} 0.0' in metrics
-        assert told(client, "/v1/refine", vectors | {"gate": False})[0] == "partly"  # the pair itself is where it was
+        assert refined_of(client, "/v1/refine", vectors | {"gate": False})[0] == "partly"  # the pair stays
         assert 'reco_refined_total{modality="text"} 1.0' in client.get("/metrics").text
-        assert told(client, "/v1/refine", vectors | {"where": {"shop": "fr"}})[0] == "false"
+        assert refined_of(client, "/v1/refine", vectors | {"where": {"shop": "fr"}})[0] == "false"
         nothing = client.post("/v1/refine", json=vectors | {"exclude": ["one"]})
         assert nothing.headers["x-reco-refined"] == "false"
         assert nothing.json()["data"][0]["plain"] == "no pair was found"
@@ -126,14 +126,14 @@ def test_a_bad_item_is_named(reading, filled):
     vectors = json.dumps({"vectors": [good, [float("nan")] * 128], "modality": "text"})
     shape = {"vectors": [good, [1.0]], "modality": "text"}
     cut = {"input": [{"text": "a"}, {"image": base64.b64encode(b"\x89PNG\r\n\x1a\n").decode()}]}
-    for path, body, param, told in (
+    for path, body, param, message in (
         ("/v1/refine", vectors, "vectors[1]", "a vector holds NaN"),
         ("/v1/refine", json.dumps(shape), "vectors[1]", "a vector must have shape (128,), got (1,)"),
         ("/v1/explain", json.dumps(cut), "input[1]", "an image (8 bytes) cannot be read"),
     ):
         error = reading.post(path, content=body, headers={"content-type": "application/json"}).json()["error"]
         assert error["param"] == param
-        assert error["message"].startswith(f"{param}: {told}")
+        assert error["message"].startswith(f"{param}: {message}")
         assert "PIL" not in error["message"].partition(";")[2]
 
 
@@ -181,7 +181,7 @@ def test_a_request_keeps_its_id_and_a_bad_id_is_replaced(reading):
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "content", "status", "code", "told"),
+    ("method", "path", "content", "status", "code", "message"),
     [
         ("GET", "/nowhere", None, 404, "not_found", "there is no /nowhere here"),
         ("GET", "/v1/refine", None, 405, "method_not_allowed", "/v1/refine takes POST, not GET"),
@@ -206,11 +206,11 @@ def test_a_request_keeps_its_id_and_a_bad_id_is_replaced(reading):
         ("POST", "/v1/explain", b'{"input": [{"text": "caf\xe9"}]}', 400, "invalid_json", "UTF-8"),
     ],
 )
-def test_errors_have_one_shape_and_name_what_is_wrong(reading, method, path, content, status, code, told):
+def test_errors_have_one_shape_and_name_what_is_wrong(reading, method, path, content, status, code, message):
     answer = reading.request(method, path, content=content, headers={"content-type": "application/json"})
     error = answer.json()["error"]
     assert (answer.status_code, error["code"]) == (status, code)
-    assert told in error["message"]
+    assert message in error["message"]
     assert error.keys() == {"message", "type", "param", "code"}
 
 

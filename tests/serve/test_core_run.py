@@ -129,14 +129,14 @@ def test_on_a_terminal_it_says_where_the_playground_is(tmp_path, model, form):
     finally:
         started.kill()
         started.wait()
-    told = "\n".join(lines)
-    assert "playground: http://127.0.0.1:" in told
-    assert re.search(r"interface: http://127.0.0.1:\d+/openapi.json", told)
-    assert ("uvicorn" in told) is ("{" in told) is (form == "json")
+    output = "\n".join(lines)
+    assert "playground: http://127.0.0.1:" in output
+    assert re.search(r"interface: http://127.0.0.1:\d+/openapi.json", output)
+    assert ("uvicorn" in output) is ("{" in output) is (form == "json")
 
 
 @pytest.mark.parametrize(
-    ("flags", "variables", "told"),
+    ("flags", "variables", "message"),
     [
         (["--threads", "0"], {}, "threads"),
         (["--aliases", "clip"], {}, "NAME=plain"),
@@ -152,7 +152,7 @@ def test_on_a_terminal_it_says_where_the_playground_is(tmp_path, model, form):
         ([], {"RECO_TRITON_URL": "localhost"}, "triton_url 'localhost' is not of the form grpc://host:8001"),
     ],
 )
-def test_it_says_in_one_line_why_it_does_not_start(tmp_path, monkeypatch, model, flags, variables, told):
+def test_it_says_in_one_line_why_it_does_not_start(tmp_path, monkeypatch, model, flags, variables, message):
     """In this process, which ends before anything listens; the next test has one of its own."""
     (tmp_path / "catalogue").mkdir()
     (tmp_path / "catalogue" / HEADER_NAME).touch()
@@ -164,7 +164,7 @@ def test_it_says_in_one_line_why_it_does_not_start(tmp_path, monkeypatch, model,
     assert done.stdout == ""
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1
-    assert told in done.stderr
+    assert message in done.stderr
     assert [entry.name for entry in tmp_path.iterdir()] == ["catalogue"]
 
 
@@ -192,27 +192,27 @@ def test_an_address_that_others_reach_is_warned_of_while_no_key_is_set(tmp_path,
         stderr=subprocess.PIPE,
         text=True,
     )
-    said = []
+    messages = []
     for line in typing.cast(typing.IO[str], started.stderr):
-        said.append(json.loads(line)["message"])
-        if "listening on" in said[-1]:
+        messages.append(json.loads(line)["message"])
+        if "listening on" in messages[-1]:
             break
     started.kill()
     started.communicate()
-    assert "listening on" in said[-1]
-    assert any("set keys_file" in line for line in said) is warned
+    assert "listening on" in messages[-1]
+    assert any("set keys_file" in line for line in messages) is warned
 
 
 @pytest.mark.parametrize(
-    ("host", "told"),
+    ("host", "message"),
     [
         ("203.0.113.7", r"cannot listen on 203.0.113.7:8080: .*Choose another --port or --host"),
         ("2001:db8::7", r"cannot listen on \[2001:db8::7\]:8080: .*Choose another --port or --host"),
         ("no host", r"cannot listen on no host:8080: .*Choose another --port or --host"),
     ],
 )
-def test_an_address_of_another_machine_is_refused(host, told):
-    with pytest.raises(ConfigError, match=told):
+def test_an_address_of_another_machine_is_refused(host, message):
+    with pytest.raises(ConfigError, match=message):
         bind(ServeSettings(host=host))
 
 

@@ -79,12 +79,12 @@ def test_a_query_goes_between_two_searches_of_refined_bulk(filled, monkeypatch) 
     bulk = request_of(*(Item(vector, "text") for vector in vectors), input_type="query", refine=True)
     embedder, executor = Embedder(filled, ServeSettings()), Executor(threads=1, queue=1000, deadline_s=600)
 
-    def searching(memory: GuardedMemory, asked: Search) -> Neighbours:
+    def searching(memory: GuardedMemory, query: Search) -> Neighbours:
         order.append("search")
         reached.set()
         if len(order) == 1:
             wait_until(lambda: executor._slots.has_waiting_queries)
-        return search(memory, asked)
+        return search(memory, query)
 
     async def ask() -> None:
         first = asyncio.ensure_future(

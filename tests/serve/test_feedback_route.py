@@ -39,45 +39,45 @@ def client(model: Path, pairs: Any, served: Any, tmp_path: Path) -> Iterator[Tes
             yield client
 
 
-def asked(client: TestClient) -> dict[str, Any]:
+def explain(client: TestClient) -> dict[str, Any]:
     found: dict[str, Any] = client.post("/v1/explain", json=QUESTION).json()["data"][0]
     return found
 
 
 def test_what_is_rejected_moves_the_query_no_more_and_can_be_taken_back(client: TestClient, admin: Any) -> None:
-    before = asked(client)
+    before = explain(client)
     assert before["moved"] > 1e-3
-    said = [{"text": "a red circle", "pair": pair["id"], "by": "ann"} for pair in before["used"]]
-    told = client.post("/v1/memory/feedback", json={"judgments": said}, headers=admin).json()
-    assert told["opinions"] == len(told["data"]) == len(said)
-    assert {(one["modality"], one["right"], one["by"]) for one in told["data"]} == {("text", False, "ann")}
-    assert asked(client)["moved"] < 1e-4
+    judgments = [{"text": "a red circle", "pair": pair["id"], "by": "ann"} for pair in before["used"]]
+    answer = client.post("/v1/memory/feedback", json={"judgments": judgments}, headers=admin).json()
+    assert answer["opinions"] == len(answer["data"]) == len(judgments)
+    assert {(one["modality"], one["right"], one["by"]) for one in answer["data"]} == {("text", False, "ann")}
+    assert explain(client)["moved"] < 1e-4
     kept = client.get("/v1/memory/feedback", headers=admin).json()
-    assert kept["data"] == told["data"]
-    ids = [one["id"] for one in told["data"]]
+    assert kept["data"] == answer["data"]
+    ids = [one["id"] for one in answer["data"]]
     gone = client.request("DELETE", "/v1/memory/feedback", params={"id": [*ids, "unknown"]}, headers=admin).json()
     assert (gone["withdrawn"], gone["opinions"]) == (len(ids), 0)
-    assert gone["version"] > told["version"]
-    assert asked(client)["moved"] == pytest.approx(before["moved"], abs=1e-6)
+    assert gone["version"] > answer["version"]
+    assert explain(client)["moved"] == pytest.approx(before["moved"], abs=1e-6)
 
 
 def test_answers_that_are_no_pairs(client: TestClient, admin: Any) -> None:
     vector = np.eye(1, client.get("/v1/memory", headers=admin).json()["dimension"]).ravel().tolist()
-    said = [
+    judgments = [
         {"text": "a red circle", "answer_vector": vector},
         {"vector": vector, "modality": "image", "answer_vector": vector, "right": True},
     ]
-    told = client.post("/v1/memory/feedback", json={"judgments": said}, headers=admin)
-    assert told.status_code == 200, told.text
-    assert [(one["modality"], one["pair"], one["right"]) for one in told.json()["data"]] == [
+    answer = client.post("/v1/memory/feedback", json={"judgments": judgments}, headers=admin)
+    assert answer.status_code == 200, answer.text
+    assert [(one["modality"], one["pair"], one["right"]) for one in answer.json()["data"]] == [
         ("text", None, False),
         ("image", None, True),
     ]
-    assert client.get("/v1/memory/feedback", headers=admin).json()["data"] == told.json()["data"]
+    assert client.get("/v1/memory/feedback", headers=admin).json()["data"] == answer.json()["data"]
 
 
 @pytest.mark.parametrize(
-    ("said", "why"),
+    ("judgment", "why"),
     [
         ({"text": "a"}, "give pair or answer_vector, and not both"),
         ({"pair": "x"}, "give one of text, image and vector"),
@@ -88,10 +88,10 @@ def test_answers_that_are_no_pairs(client: TestClient, admin: Any) -> None:
     ],
 )
 def test_what_cannot_be_meant_is_refused_and_nothing_is_stored(
-    client: TestClient, admin: Any, said: dict[str, Any], why: str
+    client: TestClient, admin: Any, judgment: dict[str, Any], why: str
 ) -> None:
     good = {"text": "a red circle", "pair": "circle-red-18"}
-    answer = client.post("/v1/memory/feedback", json={"judgments": [good, said]}, headers=admin)
+    answer = client.post("/v1/memory/feedback", json={"judgments": [good, judgment]}, headers=admin)
     assert answer.status_code in (400, 415)
     assert why in answer.json()["error"]["message"]
     assert client.get("/v1/memory/feedback", headers=admin).json()["opinions"] == 0
@@ -101,8 +101,8 @@ def test_a_memory_that_is_full_of_opinions_says_what_to_do(
     client: TestClient, admin: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("reco_plugin.signals.opinions.MOST", 1)
-    said = [{"text": text, "pair": "circle-red-18"} for text in ("a red circle", "a green square")]
-    answer = client.post("/v1/memory/feedback", json={"judgments": said}, headers=admin)
+    judgments = [{"text": text, "pair": "circle-red-18"} for text in ("a red circle", "a green square")]
+    answer = client.post("/v1/memory/feedback", json={"judgments": judgments}, headers=admin)
     assert (answer.status_code, "retry-after" in answer.headers) == (400, False)  # the same again would not help
     assert "a memory keeps 1 opinions, and these would be 2: withdraw old ones" in answer.json()["error"]["message"]
     assert client.get("/v1/memory/feedback", headers=admin).json()["opinions"] == 0

@@ -38,7 +38,7 @@ def test_it_is_alive_at_once_and_ready_when_warm(filled):
     assert (state.ready().status, state.ready().reasons) == ("ready", [])
     counted = filled.metrics()
     assert counted['reco_encode_seconds_count{modality="image"}'] == 1
-    for modality in MODALITIES:  # asked for, and nothing moved by a warm-up
+    for modality in MODALITIES:  # a warm-up moves nothing
         assert counted[f'reco_left_plain_total{{modality="{modality}"}}'] == 1
         assert counted[f'reco_refined_total{{modality="{modality}"}}'] == 0
     state.state.is_stopping = True
@@ -178,7 +178,7 @@ def test_a_warm_up_that_failed_for_a_server_is_tried_again(troubled, monkeypatch
     watching = threading.Thread(target=state.watch)
     watching.start()
     try:
-        until(lambda: state.parts()["encoder"])
+        until(lambda: state.problems()["encoder"])
         assert state.ready().reasons == ["the model server is down: try again later"]
         check.side_effect = None
         encode.side_effect = lambda texts: np.eye(len(texts), made.reco.manifest.dimension, dtype=np.float32)
@@ -186,7 +186,7 @@ def test_a_warm_up_that_failed_for_a_server_is_tried_again(troubled, monkeypatch
     finally:
         state.stop()
         watching.join()
-    assert state.ready().reasons == ["the service is stopping"] and not state.parts()["encoder"]
+    assert state.ready().reasons == ["the service is stopping"] and not state.problems()["encoder"]
 
 
 def until(true):

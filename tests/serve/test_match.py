@@ -27,13 +27,13 @@ def test_results_are_judged_by_scores_or_ids(taught, served):
     own = dict(zip(pairs.ids, (pairs.image @ plain).tolist(), strict=True))
     results = [{"id": name} for name in sorted(own, key=own.__getitem__, reverse=True)]
     with served(taught) as client:
-        asked = {"input": [{"text": QUERY}] * 2, "refine": False, "documents": 40}
+        body = {"input": [{"text": QUERY}] * 2, "refine": False, "documents": 40}
         both = [results, [{"score": 0.6}, {"score": 0.31}, {"score": 0.29}]]
-        by_id, by_score = client.post("/v1/match", json=asked | {"results": both}).json()["data"]
+        by_id, by_score = client.post("/v1/match", json=body | {"results": both}).json()["data"]
         call = requests.match([QUERY], [[0.6, 0.2]], "text", {"refine": False, "documents": 40, "precision": None})
         assert call.read(client.request(call.method, call.path, json=call.body).json())[0]["right"] == [0]
-        nothing = client.post("/v1/match", json=asked | {"documents": 5_000}).json()["data"][0]
-        refined = client.post("/v1/match", json=asked | {"refine": True}).json()["data"][0]
+        nothing = client.post("/v1/match", json=body | {"documents": 5_000}).json()["data"][0]
+        refined = client.post("/v1/match", json=body | {"refine": True}).json()["data"][0]
     best = max(own.values())
     assert by_id["chance"] == pytest.approx(1 / (1 + np.exp(6 - 20 * best)), abs=1e-4)
     assert by_score["right"] == [0, 1]
@@ -54,7 +54,7 @@ def test_an_embedding_carries_the_threshold_of_the_index_in_the_settings(taught,
 
 
 @pytest.mark.parametrize(
-    ("sent", "said"),
+    ("sent", "message"),
     [
         ({"results": []}, "0 rankings for 1 queries"),
         ({"results": [[{"id": "unknown"}]]}, "results[0][0] needs a score: the memory holds no pair 'unknown'"),
@@ -63,7 +63,7 @@ def test_an_embedding_carries_the_threshold_of_the_index_in_the_settings(taught,
         ({"documents": 0}, "documents"),
     ],
 )
-def test_what_cannot_be_judged_is_refused(taught, served, sent, said):
+def test_what_cannot_be_judged_is_refused(taught, served, sent, message):
     with served(taught) as client:
         answer = client.post("/v1/match", json={"input": [{"text": QUERY}], "refine": False} | sent)
-    assert (answer.status_code, said in answer.json()["error"]["message"]) == (400, True), answer.text
+    assert (answer.status_code, message in answer.json()["error"]["message"]) == (400, True), answer.text

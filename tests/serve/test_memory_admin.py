@@ -94,8 +94,8 @@ def test_what_a_source_brought_can_be_read_changed_and_sent_again(empty, reco, a
     vectors = np.eye(2, reco.manifest.dimension, dtype=np.float32)
     marks = {"reco_row": "0" * 16, "reco_source": "shop.csv"}
     reco.memory.add_records([Records(["a", "b"], vectors, vectors, [{"n": 1, **marks}, {"n": 2}])])
-    asked = {"params": {"id": ["a", "b"], "vectors": "float"}, "headers": admin}
-    first, second = empty.get("/v1/memory/pairs", **asked).json()["data"]
+    options = {"params": {"id": ["a", "b"], "vectors": "float"}, "headers": admin}
+    first, second = empty.get("/v1/memory/pairs", **options).json()["data"]
     assert (first["payload"], first["source"]) == ({"n": 1}, "shop.csv")
     assert (second["payload"], second.get("source")) == ({"n": 2}, None)
     changed = {**first, "payload": {"n": 3}}

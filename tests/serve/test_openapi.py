@@ -40,7 +40,7 @@ def test_it_does_not_depend_on_settings(filled):
 
 def operations() -> list[tuple[str, str, dict[str, Any]]]:
     paths = json.loads(FILE.read_text("utf-8"))["paths"]
-    return [(path, method, told) for path, methods in paths.items() for method, told in methods.items()]
+    return [(path, method, operation) for path, methods in paths.items() for method, operation in methods.items()]
 
 
 def test_fastapis_own_error_body_is_nowhere():
@@ -48,9 +48,9 @@ def test_fastapis_own_error_body_is_nowhere():
 
 
 def test_every_operation_has_a_name_of_its_own_and_a_summary():
-    names = [told["operationId"] for _, _, told in operations()]
+    names = [operation["operationId"] for _, _, operation in operations()]
     assert len(set(names)) == len(names) >= 10
-    assert all(told["summary"] and told["description"] for _, _, told in operations())
+    assert all(operation["summary"] and operation["description"] for _, _, operation in operations())
 
 
 @pytest.fixture(scope="module")

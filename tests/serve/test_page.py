@@ -28,8 +28,8 @@ STATIC = {entry.name: entry.read_text() for entry in (files("reco_plugin.serve.p
 CONFIG = ImageConfig((64, 64))
 
 
-def compare(client: TestClient, text: str | None = None, headers: dict[str, str] | None = None, **asked: Any) -> Any:
-    body = {"input": {"text": text}, **asked} if text is not None else asked
+def compare(client: TestClient, text: str | None = None, headers: dict[str, str] | None = None, **fields: Any) -> Any:
+    body = {"input": {"text": text}, **fields} if text is not None else fields
     return client.post("/page/compare", json=body, headers=headers)
 
 
@@ -134,9 +134,11 @@ def test_never_and_an_unrefined_side_are_plain(gainless: Reco, served: Any) -> N
             answer = compare(client, "red", **how).json()
             assert (answer["refined"], answer["moved"], answer["used"]) == (False, 0.0, [])
             assert answer["plain_ranking"] == answer["refined_ranking"]
-        asked = compare(client, "red", input_type="document", refine=True).json()
-        assert (asked["refined"], asked["moved"], bool(asked["plain"])) == (False, 0.0, True), "asked, and left plain"
-        assert asked["used"], "it was refined by these"
+        answer = compare(client, "red", input_type="document", refine=True).json()
+        assert (answer["refined"], answer["moved"], bool(answer["plain"])) == (False, 0.0, True), (
+            "should be refined, and stays plain"
+        )
+        assert answer["used"], "it was refined by these"
 
 
 def test_the_page_says_what_was_decided_and_by_what_coverage(filled: Reco, served: Any) -> None:

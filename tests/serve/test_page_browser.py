@@ -36,7 +36,7 @@ class Seen:
         self.page.fill("#text", text)
         self.page.press("#text", "Enter")
         self.settled()
-        self.page.wait_for_selector("#query .asked")
+        self.page.wait_for_selector("#query .shown-query")
 
     def settled(self) -> None:
         """Wait until nothing is being asked any more."""
@@ -149,7 +149,7 @@ def test_a_text_shows_what_the_service_answers(shown: Reco, opens: Opens) -> Non
             == f"{round(100 * answer['used'][0]['weight'] / sum(one['weight'] for one in answer['used']))}\u00a0%"
         )
         assert seen.page.locator("#retrieved img").count() == len(answer["used"])
-        assert answer["refined_ranking"][0]["caption"] in seen.page.inner_text("#said")
+        assert answer["refined_ranking"][0]["caption"] in seen.page.inner_text("#status")
         marks = seen.page.locator("#refined .mark").all_inner_texts()
         assert len(marks) == len(answer["refined_ranking"])
         for pair, mark in zip(answer["refined_ranking"], marks, strict=True):
@@ -172,7 +172,7 @@ def test_an_image_can_be_dropped_pasted_and_chosen(shown: Reco, opens: Opens, dr
         page.dispatch_event("body", "dragenter", {"dataTransfer": held})
         assert page.is_visible("#veil")
         page.dispatch_event("body", "drop", {"dataTransfer": held})
-        page.wait_for_selector("#query img.asked")
+        page.wait_for_selector("#query img.shown-query")
         assert not page.is_visible("#veil")
         dropped = seen.captions("refined")
         assert len(dropped) == 10
@@ -181,10 +181,10 @@ def test_an_image_can_be_dropped_pasted_and_chosen(shown: Reco, opens: Opens, dr
         page.click("#chosen-remove")
         assert page.evaluate("document.activeElement.id") == "text"
         seen.ask("a small green triangle")
-        assert page.locator("#query img.asked").count() == 0
+        assert page.locator("#query img.shown-query").count() == 0
         held = transfer(seen, data)
         assert not page.evaluate(PASTE, ["body", held])
-        page.wait_for_selector("#query img.asked")
+        page.wait_for_selector("#query img.shown-query")
         assert seen.captions("refined") == dropped
 
         page.click("#chosen-remove")
@@ -279,7 +279,7 @@ def test_a_phone_needs_no_scrolling_sideways(shown: Reco, opens: Opens, drawing:
         assert seen.sideways() <= 0
         assert page.evaluate("document.querySelector('#answer').getBoundingClientRect().top") < 100  # it went there
         page.set_input_files("#file", drawing)
-        page.wait_for_selector("#query img.asked")
+        page.wait_for_selector("#query img.shown-query")
         for summary in page.locator("summary").all():
             summary.click()
         assert page.locator("details:not([open])").count() == 0
@@ -309,7 +309,7 @@ def test_every_control_has_a_name(shown: Reco, opens: Opens, drawing: Path) -> N
     with opens(shown) as seen:
         page = seen.page
         page.set_input_files("#file", drawing)
-        page.wait_for_selector("#query img.asked")
+        page.wait_for_selector("#query img.shown-query")
         page.evaluate("for (const folded of document.querySelectorAll('details')) folded.open = true")
         tree = page.context.new_cdp_session(page).send("Accessibility.getFullAXTree")["nodes"]
         controls = {

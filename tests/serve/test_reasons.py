@@ -35,10 +35,10 @@ def test_candidates_say_which_were_covered_what_was_decided_and_why(filled, serv
 def test_a_side_that_stays_plain_says_why(gainless, served):
     plain = gainless.embed_texts(PROMPTS, refine=False).tolist()
     with served(gainless) as client:
-        said = client.post("/v1/refine", json={"vectors": plain, "modality": "text", "input_type": "document"}).json()
-    assert said["coverage"]["text"]["plain"].startswith("its captions fit their images hardly better")
-    assert said["decided"]["text"] == "nothing moves: " + said["coverage"]["text"]["plain"]
-    assert said["coverage"]["text"]["covered"] == [True, True, True, False]
+        answer = client.post("/v1/refine", json={"vectors": plain, "modality": "text", "input_type": "document"}).json()
+    assert answer["coverage"]["text"]["plain"].startswith("its captions fit their images hardly better")
+    assert answer["decided"]["text"] == "nothing moves: " + answer["coverage"]["text"]["plain"]
+    assert answer["coverage"]["text"]["covered"] == [True, True, True, False]
 
 
 def test_an_explanation_says_why_in_figures_and_words(reading, filled):
@@ -56,17 +56,17 @@ def test_an_explanation_says_why_in_figures_and_words(reading, filled):
 
 def test_the_service_says_what_the_memory_has_learned(filled, reco, served, admin):
     with served(filled) as client:
-        for said in (client.get("/meta").json(), client.get("/v1/memory", headers=admin).json()):
-            assert (said["calibrated"], said["plain"]) == (True, "")
+        for answer in (client.get("/meta").json(), client.get("/v1/memory", headers=admin).json()):
+            assert (answer["calibrated"], answer["plain"]) == (True, "")
         assert (client.get("/meta").json()["coverage"], client.get("/meta").json()["fusers"]) == (
             None,
             ["reco", "paper"],
         )
         filled.memory.remove([pair for page in filled.memory.store.scroll() for pair in page.ids])
         filled.memory.store.set_calibration({})
-        said = client.get("/meta").json()
-    assert said["calibrated"] is False
-    assert "the memory is not calibrated" in said["plain"]
+        answer = client.get("/meta").json()
+    assert answer["calibrated"] is False
+    assert "the memory is not calibrated" in answer["plain"]
 
 
 def test_clients_refine_candidates_as_the_reco_behind_the_service(filled, live):

@@ -69,11 +69,11 @@ def urls(stocked: Reco, live: Live) -> Iterator[dict[int, str]]:
         busy.result(60)
 
 
-def send(url: str, asked: dict[str, Any]) -> httpx.Response:
+def send(url: str, recorded: dict[str, Any]) -> httpx.Response:
     """The request as it was sent."""
-    headers = [(name, value.replace("***", "Bearer wrong")) for name, value in asked["headers"]]
+    headers = [(name, value.replace("***", "Bearer wrong")) for name, value in recorded["headers"]]
     return httpx.request(
-        asked["method"], url + asked["path"], content=asked["body"].encode(), headers=headers, timeout=60
+        recorded["method"], url + recorded["path"], content=recorded["body"].encode(), headers=headers, timeout=60
     )
 
 
@@ -106,9 +106,9 @@ def expected_of(reco: Reco, wanted: Any, expects: dict[str, Any]) -> Any:
 
 @pytest.mark.parametrize("name", RECORDED)
 def test_it_gets_the_right_vectors_or_a_clear_error(name: str, urls: dict[int, str], stocked: Reco) -> None:
-    asked = RECORDED[name]
-    expects = asked["expects"]
-    answer = send(urls.get(expects["status"], urls[0]), asked)
+    recorded = RECORDED[name]
+    expects = recorded["expects"]
+    answer = send(urls.get(expects["status"], urls[0]), recorded)
     assert answer.status_code == expects["status"], answer.text
     if answer.status_code >= 400:
         assert expects.get("says", "") in " ".join(words(answer.json()))
@@ -133,9 +133,9 @@ def test_refined_queries_of_each_engine_are_among_them_and_differ_from_plain_one
     """Else a service that refines nothing would pass."""
     moved = {
         name.rpartition("-")[0]
-        for name, asked in RECORDED.items()
-        if asked["expects"].get("refined")
-        for text in asked["expects"]["inputs"]
+        for name, recorded in RECORDED.items()
+        if recorded["expects"].get("refined")
+        for text in recorded["expects"]["inputs"]
         if isinstance(text, str)
         and not np.allclose(
             stocked.embed_texts([text], refine=True), stocked.embed_texts([text], refine=False), atol=1e-3

@@ -36,11 +36,7 @@ class CohereRequest(Strict):
         return self
 
     def to_embed(self, embedder: Embedder) -> EmbedRequest:
-        """Convert for the embedder.
-
-        Raises:
-            Refused: a field that this model cannot follow.
-        """
+        """Convert for the embedder. Refuse what this model cannot follow."""
         check_supported("max_tokens", self.max_tokens, ())
         for one in self.embedding_types or ():
             check_supported("embedding_types", one, ("float", "base64"))

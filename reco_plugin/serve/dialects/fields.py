@@ -93,9 +93,7 @@ def truncates(**fields: bool | str | None) -> bool:
 def dimension_of(embedder: Embedder, **fields: int | None) -> int | None:
     """Return the dimension to which vectors are cut; None for the model's own.
 
-    Raises:
-        Refused: fields that contradict each other, or a dimension for which the model was not trained: such vectors
-            rank differently.
+    Refuse a dimension for which the model was not trained: such vectors rank differently.
     """
     native, trained = embedder.dimension, embedder.reco.manifest.matryoshka
     given = {name: value for name, value in fields.items() if value is not None}
@@ -115,11 +113,7 @@ def dimension_of(embedder: Embedder, **fields: int | None) -> int | None:
 
 
 def check_supported(field: str, value: object, supported: Sequence[object]) -> None:
-    """Refuse a value that this model cannot follow, instead of ignoring it. None is always accepted.
-
-    Raises:
-        Refused: the value is not supported.
-    """
+    """Refuse a value that this model cannot follow, instead of ignoring it. None is always accepted."""
     if value is not None and value not in supported:
         words = f", and only {' or '.join(json.dumps(one) for one in supported)} is offered here" if supported else ""
         message = f"{field} is {json.dumps(value):.60}{words or ', which is not offered here: leave it out'}"

@@ -28,12 +28,7 @@ _KINDS = {type(None): "null", bool: "a boolean", int: "a number", float: "a numb
 
 
 def read_input(value: Any, info: ValidationInfo) -> list[list[Item]]:
-    """Return the parts of each input. One sentence reports a bad one.
-
-    Raises:
-        ValueError: no input, or another form.
-        Refused: token ids (400), or too many items (413).
-    """
+    """Return the parts of each input. One sentence reports a bad one; token ids and too many items are refused."""
     items = value if isinstance(value, list) else [value]
     if not items:
         raise ValueError(f"the list is empty; give {FORMS}")
@@ -111,11 +106,7 @@ class EmbeddingsRequest(Strict):
         return value
 
     def to_embed(self, embedder: Embedder) -> EmbedRequest:
-        """Convert for the embedder.
-
-        Raises:
-            Refused: a field that this model cannot follow.
-        """
+        """Convert for the embedder. Refuse what this model cannot follow."""
         check_supported("embedding_type", self.embedding_type, ("float", "base64"))
         check_supported("encoding_type", self.encoding_type, ("float", "base64"))
         check_supported("output_dtype", self.output_dtype, ("float",))

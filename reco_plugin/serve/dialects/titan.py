@@ -47,11 +47,7 @@ class TitanRequest(Strict):
     input_type: str | None = Field(None, description="query or document; not Titan's")
 
     def to_embed(self, embedder: Embedder, model: str | None) -> EmbedRequest:
-        """Convert for the embedder.
-
-        Raises:
-            Refused: neither text nor image, or a length that the model does not have.
-        """
+        """Convert for the embedder. Refuse a request without text and image."""
         parts: dict[str, Item] = {}
         text, image = (self.inputText or "").strip(), (self.inputImage or "").strip()
         if text and (text != _NULL or "inputImage" not in self.model_fields_set):  # a title may be "null"

@@ -81,11 +81,7 @@ class VoyageRequest(Strict):
         return value
 
     def to_embed(self, embedder: Embedder) -> EmbedRequest:
-        """Convert for the embedder.
-
-        Raises:
-            Refused: a field that this model cannot follow.
-        """
+        """Convert for the embedder. Refuse what this model cannot follow."""
         check_supported("output_dtype", self.output_dtype, ("float",))
         return EmbedRequest(
             numbered("inputs", (one.items() for one in self.inputs)),

@@ -25,10 +25,12 @@ OTHERS = {"/embed": {"inputs": [TEXT]}}
 CURL = "application/x-www-form-urlencoded"  # what `curl -d` says
 
 
-@pytest.mark.parametrize("said", [None, CURL, "text/plain", "application/octet-stream", "application/vnd.api+json"])
+@pytest.mark.parametrize(
+    "content_type", [None, CURL, "text/plain", "application/octet-stream", "application/vnd.api+json"]
+)
 @pytest.mark.parametrize("path", BODIES)
-def test_json_is_json_whatever_the_header_says(client: TestClient, path: str, said: str | None) -> None:
-    headers = {} if said is None else {"content-type": said}
+def test_json_is_json_whatever_the_header_says(client: TestClient, path: str, content_type: str | None) -> None:
+    headers = {} if content_type is None else {"content-type": content_type}
     answer = client.post(path, content=json.dumps(BODIES[path]).encode(), headers=headers)
     assert answer.status_code == 200, answer.text
     as_ever = client.post(path, json=BODIES[path])
@@ -74,9 +76,9 @@ def test_head_is_answered_as_get_without_a_body(url: str) -> None:
         "/v1/embeddings",
         "/nothing",
     ):
-        asked, got = (httpx.request(method, f"{url}{path}", headers=key) for method in ("HEAD", "GET"))
-        assert (asked.status_code, asked.content) == (got.status_code, b"")
-        assert asked.headers["content-type"] == got.headers["content-type"]
+        head, get = (httpx.request(method, f"{url}{path}", headers=key) for method in ("HEAD", "GET"))
+        assert (head.status_code, head.content) == (get.status_code, b"")
+        assert head.headers["content-type"] == get.headers["content-type"]
     assert httpx.head(f"{url}/v1/models").status_code == 401
 
 

@@ -201,7 +201,7 @@ class TestLongTexts:
         assert (error["code"], error["param"]) == ("text_too_long", "input[1]")
         assert ask(client, input="a fox", truncate="START")["data"] == ask(client, input="a fox")["data"]
 
-    def test_the_way_out_is_named_where_a_client_refuses_them_unless_told(self, client: TestClient) -> None:
+    def test_the_error_names_the_way_out(self, client: TestClient) -> None:
         assert 'truncate "END"' in refused(client, input=["a fox", LONG], truncate="NONE")["message"]
 
     @pytest.mark.parametrize("word", ["end", "none", "start"])

@@ -31,14 +31,14 @@ def test_a_base_url_is_enough_for_it(url: str, filled: Reco, base: str) -> None:
 def test_embed(client: TestClient, filled: Reco) -> None:
     body = {"inputs": TEXTS, "normalize": True, "truncate": True, "truncation_direction": "Right"}
     assert np.allclose(client.post("/embed", json=body).json(), filled.embed_texts(TEXTS, refine=False), atol=1e-5)
-    asked = client.post("/embed", json={"inputs": TEXTS[0], "prompt_name": "query"})
-    assert np.allclose(asked.json(), filled.embed_texts(TEXTS[:1]), atol=1e-5)
+    answer = client.post("/embed", json={"inputs": TEXTS[0], "prompt_name": "query"})
+    assert np.allclose(answer.json(), filled.embed_texts(TEXTS[:1]), atol=1e-5)
 
 
-@pytest.mark.parametrize("said", [{"normalize": False}, {"options": {"use_cache": True, "wait_for_model": False}}])
-def test_what_means_nothing_here(client: TestClient, said: dict[str, object]) -> None:
+@pytest.mark.parametrize("options", [{"normalize": False}, {"options": {"use_cache": True, "wait_for_model": False}}])
+def test_what_means_nothing_here(client: TestClient, options: dict[str, object]) -> None:
     """All vectors have norm 1, which whoever asks for none can use."""
-    found = client.post("/embed", json={"inputs": TEXTS} | said)
+    found = client.post("/embed", json={"inputs": TEXTS} | options)
     assert found.json() == client.post("/embed", json={"inputs": TEXTS}).json()
 
 
@@ -49,7 +49,7 @@ def test_what_is_not_offered(client: TestClient, wrong: dict[str, object]) -> No
 
 
 @pytest.mark.parametrize(
-    ("inputs", "told"),
+    ("inputs", "message"),
     [
         (["a", 1], "inputs[1]: must be a valid string, got 1"),
         (3, "inputs"),
@@ -57,8 +57,8 @@ def test_what_is_not_offered(client: TestClient, wrong: dict[str, object]) -> No
         ([""], "inputs[0]: a text is empty"),
     ],
 )
-def test_bad_inputs_are_named_as_they_were_sent(client: TestClient, inputs: object, told: str) -> None:
-    assert told in client.post("/embed", json={"inputs": inputs}).json()["error"]
+def test_bad_inputs_are_named_as_they_were_sent(client: TestClient, inputs: object, message: str) -> None:
+    assert message in client.post("/embed", json={"inputs": inputs}).json()["error"]
 
 
 def test_coheres_request_is_sent_where_it_belongs(client: TestClient) -> None:

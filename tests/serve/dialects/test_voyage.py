@@ -71,7 +71,7 @@ class TestWeaviateThroughVoyage:
             assert embed([title, image]) == [alone]  # one input: the mean of what is there
 
     @pytest.mark.parametrize(
-        ("inputs", "told"),
+        ("inputs", "message"),
         [
             ([[{"type": "text"}]], "inputs[0]: a text is empty"),
             ([[{"type": "text", "text": "a"}], [{"type": "text"}]], "inputs[1]: a text is empty"),
@@ -79,9 +79,9 @@ class TestWeaviateThroughVoyage:
             ([[{"type": "text", "text": ""}, {"type": "text", "text": " "}]], "inputs[0]: a text is empty"),
         ],
     )
-    def test_without_a_picture_an_empty_text_is_an_error(self, client: TestClient, inputs: Any, told: str) -> None:
+    def test_without_a_picture_an_empty_text_is_an_error(self, client: TestClient, inputs: Any, message: str) -> None:
         response = client.post("/v1/multimodalembeddings", json={"inputs": [{"content": one} for one in inputs]})
-        assert response.status_code == 400 and told in response.json()["detail"]
+        assert response.status_code == 400 and message in response.json()["detail"]
 
     def test_its_api_for_texts_is_named(self, client: TestClient) -> None:
         response = client.post("/v1/multimodalembeddings", json={"input": ["a fox"], "input_type": "query"})
@@ -96,13 +96,13 @@ class TestWeaviateThroughVoyage:
         assert [*response.json()] == ["detail"]
 
     @pytest.mark.parametrize(
-        ("part", "told"),
+        ("part", "message"),
         [
             ({"type": "video"}, "inputs[0].content[0]: Input tag 'video'"),
             ({"type": "text", "text": 3}, "inputs[0].content[0].text.text: must be a valid string, got 3"),
             ("a", "inputs[0].content[0]: must be an object, got 'a'"),
         ],
     )
-    def test_a_bad_part_is_named_as_it_was_sent(self, client: TestClient, part: Any, told: str) -> None:
+    def test_a_bad_part_is_named_as_it_was_sent(self, client: TestClient, part: Any, message: str) -> None:
         response = client.post("/v1/multimodalembeddings", json={"inputs": [{"content": [part]}]})
-        assert response.json()["detail"].startswith(told)
+        assert response.json()["detail"].startswith(message)

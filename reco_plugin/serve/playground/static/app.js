@@ -1,24 +1,24 @@
-/** The page: what is asked, when it is asked again, and what is shown of the answer. */
+/** The page: it sends the query, sends it again when an option changes, and shows the answer. */
 
-import { compare, examples, model, Trouble, useKey } from "./api.js";
-import { at, called, el, nameOf, tell } from "./dom.js";
+import { compare, examples, model, ServiceError, useKey } from "./api.js";
+import { at, called, el, nameOf, showText } from "./dom.js";
 import { wireFeedback } from "./feedback.js";
 import { accept, read } from "./images.js";
 import { freshIds, offerQueryImage, wireMemory } from "./memory.js";
 import { drawNeighbours } from "./neighbours.js";
 import { drawRankings, linkPairs } from "./rankings.js";
-import { askForKey, countPairs, degradedWords, summary, troubleWords } from "./words.js";
+import { showKeyField, countPairs, degradedWords, summary, errorText } from "./words.js";
 
 const SETTLE_MS = 150; // after the last step of the slider
 const stacked = matchMedia("(max-width: 899px)"); // as in the style sheet
 let image = null;
-let asked = null; // the query that is shown
-let asking = null; // the query whose answer is awaited
+let shownQuery = null;
+let pendingQuery = null;
 let running = null;
 let served = null;
 let later = 0;
 
-function question() {
+function queryOf() {
   const text = at("text").value.trim();
   return image ? { image } : text ? { text } : null;
 }
@@ -36,57 +36,57 @@ function options() {
   };
 }
 
-/** Ask something new: where the answer lies below the form, go there. */
+/** Send a new query. If the answer is below the form, scroll to it. */
 async function search(query, first = "") {
   await run(query, first);
-  if (asked === query && stacked.matches) at("answer").scrollIntoView({ block: "start" });
+  if (shownQuery === query && stacked.matches) at("answer").scrollIntoView({ block: "start" });
 }
 
-/** Ask the service; `first` words are said before what the answer changed. */
+/** Send a query; `first` comes before the summary of the answer. */
 async function run(query, first = "") {
   clearTimeout(later);
   running?.abort();
   const mine = new AbortController();
   running = mine;
-  asking = query;
+  pendingQuery = query;
   busy(true);
-  tell(at("problem"), null);
-  tell(at("feedback-problem"), null);
+  showText(at("problem"), null);
+  showText(at("feedback-problem"), null);
   const how = options();
   const input = query.image ? { image: query.image.data } : { text: query.text };
   try {
     const { data, timing } = await compare({ input, ...how }, mine.signal);
     if (running !== mine) return;
-    asked = query;
+    shownQuery = query;
     show(query, data, how, timing, first);
   } catch (error) {
     if (error.name !== "AbortError") fail(error);
   } finally {
-    if (running === mine) { running = asking = null; busy(false); }
+    if (running === mine) { running = pendingQuery = null; busy(false); }
   }
 }
 
 function show(query, answer, how, timing, first) {
   const fresh = freshIds();
   at("empty").hidden = true;
-  at("found").hidden = false;
+  at("results").hidden = false;
   at("answer").classList.toggle("is-degraded", Boolean(answer.degraded));
-  tell(at("degraded"), answer.degraded && degradedWords(answer.degraded));
+  showText(at("degraded"), answer.degraded && degradedWords(answer.degraded));
   drawNeighbours(query, answer, how.refine, served?.memory.pairs, fresh);
   drawRankings(answer, fresh);
   const took = Object.entries(timing).map(([step, ms]) => `${step} ${ms < 10 ? ms.toFixed(1) : Math.round(ms)} ms`);
-  at("said").replaceChildren(`${first} ${summary(answer)}`.trim(), el("span", { class: "took", "aria-hidden": "true" }, took.join(" · ")));
+  at("status").replaceChildren(`${first} ${summary(answer)}`.trim(), el("span", { class: "took", "aria-hidden": "true" }, took.join(" · ")));
 }
 
 function fail(error) {
-  if (!(error instanceof Trouble)) console.error(error);
-  tell(at("problem"), error instanceof Trouble ? troubleWords(error) : "The page failed to show this answer.");
-  askForKey(error);
-  at("found").hidden = true;
+  if (!(error instanceof ServiceError)) console.error(error);
+  showText(at("problem"), error instanceof ServiceError ? errorText(error) : "The page failed to show this answer.");
+  showKeyField(error);
+  at("results").hidden = true;
   at("empty").hidden = false;
-  tell(at("degraded"), null);
-  at("said").textContent = "";
-  asked = null;
+  showText(at("degraded"), null);
+  at("status").textContent = "";
+  shownQuery = null;
 }
 
 function busy(is) {
@@ -94,11 +94,11 @@ function busy(is) {
   document.body.classList.toggle("busy", is);
 }
 
-/** Ask again what is awaited, or else shown, once the slider has come to rest; whether there is such a query. */
-function again(wait = 0, words = "") {
+/** Send the pending or shown query again after `wait` ms. Returns whether there is one. */
+function rerun(wait = 0, words = "") {
   clearTimeout(later);
-  if (!(asking || asked)) return false;
-  later = setTimeout(() => { if (asking || asked) void run(asking || asked, words); }, wait);
+  if (!(pendingQuery || shownQuery)) return false;
+  later = setTimeout(() => { if (pendingQuery || shownQuery) void run(pendingQuery || shownQuery, words); }, wait);
   return true;
 }
 
@@ -119,16 +119,16 @@ function setImage(next) {
 
 async function take(file, others = 0) {
   try {
-    askByImage(await read(file), others ? `Only ${file.name} was taken, the first of ${others + 1} files.` : "");
+    searchByImage(await read(file), others ? `Only ${file.name} was taken, the first of ${others + 1} files.` : "");
   } catch (error) {
     fail(error);
   }
 }
 
-function askByImage(next, first = "") {
+function searchByImage(next, first = "") {
   const focused = document.activeElement === at("file");
   setImage(next);
-  if (focused) at("chosen-remove").focus(); // what had the focus is hidden now
+  if (focused) at("chosen-remove").focus(); // the focused element is hidden now
   void search({ image: next }, first);
 }
 
@@ -140,10 +140,10 @@ function removeImage() {
 function wireQuery() {
   at("ask").addEventListener("submit", (event) => {
     event.preventDefault();
-    const query = question();
+    const query = queryOf();
     if (query) void search(query);
     else {
-      tell(at("problem"), "Write a text or choose an image first.");
+      showText(at("problem"), "Write a text or choose an image first.");
       at("text").focus();
     }
   });
@@ -153,21 +153,21 @@ function wireQuery() {
     event.target.value = ""; // so that the same file can be chosen again
     if (file) void take(file);
   });
-  at("chosen-picture").addEventListener("error", () => { at("chosen-picture").hidden = true; }); // not one that a browser draws
+  at("chosen-picture").addEventListener("error", () => { at("chosen-picture").hidden = true; }); // a format that the browser cannot draw
   at("chosen-remove").addEventListener("click", removeImage);
   at("key").addEventListener("input", (event) => useKey(event.target.value));
   at("key").addEventListener("change", () => void begin());
   accept(at("veil"), take);
   addEventListener("keydown", (event) => {
     if (event.key !== "Escape") return;
-    if (running) { running.abort(); at("said").textContent = "Stopped."; } else if (image) removeImage();
+    if (running) { running.abort(); at("status").textContent = "Stopped."; } else if (image) removeImage();
   });
 }
 
 function wireOptions() {
   at("how").addEventListener("submit", (event) => event.preventDefault());
-  at("k").addEventListener("input", () => { at("k-shown").value = at("k").value; again(SETTLE_MS); });
-  at("how").addEventListener("change", (event) => { if (event.target.id !== "k") again(); });
+  at("k").addEventListener("input", () => { at("k-shown").value = at("k").value; rerun(SETTLE_MS); });
+  at("how").addEventListener("change", (event) => { if (event.target.id !== "k") rerun(); });
 }
 
 function showFacts() {
@@ -175,7 +175,7 @@ function showFacts() {
   const facts = {
     model: served.name,
     vectors: `${served.dimension}-d`,
-    memory: memory.pairs === null ? "away" : countPairs(memory.pairs),
+    memory: memory.pairs === null ? "unavailable" : countPairs(memory.pairs),
   };
   at("facts").replaceChildren(...Object.entries(facts).map(([name, value]) =>
     el("div", {}, el("dt", {}, name), el("dd", { id: `fact-${name}` }, value))));
@@ -188,9 +188,9 @@ function showExamples(pairs) {
     return chip;
   });
   const pictures = pairs.filter((pair) => pair.picture).map((pair) => {
-    const chip = el("button", { type: "button", class: "chip", "aria-label": `Ask by the picture of ${called(pair)}` },
+    const chip = el("button", { type: "button", class: "chip", "aria-label": `Search by the picture of ${called(pair)}` },
       el("img", { src: pair.picture, alt: "" }));
-    chip.addEventListener("click", () => askByImage({ name: nameOf(pair), data: pair.picture }));
+    chip.addEventListener("click", () => searchByImage({ name: nameOf(pair), data: pair.picture }));
     return chip;
   });
   at("example-texts").replaceChildren(...texts);
@@ -208,7 +208,7 @@ async function begin() {
     }
     showFacts();
     showExamples(await examples());
-    tell(at("problem"), null);
+    showText(at("problem"), null);
   } catch (error) {
     fail(error);
   }
@@ -222,8 +222,8 @@ wireMemory(() => image, (words, pairs) => {
     served.memory.pairs = pairs;
     showFacts();
   }
-  if (!again(0, words)) at("said").textContent = words;
+  if (!rerun(0, words)) at("status").textContent = words;
 });
-wireFeedback((words) => again(0, words));
+wireFeedback((words) => rerun(0, words));
 at("options").open = !stacked.matches;
 void begin();

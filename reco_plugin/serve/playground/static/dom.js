@@ -1,4 +1,4 @@
-/** Builds elements; text is always set as text, so that no caption is ever read as markup. */
+/** Builds elements; text is always set as text, so no caption is parsed as markup. */
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -35,7 +35,7 @@ const firstLetter = (name) => (name.match(/[\p{L}\p{N}\p{Extended_Pictographic}]
 /** What a pair is called. */
 export const nameOf = (pair) => pair.caption || pair.id;
 
-/** The same within a sentence: not longer than one, and marked so that its direction of writing ends with it. */
+/** The name within a sentence: shortened, and isolated from the direction of the text around it. */
 export const called = (pair) => isolated(shortened(nameOf(pair)));
 
 const LONGEST = 80;
@@ -43,7 +43,7 @@ const shortened = (text) => (text.length > LONGEST ? `${[...text].slice(0, LONGE
 const isolated = (text) => `\u2068${text}\u2069`;
 
 /** Show an element with a text, or hide it. */
-export function tell(node, text) {
+export function showText(node, text) {
   node.textContent = text || "";
   node.hidden = !text;
 }

@@ -1,16 +1,16 @@
-/** Images on their way in: from a file, a drop or the clipboard. */
+/** Reads images from a file, a drop or the clipboard. */
 
-import { Trouble } from "./api.js";
+import { ServiceError } from "./api.js";
 
 const SIDE = 128;
 
 /** An image file as {name, data}, data being a data URI of the unchanged bytes. */
 export function read(file) {
   return new Promise((resolve, reject) => {
-    if (!file.size) throw new Trouble(`The file ${file.name} is empty.`);
+    if (!file.size) throw new ServiceError(`The file ${file.name} is empty.`);
     const reader = new FileReader();
     reader.onload = () => resolve({ name: file.name || "pasted image", data: reader.result });
-    reader.onerror = () => reject(new Trouble(`The file ${file.name} cannot be read.`));
+    reader.onerror = () => reject(new ServiceError(`The file ${file.name} cannot be read.`));
     reader.readAsDataURL(file);
   });
 }
@@ -18,7 +18,7 @@ export function read(file) {
 /** The files of a drop or paste. */
 const filesOf = (transfer) => [...(transfer?.files || [])];
 
-/** A small square WebP of an image, its middle, to be stored beside the pair; null where the browser cannot draw it. */
+/** A small square WebP of an image, its middle, to be stored beside the pair; null if the browser cannot draw it. */
 export async function thumbnail(data) {
   const image = new Image();
   image.src = data;
@@ -39,7 +39,7 @@ export async function thumbnail(data) {
   return canvas.toDataURL("image/webp", 0.85);
 }
 
-/** Let images be dropped anywhere and pasted anywhere; `take` gets the first file, and how many more there were. */
+/** Accept images that are dropped or pasted anywhere; `take` gets the first file and the number of the others. */
 export function accept(veil, take) {
   let depth = 0; // dragenter and dragleave come for each element on the way
   const show = (shown) => { veil.hidden = !shown; };

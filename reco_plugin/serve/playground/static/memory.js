@@ -1,11 +1,11 @@
-/** Pairs that are added from here, and deleted again. */
+/** Adds pairs to the memory, and deletes them. */
 
 import { addPair, deletePair } from "./api.js";
-import { at, called, el, nameOf, picture, tell } from "./dom.js";
+import { at, called, el, nameOf, picture, showText } from "./dom.js";
 import { read, thumbnail } from "./images.js";
-import { askForKey, countPairs, troubleWords } from "./words.js";
+import { showKeyField, countPairs, errorText } from "./words.js";
 
-// Ids and captions, so that what was added can be deleted after a reload; a host may have other services under other paths.
+// Ids and captions of added pairs, to delete them after a reload. A host may have other services under other paths.
 const STORED = `reco-playground-added${location.pathname.replace(/\/$/, "")}`;
 let image = null;
 let stored = true; // whether the browser keeps the list
@@ -15,7 +15,7 @@ let adding = false;
 /** Ids of the pairs that were added from this browser. */
 export const freshIds = () => new Set(added.map((pair) => pair.id));
 
-/** Wire the form; `queryImage` gives the query's image or null, `changed(words, count)` is told of each change. */
+/** Wire the form; `queryImage` returns the image of the query or null; `changed(text, count)` is called after each change. */
 export function wireMemory(queryImage, changed) {
   at("pair-file").addEventListener("change", async (event) => {
     const file = event.target.files[0];
@@ -27,7 +27,7 @@ export function wireMemory(queryImage, changed) {
     event.preventDefault();
     void attempt(() => add(changed));
   });
-  at("pair-picture").addEventListener("error", () => { at("pair-picture").hidden = true; }); // not one that a browser draws
+  at("pair-picture").addEventListener("error", () => { at("pair-picture").hidden = true; }); // a format that the browser cannot draw
   addEventListener("storage", (event) => {
     if (event.key !== STORED) return;
     added = load();
@@ -36,7 +36,7 @@ export function wireMemory(queryImage, changed) {
   drawAdded(changed);
 }
 
-/** Offer the query's image for the new pair where the query is one. */
+/** Offer the image of the query for the new pair, if there is one. */
 export function offerQueryImage(there) {
   at("pair-from-query").hidden = !there;
 }
@@ -45,8 +45,8 @@ function choose(chosen) {
   image = chosen;
   at("pair-picture").src = chosen.data;
   at("pair-picture").hidden = false;
-  tell(at("pair-name"), chosen.name);
-  tell(at("add-problem"), null);
+  showText(at("pair-name"), chosen.name);
+  showText(at("add-problem"), null);
 }
 
 async function add(changed) {
@@ -55,7 +55,7 @@ async function add(changed) {
   const lacks = !image ? [at("pair-file"), "Choose an image first."] : !caption ? [at("caption"), "Write a caption first."] : null;
   if (lacks) {
     lacks[0].focus();
-    tell(at("add-problem"), lacks[1]);
+    showText(at("add-problem"), lacks[1]);
     return;
   }
   adding = true;
@@ -83,7 +83,7 @@ function unchoose() {
   image = null;
   at("pair-picture").hidden = true;
   at("pair-picture").removeAttribute("src");
-  tell(at("pair-name"), "none chosen");
+  showText(at("pair-name"), "none chosen");
 }
 
 async function remove(pair, changed) {
@@ -109,12 +109,12 @@ function drawAdded(changed) {
 }
 
 async function attempt(action) {
-  tell(at("add-problem"), null);
+  showText(at("add-problem"), null);
   try {
     await action();
   } catch (error) {
-    askForKey(error);
-    tell(at("add-problem"), troubleWords(error));
+    showKeyField(error);
+    showText(at("add-problem"), errorText(error));
   }
 }
 
@@ -132,9 +132,9 @@ function store() {
     localStorage.setItem(STORED, JSON.stringify(added));
     stored = true;
   } catch {
-    stored = false; // such a browser still shows what was added until the page is closed
+    stored = false; // the list is kept until the page is closed
   }
 }
 
-/** The list as it is now: another tab may have added and deleted. */
+/** The current list: another tab may have changed it. */
 const latest = () => (stored ? load() : added);

@@ -1,6 +1,6 @@
 /** The query, how far it moved, and the pairs that moved it. */
 
-import { at, el, nameOf, picture, svg, tell } from "./dom.js";
+import { at, el, nameOf, picture, svg, showText } from "./dom.js";
 import { notThis } from "./feedback.js";
 import { degrees, number, percent, presenceWords, whyUnmoved } from "./words.js";
 
@@ -14,16 +14,16 @@ export function drawNeighbours(query, answer, refine, pairs, fresh) {
   const all = Math.max(answer.used.reduce((sum, pair) => sum + pair.weight, 0), 1e-12);
   at("retrieved").replaceChildren(...answer.used.map((pair) => card(pair, pair.weight / all, fresh, query)));
   at("retrieved").hidden = !answer.used.length;
-  tell(at("retrieved-none"), whyUnmoved(answer, refine, pairs));
-  tell(at("why"), answer.degraded ? null : answer.why || null);
+  showText(at("retrieved-none"), whyUnmoved(answer, refine, pairs));
+  showText(at("why"), answer.degraded ? null : answer.why || null);
   fold(answer.used.length);
 }
 
 function queryParts(query, answer) {
   const shown = query.image
-    ? el("img", { src: query.image.data, alt: `Query: ${query.image.name}`, class: "asked" })
-    : el("p", { class: "asked" }, query.text);
-  shown.addEventListener("error", () => shown.replaceWith(el("p", { class: "asked" }, query.image.name))); // not one that a browser draws
+    ? el("img", { src: query.image.data, alt: `Query: ${query.image.name}`, class: "shown-query" })
+    : el("p", { class: "shown-query" }, query.text);
+  shown.addEventListener("error", () => shown.replaceWith(el("p", { class: "shown-query" }, query.image.name))); // a format that the browser cannot draw
   const angle = degrees(answer.moved);
   const words = el("p", {}, el("b", {}, `moved by ${Math.round(angle)}°`), el("br"),
     el("span", { class: "soft" }, `cosine distance ${answer.moved.toFixed(3)}`));
@@ -48,14 +48,14 @@ function dial(angle) {
     svg("circle", { cx: from, cy: 56, r: 2.5 }));
 }
 
-/** `share`: of all that was found, which counts more or less beside the query. */
+/** A retrieved pair; `share`: of the weight of all retrieved pairs. */
 function card(pair, share, fresh, query) {
   const bar = el("span", { class: "bar", "aria-hidden": "true" }, el("i"));
   bar.firstChild.style.inlineSize = `${100 * share}%`;
   const node = el("li", { "data-id": pair.id },
     picture(pair),
     bar,
-    el("p", { class: "weight" }, el("b", {}, percent(share)), " of what was found"),
+    el("p", { class: "weight" }, el("b", {}, percent(share)), " of the weight"),
     el("p", { class: "caption", title: nameOf(pair) }, nameOf(pair)),
     el("p", { class: "figures" }, `similarity ${number(pair.similarity)}`, el("br"), `agrees by ${pair.reliability.toFixed(2)}`));
   if (fresh.has(pair.id)) node.append(el("span", { class: "fresh" }, "added"));

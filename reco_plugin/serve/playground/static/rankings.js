@@ -1,6 +1,6 @@
-/** Both rankings side by side, with what moved where. */
+/** Both rankings side by side, and the changes between them. */
 
-import { at, el, nameOf, picture, svg, tell } from "./dom.js";
+import { at, el, nameOf, picture, svg, showText } from "./dom.js";
 import { number, ordinal, place } from "./words.js";
 
 /** Draw both rankings; `fresh` holds ids of pairs that were just added. */
@@ -8,7 +8,7 @@ export function drawRankings(answer, fresh) {
   const { plain_ranking: before, refined_ranking: after, depth } = answer;
   const nothing = !before.length;
   at("rankings").hidden = nothing;
-  tell(at("rankings-none"), nothing && (answer.ranking_error
+  showText(at("rankings-none"), nothing && (answer.ranking_error
     ? `There is nothing to rank, since the memory does not answer: ${answer.ranking_error}`
     : "There is nothing to rank: the memory is empty."));
   const what = answer.by === "image" ? "pictures" : "captions";
@@ -38,24 +38,24 @@ function row(pair, fresh, mark) {
 /** How a pair got to its place in the refined ranking. */
 function moved(pair, depth) {
   const { rank_plain: from, rank_refined: to } = pair;
-  if (from === to) return el("span", { class: "mark same" }, said("same place"), symbol("="));
-  if (from === null) return el("span", { class: "mark up" }, said("up "), symbol("▲ "), `from ${far(depth)}`);
+  if (from === to) return el("span", { class: "mark same" }, spoken("same place"), symbol("="));
+  if (from === null) return el("span", { class: "mark up" }, spoken("up "), symbol("▲ "), `from ${far(depth)}`);
   const up = from > to;
   return el("span", { class: `mark ${up ? "up" : "down"}` },
-    said(up ? "up " : "down "), symbol(up ? "▲ " : "▼ "), `${Math.abs(from - to)}`, said(` from ${place(from, depth)}`));
+    spoken(up ? "up " : "down "), symbol(up ? "▲ " : "▼ "), `${Math.abs(from - to)}`, spoken(` from ${place(from, depth)}`));
 }
 
 /** Where a pair of the plain ranking went, if it is not on the other list. */
 function leaving(pair, shown, depth) {
   const to = pair.rank_refined;
   if (to !== null && to <= shown) return null;
-  return el("span", { class: "mark down" }, said("down "), symbol("▼ "), to === null ? `to ${far(depth)}` : `to ${ordinal(to)}`);
+  return el("span", { class: "mark down" }, spoken("down "), symbol("▼ "), to === null ? `to ${far(depth)}` : `to ${ordinal(to)}`);
 }
 
 /** Somewhere beyond the depth: short, since it stands in each row of a narrow column. */
 const far = (depth) => `${depth}+`;
 
-const said = (text) => el("span", { class: "unseen" }, text);
+const spoken = (text) => el("span", { class: "unseen" }, text);
 const symbol = (text) => el("span", { "aria-hidden": "true" }, text);
 
 /** Lines from the old places to the new ones, in units of a row; stubs where one of the two is not on the page. */
