@@ -1,18 +1,16 @@
-"""Each request as a value: its body, and how to read the answer. No network access here."""
+"""Values of the client as JSON, and answers of the service as values. No network access here."""
 
 from __future__ import annotations
 
 import base64
 import io
 import json
-import operator
 import os
-import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, replace
-from itertools import islice
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -39,13 +37,12 @@ from ..types import (
     to_plain_scores,
     to_refined_scores,
 )
-from ..values import check_choice, check_items, each_pair, show
+from ..values import check_choice, check_items, show, unpack
 
-T = TypeVar("T")
 _URL_CHARS = 8_000
 _PNG_MODES = frozenset({"1", "L", "LA", "I;16", "P", "RGB", "RGBA"})
-"""Modes that PNG stores without loss; others are sent as TIFF."""
-_INPUT_TYPES = {role: word for word, role in ROLE_OF.items()}
+"""Modes that PNG stores without loss; the client sends others as TIFF."""
+_INPUT_TYPES: Mapping[Role, InputType] = {role: input_type for input_type, role in ROLE_OF.items()}
 
 
 @dataclass(frozen=True, repr=False)
@@ -55,16 +52,16 @@ class Refined(ToldShort):
     Attributes:
         vectors: (B, D) float32, unit-norm.
         moved: (B,) cosine distance from the frozen vector.
-        degraded: why vectors are frozen although refinement was on, as the service says or as this client found; None
-            if nothing failed.
+        degraded: why the service, or this client in its place, returned frozen vectors; None if nothing failed.
         frozen: (B, D) before refinement; None without an explanation.
-        used: per row, the pairs that were used, nearest first; likewise.
-        why: per row, why it moved as far as it did, None without a gate; likewise.
-        coverage: what the memory knows of them; None where it was not searched.
-        plain: per row, why it was to be refined and stays plain, for people; empty where it moved, or was not to be.
-        scale: (B, 2) of queries, as :attr:`reco_plugin.types.Refinement.scale`; None where the service says none.
-        presence: (B,) of queries, as :attr:`reco_plugin.types.Refinement.presence`; likewise.
-        word_ids: per row, the ids of the pairs that were found by words; empty where none was.
+        used: for each row, the pairs that the refinement used, nearest first; None without an explanation.
+        why: for each row, why it moved as far as it did, or None without a gate; None without an explanation.
+        coverage: what the memory holds of the queries; None if the service did not search it.
+        plain: for each row, why it stayed plain although refinement was on. Empty if it moved, or was not to be
+            refined; always empty from :meth:`.Client.embed`.
+        scale: (B, 2) for queries, as :attr:`reco_plugin.types.Refinement.scale`; None if the service sent none.
+        presence: (B,) for queries, as :attr:`reco_plugin.types.Refinement.presence`; None if the service sent none.
+        word_ids: for each row, the ids of the pairs whose captions have the query's words.
     """
 
     vectors: Vectors
@@ -81,7 +78,7 @@ class Refined(ToldShort):
 
     @property
     def refined(self) -> npt.NDArray[np.bool_]:
-        """(B,) whether a vector moved."""
+        """(B,) whether each vector moved."""
         return self.moved > UNMOVED
 
     def plain_scores(self, scores: npt.ArrayLike) -> npt.NDArray[np.float32]:
@@ -94,7 +91,7 @@ class Refined(ToldShort):
 
     @classmethod
     def unmoved(cls, frozen: Vectors, reason: Away, *, explain: bool = False) -> Refined:
-        """Frozen vectors (B, D) in place of an answer of the service."""
+        """Return frozen vectors (B, D) in place of the service's answer."""
         rows = len(frozen)
         explained: dict[str, Any] = {"frozen": frozen.copy(), "used": ((),) * rows, "why": (None,) * rows}
         zeros = np.zeros(rows, np.float32)
@@ -102,248 +99,140 @@ class Refined(ToldShort):
 
     @classmethod
     def join(cls, parts: Sequence[Refined]) -> Refined:
-        """Answers to the parts of one call as one; degraded if any part is."""
-        frozen = [part.frozen for part in parts if part.frozen is not None]
-        used = [part.used for part in parts if part.used is not None]
-        why = [part.why for part in parts if part.why is not None]
+        """Join the answers to the parts of one call; degraded if any part is."""
+
+        def rows(name: str) -> Any:
+            values = [getattr(part, name) for part in parts]
+            if any(value is None for value in values):
+                return None
+            return np.concatenate(values) if isinstance(values[0], np.ndarray) else tuple(chain(*values))
+
+        moved = rows("moved")
         coverage = [part.coverage for part in parts if part.coverage is not None]
-        presences = [part.presence for part in parts if part.presence is not None]
-        moved = np.concatenate([part.moved for part in parts])
+        scales = [part.scale if part.scale is not None else [None] * len(part.vectors) for part in parts]
         return cls(
-            np.concatenate([part.vectors for part in parts]),
+            rows("vectors"),
             moved,
             next((part.degraded for part in parts if part.degraded), None),
-            np.concatenate(frozen) if frozen else None,
-            tuple(row for rows in used for row in rows) if used else None,
-            tuple(row for rows in why for row in rows) if why else None,
+            rows("frozen"),
+            rows("used"),
+            rows("why"),
             Coverage.join(coverage) if coverage else None,
-            tuple(words for part in parts for words in part.plain),
-            join_scales([one for part in parts for one in _by_row(part)], moved),
-            np.concatenate(presences) if len(presences) == len(parts) else None,
-            tuple(ids for part in parts for ids in part.word_ids),
+            rows("plain"),
+            join_scales(list(chain(*scales)), moved),
+            rows("presence"),
+            rows("word_ids"),
         )
 
-    def told(self, headers: Mapping[str, str]) -> Refined:
-        """The same with what the answer's headers tell."""
-        degraded: Any = self.degraded or headers.get("x-reco-degraded")
-        return replace(self, degraded=degraded)
 
-
-def _by_row(part: Refined) -> Sequence[npt.NDArray[np.float32] | None]:
-    return [None] * len(part.vectors) if part.scale is None else list(part.scale)
-
-
-class ServedHow(RefineHow, total=False):
-    """Keywords of a refinement by a service; ``exclude`` is one collection for all."""
+class ServedOptions(RefineHow, total=False):
+    """Options of a refinement by a service; ``exclude`` is one collection for all queries."""
 
     exclude: Collection[str] | None
 
 
-@dataclass(frozen=True)
-class Call(Generic[T]):
-    """One request."""
-
-    method: str
-    path: str  # below the service's URL
-    read: Callable[[Any], T]  # makes the result from the answer's JSON
-    body: Mapping[str, Any] | None = None
-    params: Sequence[tuple[str, str]] = ()  # of the query string
-    admin: bool = False  # whether it needs the admin key
-    told: Callable[[T, Mapping[str, str]], T] = lambda made, _: made  # adds what the answer's headers tell
-    start: int = 0  # where its items begin among those of the caller
-
-
-def embed(
-    items: Sequence[ImageInput] | Sequence[str],
-    modality: Modality,
-    role: Role,
-    refine: bool | None,
-    size: int,
-    options: ServedHow,
-) -> list[Call[Refined]]:
-    """``POST /v1/embeddings`` to vectors (B, D), in parts.
+def read_refined(answer: Any) -> Refined:
+    """Read the answer of ``POST /v1/embeddings``, ``/v1/refine`` or ``/v1/explain``.
 
     Raises:
-        InputError: no items, or a single one instead of a list.
-        ImageError: a file that cannot be read.
+        KeyError, TypeError, ValueError: the JSON has another shape.
     """
-    input_type = _input_type(role)
-    fields = {
-        "input_type": input_type,
-        "encoding_format": "base64",
-        "reco": _how(options),
-        **({} if refine is None else {"refine": refine}),
-    }
-    return [
-        Call(
-            "POST",
-            "/v1/embeddings",
-            _parse_embedded,
-            {"input": [_item(one, modality) for one in part], **fields},
-            told=Refined.told,
-            start=start,
-        )
-        for start, part in _parts(items, f"{modality}s", size if refine is False else _size(role, size))
-    ]
+    rows = sorted(answer["data"], key=lambda row: int(row["index"]))
+    is_explained = all("used" in row for row in rows)
+    moved = np.array([row.get("moved", np.nan) for row in rows], np.float32)
+    presences = [row.get("presence") for row in rows]
+    return Refined(
+        vectors=np.stack([_vector(row["embedding"]) for row in rows]),
+        moved=moved,
+        degraded=answer.get("degraded"),
+        frozen=np.array([row["frozen"] for row in rows], np.float32) if is_explained else None,
+        used=tuple(tuple(Used(**pair) for pair in row["used"]) for row in rows) if is_explained else None,
+        why=tuple(Why(**row["why"]) if row.get("why") else None for row in rows) if is_explained else None,
+        coverage=next((_coverage(fields) for fields in answer.get("coverage", {}).values()), None),
+        plain=tuple(row.get("plain") or "" for row in rows),
+        scale=join_scales([row.get("scale") for row in rows], moved),
+        presence=None if None in presences else np.array(presences, np.float32),
+        word_ids=tuple(tuple(row.get("word_ids") or ()) for row in rows),
+    )
 
 
-def refine(
-    vectors: npt.ArrayLike, modality: Modality, role: Role, size: int, *, explain: bool, options: ServedHow
-) -> list[Call[Refined]]:
-    """``POST /v1/refine`` of vectors (B, D), in parts.
-
-    Raises:
-        VectorError: NaN or infinity.
-    """
-    rows = _finite(vectors)
-    how = {"modality": modality, "input_type": _input_type(role), "explain": explain, **_how(options)}
-    return [
-        Call(
-            "POST",
-            "/v1/refine",
-            _parse_refined,
-            {"vectors": part, **how},
-            told=Refined.told,
-            start=start,
-        )
-        for start, part in _parts(rows.tolist(), "vectors", _size(role, size))
-    ]
+def _vector(value: Any) -> npt.NDArray[np.float32]:
+    return unpack(value, (-1,), "an embedding") if isinstance(value, str) else np.asarray(value, np.float32)
 
 
-def explain(
-    items: Sequence[ImageInput] | Sequence[str], modality: Modality, role: Role, size: int, options: ServedHow
-) -> list[Call[Refined]]:
-    """``POST /v1/explain``, in parts; errors as in :func:`embed`."""
-    how = {"input_type": _input_type(role), **_how(options)}
-    return [
-        Call(
-            "POST", "/v1/explain", _parse_refined, {"input": [_item(one, modality) for one in part], **how}, start=start
-        )
-        for start, part in _parts(items, f"{modality}s", _size(role, size))
-    ]
+def _coverage(fields: Mapping[str, Any]) -> Coverage:
+    return Coverage(**{**fields, "covered": tuple(fields["covered"])})
 
 
-def match(
-    items: Sequence[ImageInput] | Sequence[str],
-    results: Sequence[Sequence[float]],
-    modality: Modality,
-    fields: Mapping[str, Any],
-) -> Call[list[dict[str, Any]]]:
-    """``POST /v1/match`` of queries and the cosines of their results; errors as in :func:`embed`."""
-    sent = {
-        "input": [_item(one, modality) for one in check_items(items, f"{modality}s")],
-        "results": [[{"score": float(score)} for score in one] for one in results],
-    }
-    return Call("POST", "/v1/match", operator.itemgetter("data"), sent | given_options(fields))
-
-
-def add_pairs(pairs: Iterable[Pair | tuple[Any, ...]], size: int) -> Iterator[Call[int]]:
-    """``POST /v1/memory/pairs``, in parts that are made one at a time."""
-    rows_of = map(_pair, each_pair(pairs))
-    while rows := list(islice(rows_of, size)):
-        yield Call("POST", "/v1/memory/pairs", operator.itemgetter("stored"), {"pairs": rows}, admin=True)
-
-
-def remove_pairs(ids: Sequence[str], size: int) -> list[Call[int]]:
-    """``DELETE /v1/memory/pairs``, in parts that a URL can hold; without ids, nothing is sent."""
-    names = check_items(list(ids) if isinstance(ids, Set | Iterator) else ids, "ids")  # in any order
-    parts, read = ids_in_parts(names, size), operator.itemgetter("removed")
-    return [
-        Call("DELETE", "/v1/memory/pairs", read, params=[("id", one) for one in part], admin=True) for part in parts
-    ]
-
-
-def ids_in_parts(ids: Iterable[str], most: int) -> Iterator[list[str]]:
-    """Ids in parts that a URL can hold, of so many at most."""
-    part, size = list[str](), 0
-    for one in ids:
-        added = 3 * len(one.encode()) + 4  # percent-encoded, at worst
-        if part and (size + added > _URL_CHARS or len(part) >= most):
-            yield part
-            part, size = [], 0
-        part.append(one)
-        size += added
-    if part:
-        yield part
-
-
-def _input_type(role: Role) -> InputType:
+def input_type_of(role: Role) -> InputType:
+    """Return the service's name of a role."""
     check_choice("role", role, tuple(_INPUT_TYPES))
     return _INPUT_TYPES[role]
 
 
-def _size(role: Role, size: int) -> int:
-    """Items per request; refined candidates go in one request, since they are refined as a set."""
-    return size if role == "query" else sys.maxsize
-
-
-def _parts(items: Sequence[T], what: str, size: int) -> list[tuple[int, Sequence[T]]]:
-    """Items in parts, each with the position where it begins.
+def option_fields(options: ServedOptions) -> dict[str, Any]:
+    """Return the options that are not None as fields of a request.
 
     Raises:
-        InputError: no items, or a single one instead of a list.
+        InputError: ``exclude`` is a single id.
     """
-    items = check_items(items, what)
-    if len(items) == 0:
-        raise InputError("nothing to send: the batch is empty")
-    return [(start, items[start : start + size]) for start in range(0, len(items), size)]
-
-
-def to_json(body: Mapping[str, Any]) -> bytes:
-    """The body of a request.
-
-    Raises:
-        InputError: it holds what JSON cannot carry, as a date, a number of NumPy, NaN or half of a surrogate pair.
-    """
-    try:
-        return json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
-    except (TypeError, ValueError, RecursionError) as error:
-        raise InputError(f"what was given cannot be sent as JSON: {error}") from None
-
-
-def _how(options: ServedHow) -> dict[str, Any]:
-    """The options that were given, as fields of a request; ids as a list."""
-    given = given_options(options)
-    if "exclude" not in given:
-        return given
-    exclude: Any = given["exclude"]
+    fields = given_options(options)
+    if "exclude" not in fields:
+        return fields
+    exclude: Any = fields["exclude"]
     if isinstance(exclude, str | bytes) or not isinstance(exclude, Iterable):
         raise InputError(f"exclude must be a collection of ids, got the single id {show(exclude)}: put it in a list")
-    return given | {"exclude": sorted(exclude, key=str)}
+    return fields | {"exclude": sorted(exclude, key=str)}
 
 
-def _item(value: ImageInput, modality: Modality) -> dict[str, str]:
+def item_fields(items: Sequence[ImageInput] | Sequence[str], modality: Modality) -> list[dict[str, str]]:
+    """Return texts or images as items of a request.
+
+    Raises:
+        InputError: a single item instead of a list, or a text that is not a ``str``.
+        ImageError: a file that cannot be read.
+    """
+    items = check_items(items, f"{modality}s")
     if modality == "image":
-        return {"image": _image(value)}
-    if not isinstance(value, str):
-        raise InputError(f"a text must be a str, got {type(value).__name__}: {value!r:.40}")
-    return {"text": value}
+        return [{"image": _image(item)} for item in items]
+    for item in items:
+        if not isinstance(item, str):
+            raise InputError(f"a text must be a str, got {type(item).__name__}: {item!r:.40}")
+    return [{"text": str(item)} for item in items]
 
 
-def _finite(vectors: npt.ArrayLike) -> npt.NDArray[np.float32]:
+def vector_rows(vectors: npt.ArrayLike) -> list[list[float]]:
+    """Return vectors (B, D) as lists.
+
+    Raises:
+        InputError: a single number.
+        VectorError: not numbers, NaN or infinity.
+    """
     try:
         rows = np.asarray(vectors, np.float32)
-    except (TypeError, ValueError, RuntimeError) as error:  # torch raises the last where a gradient is needed
+    except (TypeError, ValueError, RuntimeError) as error:  # torch raises RuntimeError for a tensor with a gradient
         raise VectorError(f"vectors are not an array of numbers of shape (B, D): {error}") from None
     if not np.isfinite(rows).all():
         raise VectorError("vectors hold NaN or infinity, which JSON cannot carry")
-    return rows
+    checked: list[list[float]] = check_items(rows.tolist(), "vectors")
+    return checked
 
 
-def _pair(pair: Pair) -> dict[str, Any]:
+def pair_fields(pair: Pair) -> dict[str, Any]:
+    """Return a pair as an item of ``POST /v1/memory/pairs``."""
     if not isinstance(pair.payload, Mapping):
-        raise InputError(f"the payload of {show(pair.id)} must be a mapping, found {type(pair.payload).__name__}")
-    row: dict[str, Any] = {"id": pair.id, "payload": dict(pair.payload)}
+        raise InputError(f"the payload of {show(pair.id)} must be a mapping, got {type(pair.payload).__name__}")
+    fields: dict[str, Any] = {"id": pair.id, "payload": dict(pair.payload)}
     for name, value in (("image", pair.image), ("text", pair.text)):
         if isinstance(value, np.ndarray):
-            row[f"{name}_vector"] = value.tolist()
+            fields[f"{name}_vector"] = value.tolist()
         else:
-            row[name] = _image(value) if name == "image" else value
-    return row
+            fields[name] = _image(value) if name == "image" else value
+    return fields
 
 
 def _image(image: ImageInput) -> str:
-    """An image as base64; files and bytes as they are, PIL images without loss."""
+    """Return an image as base64: the bytes of a file as they are, a PIL image without loss."""
     try:
         if isinstance(image, Image.Image):
             packed = io.BytesIO()
@@ -355,59 +244,33 @@ def _image(image: ImageInput) -> str:
             data = image if isinstance(image, bytes) else Path(image).read_bytes()
     except ImageError:
         raise
-    except (OSError, ValueError) as error:  # the latter of a closed image, or of a path that no file can have
-        said = getattr(error, "strerror", None) or error
-        raise ImageError(f"image {show(str(image))} cannot be read: {said}") from error
+    except (OSError, ValueError) as error:  # PIL raises ValueError for a closed image, Path for a null byte
+        reason = getattr(error, "strerror", None) or error
+        raise ImageError(f"image {show(str(image))} cannot be read: {reason}") from error
     return base64.b64encode(data).decode()
 
 
-def _parse_embedded(answer: Any) -> Refined:
-    rows = sorted(answer["data"], key=lambda row: int(row["index"]))
-    moved = np.array([row.get("moved", np.nan) for row in rows], np.float32)
-    vectors = np.stack([_vector(row["embedding"]) for row in rows])
-    return Refined(
-        vectors,
-        moved,
-        scale=join_scales([row.get("scale") for row in rows], moved),
-        presence=_per_row(rows, "presence"),
-        word_ids=_word_ids(rows),
-    )
+def ids_in_parts(ids: Iterable[str], limit: int) -> Iterator[list[str]]:
+    """Split ids into lists that a URL can hold, each of at most ``limit`` ids."""
+    part, size = list[str](), 0
+    for id_ in ids:
+        added = 3 * len(id_.encode()) + 4  # percent-encoded, at worst
+        if part and (size + added > _URL_CHARS or len(part) >= limit):
+            yield part
+            part, size = [], 0
+        part.append(id_)
+        size += added
+    if part:
+        yield part
 
 
-def _vector(sent: Any) -> npt.NDArray[np.float32]:
-    if isinstance(sent, str):  # base64 of little-endian float32, as in OpenAI's API
-        return np.frombuffer(base64.b64decode(sent), "<f4").astype(np.float32)
-    return np.asarray(sent, np.float32)
+def to_json(body: Mapping[str, Any]) -> bytes:
+    """Return the body of a request.
 
-
-def _parse_refined(answer: Any) -> Refined:
-    rows = sorted(answer["data"], key=lambda row: int(row["index"]))
-    explained = all("used" in row for row in rows)
-    moved = np.array([row.get("moved", np.nan) for row in rows], np.float32)
-    return Refined(
-        vectors=np.array([row["embedding"] for row in rows], np.float32),
-        moved=moved,
-        degraded=answer.get("degraded"),
-        frozen=np.array([row["frozen"] for row in rows], np.float32) if explained else None,
-        used=tuple(tuple(Used(**pair) for pair in row["used"]) for row in rows) if explained else None,
-        why=tuple(Why(**row["why"]) if row.get("why") else None for row in rows) if explained else None,
-        coverage=next((_coverage(one) for one in answer.get("coverage", {}).values()), None),
-        plain=tuple(row.get("plain") or "" for row in rows),
-        scale=join_scales([row.get("scale") for row in rows], moved),
-        presence=_per_row(rows, "presence"),
-        word_ids=_word_ids(rows),
-    )
-
-
-def _word_ids(rows: list[Any]) -> tuple[tuple[str, ...], ...]:
-    return tuple(tuple(row.get("word_ids", ())) for row in rows)
-
-
-def _per_row(rows: list[Any], name: str) -> npt.NDArray[np.float32] | None:
-    """What the service says of each row; None where it says nothing of one."""
-    said = [row.get(name) for row in rows]
-    return None if any(one is None for one in said) else np.array(said, np.float32)
-
-
-def _coverage(said: Any) -> Coverage:
-    return Coverage(**said | {"covered": tuple(said["covered"])})
+    Raises:
+        InputError: a value that JSON cannot carry, such as a date, a NumPy number, NaN or half of a surrogate pair.
+    """
+    try:
+        return json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InputError(f"the request cannot be sent as JSON: {error}") from None

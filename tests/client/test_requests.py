@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from reco_plugin import Pair
-from reco_plugin.client import Client, requests
+from reco_plugin.client import Client
 from reco_plugin.errors import (
     ConfigError,
     ImageError,
@@ -254,10 +254,10 @@ def test_pairs_are_read_in_parts_and_need_the_admin_key():
 
 
 def test_a_set_of_excluded_ids_goes_as_a_list():
-    options = {"k": 3, "exclude": {"b", "a"}, "where": None}
-    (call,) = requests.refine(ROWS, "text", "query", 64, explain=True, options=options)
-    assert call.body["exclude"] == ["a", "b"]
-    assert (call.body["k"], "where" in call.body) == (3, False)
+    service = Service(embedded(ROWS))
+    service.client().refine(ROWS, modality="text", k=3, exclude={"b", "a"}, where=None)
+    (body,) = service.bodies
+    assert (body["exclude"], body["k"], "where" in body) == (["a", "b"], 3, False)
 
 
 def test_without_httpx_the_install_line_is_shown():

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from reco_plugin import Pair
-from reco_plugin.client.requests import _parse_refined
+from reco_plugin.client.requests import read_refined
 from reco_plugin.errors import (
     MemoryLocked,
     MemoryOverloaded,
@@ -58,7 +58,7 @@ def test_the_scale_of_scores_is_told_by_item_and_of_one_query_in_a_header(readin
     assert np.allclose([float(word) for word in one.headers["x-reco-scale"].split()], scale[0], atol=1e-4)
     plain = reading.post("/v1/embeddings", json={"model": "clip", "input": TEXTS[0]})
     assert "x-reco-scale" not in plain.headers
-    served = _parse_refined(two.json())
+    served = read_refined(two.json())
     assert np.allclose(served.plain_scores([[0.2], [0.3]]), (scale[:, :1] * [[0.2], [0.3]]) + scale[:, 1:], atol=1e-4)
 
 

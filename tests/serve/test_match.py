@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import httpx
 import numpy as np
 import pytest
 
-from reco_plugin.client import requests
+from reco_plugin.client import Client
 
 LEARNED = {"weights": [20.0, 0.0, 0.0, -6.0], "cuts": [0.9, 0.5], "holds": [0.95, 0.9], "passes": [0.3, 0.5]}
 QUERY = "circle red small"
@@ -30,8 +31,11 @@ def test_results_are_judged_by_scores_or_ids(taught, served):
         body = {"input": [{"text": QUERY}] * 2, "refine": False, "documents": 40}
         both = [results, [{"score": 0.6}, {"score": 0.31}, {"score": 0.29}]]
         by_id, by_score = client.post("/v1/match", json=body | {"results": both}).json()["data"]
-        call = requests.match([QUERY], [[0.6, 0.2]], "text", {"refine": False, "documents": 40, "precision": None})
-        assert call.read(client.request(call.method, call.path, json=call.body).json())[0]["right"] == [0]
+        forward = httpx.MockTransport(
+            lambda sent: httpx.Response(200, content=client.post(sent.url.path, content=sent.content).content)
+        )
+        with Client("http://testserver", transport=forward) as caller:
+            assert caller.match([QUERY], [[0.6, 0.2]], refine=False, documents=40)[0]["right"] == [0]
         nothing = client.post("/v1/match", json=body | {"documents": 5_000}).json()["data"][0]
         refined = client.post("/v1/match", json=body | {"refine": True}).json()["data"][0]
     best = max(own.values())
