@@ -1,1 +1,1 @@
-"""Adapters: each module translates for one framework and does nothing else; ``base`` is what all of them share."""
+"""Adapters to frameworks, one module each; ``base`` holds the code that they share."""

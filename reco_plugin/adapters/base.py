@@ -1,6 +1,7 @@
-"""What all adapters share: where vectors come from, and which sides are refined.
+"""The source of vectors that all adapters share.
 
-A query is refined for what the index holds: a text that is refined for images finds less among texts than a plain one.
+A query is refined for the modality of the index. A text that is refined for images retrieves fewer texts than a plain
+one.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ if TYPE_CHECKING:
 
 
 IndexOf: TypeAlias = Literal["texts", "images", "both"]
-"""What an index holds; both: averages of a text and an image, or some of each."""
+"""Contents of an index; both: averages of a text and an image, or a mixture of texts and images."""
 _TARGETS: dict[IndexOf, Target] = {"texts": "text", "images": "image", "both": "both"}
 
 
 class Embeds(Protocol):
-    """The methods that adapters call, of a :class:`reco_plugin.Reco` or a :class:`reco_plugin.client.Client`."""
+    """An embedder, such as a :class:`reco_plugin.Reco` or a :class:`reco_plugin.client.Client`."""
 
     def embed_texts(
         self, texts: Sequence[str], *, role: Role = ..., refine: bool | None = ..., target: Target | None = ...
@@ -45,7 +46,7 @@ class Embeds(Protocol):
         ...
 
     def close(self) -> None:
-        """Close it."""
+        """Release its resources."""
         ...
 
 
@@ -61,10 +62,7 @@ class SourceOptions(TypedDict, total=False):
 
 
 class VectorSource:
-    """An object that embeds, given or opened at first use, and which sides are refined.
-
-    Safe to use from several threads, since frameworks run a synchronous adapter in threads.
-    """
+    """An embedder, given or opened at first use, and the sides that it refines; safe to use from several threads."""
 
     def __init__(
         self,
@@ -80,24 +78,25 @@ class VectorSource:
         """Keep the options; opens nothing yet.
 
         Args:
-            reco: an opened object, which the caller closes.
-            url: of a `reco serve`, as in ``http://localhost:8080``.
-            api_key: bearer key for it.
-            settings: of :meth:`reco_plugin.Reco.open`, as in ``{"model": "triton_models", "memory": "./memory"}``.
-            index: what the index holds, ``texts``, ``images``, or ``both``: averages of the two, or some of each.
-                Queries are refined for that. The default is the documents of most frameworks.
+            reco: an opened Reco or Client, which the caller closes.
+            url: address of a `reco serve`, as in ``http://localhost:8080``.
+            api_key: bearer key of that service.
+            settings: arguments of :meth:`reco_plugin.Reco.open`, as in
+                ``{"model": "triton_models", "memory": "./memory"}``.
+            index: contents of the index, ``texts``, ``images`` or ``both``. Queries are refined for them.
             refine_queries: False leaves queries plain.
-            refine_documents: whether documents are; off, so that vectors of an existing index stay valid. Documents of
-                one call are refined as one set, see :meth:`reco_plugin.Reco.refine`.
+            refine_documents: True refines documents, those of one call as one set, see
+                :meth:`reco_plugin.Reco.refine`. The vectors of an existing index are then no longer valid.
 
         Raises:
-            ConfigError: more than one of ``reco``, ``url`` and ``settings``, another thing than such a one, or a key
-                without a URL.
-            InputError: another index, or what is refined is told by something else than True or False.
+            ConfigError: more than one of ``reco``, ``url`` and ``settings``, one of another type, or a key without a
+                URL.
+            InputError: an unknown ``index``, or a flag that is neither True nor False.
         """
-        check_place(reco, url, settings, keyed=api_key is not None)
+        check_source(reco, url, settings, has_key=api_key is not None)
         check_choice("index", index, tuple(_TARGETS))
-        self._options: dict[str, Any] = {"url": url, "api_key": api_key, "settings": settings, "index": index}
+        self._url, self._api_key, self._settings = url, api_key, settings
+        self._query_target = _TARGETS[index]
         self._refines = {
             "query": check_flag("refine_queries", refine_queries),
             "document": check_flag("refine_documents", refine_documents),
@@ -107,7 +106,7 @@ class VectorSource:
 
     @property
     def reco(self) -> Embeds:
-        """The object that embeds, opened if it was not."""
+        """The embedder; it is opened if necessary."""
         with self._lock:
             if self._opened is None:
                 self._opened = self._open()
@@ -128,37 +127,37 @@ class VectorSource:
         return self.reco.embed_images(images, role=ROLE_OF[side], refine=self._refines[side], target=target)
 
     def _target(self, modality: Modality, side: InputType) -> Target:
-        """What vectors are compared with."""
-        return _TARGETS[self._options["index"]] if side == "query" else other(modality)
+        """The modality that the vectors are compared with."""
+        return self._query_target if side == "query" else other(modality)
 
     def close(self) -> None:
-        """Close what was opened here; the next call opens it again."""
+        """Close the embedder unless the caller gave it; the next call opens it again."""
         with self._lock:
             if self._opened is not None and self._given is None:
                 self._opened.close()
                 self._opened = None
 
     def _open(self) -> Embeds:
-        url, key = self._options["url"], self._options["api_key"]
-        if url is not None:
+        if self._url is not None:
             from ..client import Client
 
-            return Client(url, api_key=key if key is None or isinstance(key, str) else key.get_secret_value())
+            key = self._api_key
+            return Client(self._url, api_key=key if key is None or isinstance(key, str) else key.get_secret_value())
         from ..reco import Reco
 
-        return Reco.open(**(self._options["settings"] or {}))
+        return Reco.open(**(self._settings or {}))
 
 
-def check_place(reco: object, url: object, settings: object, *, keyed: bool) -> None:
-    """Refuse what vectors cannot come from: an opened object, the URL of a service, or settings.
+def check_source(reco: object, url: object, settings: object, *, has_key: bool) -> None:
+    """Check the options that name the source of vectors: an opened object, the URL of a service, or settings.
 
     Raises:
-        ConfigError: more than one of them, another thing, or a key without a URL.
+        ConfigError: more than one of them, one of another type, or a key without a URL.
     """
     if sum(value is not None for value in (reco, url, settings)) > 1:
-        raise ConfigError("reco, url and settings exclude one another: vectors come from one place")
-    if keyed and url is None:
-        raise ConfigError("api_key is for a server, and there is no url")
+        raise ConfigError("reco, url and settings exclude one another: give one of them")
+    if has_key and url is None:
+        raise ConfigError("api_key is for a service: give its url, too")
     if reco is not None and not hasattr(reco, "embed_texts"):
         raise ConfigError(f"reco must be an opened Reco or Client, got {show(reco)}")
     if settings is not None and not isinstance(settings, Mapping):
@@ -166,10 +165,10 @@ def check_place(reco: object, url: object, settings: object, *, keyed: bool) -> 
 
 
 def check_known(given: Collection[str], known: Collection[str]) -> None:
-    """Refuse fields that a framework's base class would ignore.
+    """Check that there are no unknown fields, which a framework's base class would ignore.
 
     Raises:
-        ConfigError: an unknown one, with what may be meant.
+        ConfigError: an unknown field; the message suggests a known one.
     """
     for name in sorted(set(given) - set(known)):
         raise ConfigError(f"there is no field {name!r}: {did_you_mean(name, known)}")

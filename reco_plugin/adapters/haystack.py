@@ -1,6 +1,6 @@
-"""Haystack: embedders of queries, documents and images; queries are refined for what the index holds.
+"""Haystack: embedders of queries, documents and images; queries are refined for the contents of the index.
 
-Haystack imports only modules that are allowed, so a stored pipeline is loaded by
+Haystack imports allowed modules only. Load a stored pipeline by
 ``Pipeline.loads(text, allowed_modules=["reco_plugin.adapters.haystack"])``.
 """
 
@@ -16,7 +16,7 @@ from ..errors import ConfigError, InputError, importing
 from ..settings import PREFIX, SECRET
 from ..types import InputType, Vectors
 from ..values import check_choice, check_flag
-from .base import Embeds, IndexOf, VectorSource, check_place
+from .base import Embeds, IndexOf, VectorSource, check_source
 
 with importing("haystack-ai", "haystack", "this adapter"):
     from haystack import Document, component, default_to_dict
@@ -24,7 +24,7 @@ with importing("haystack-ai", "haystack", "this adapter"):
 
 
 class HaystackEmbedder:
-    """Embeds one side, and may refine it; opens at first use, and a pipeline can store it."""
+    """Embeds queries or documents. It opens its source at first use, and a pipeline can store it."""
 
     side: ClassVar[InputType] = "document"
 
@@ -38,27 +38,27 @@ class HaystackEmbedder:
     ) -> None:
         """Take an opened object, or options to open one at first use: see :class:`~.VectorSource`.
 
-        Everything but an opened object is stored with the pipeline, a key as the name of its variable.
+        A pipeline stores the options, and a key as the name of its environment variable.
 
         Args:
-            reco: an opened object.
-            url: of a `reco serve`.
-            api_key: bearer key for it; a text is never stored, so with one ``to_dict`` is an error.
-            settings: of :meth:`reco_plugin.Reco.open`.
+            reco: an opened Reco or Client; it cannot be stored.
+            url: address of a `reco serve`.
+            api_key: bearer key of that service; with a ``str``, ``to_dict`` is an error, since keys are not stored.
+            settings: arguments of :meth:`reco_plugin.Reco.open`.
             refine: whether vectors are refined.
 
         Raises:
-            ConfigError: more than one of the places that vectors come from, another thing, or a key without a URL.
+            ConfigError: as :class:`~.VectorSource`.
             InputError: ``refine`` is neither True nor False.
         """
         check_flag("refine", refine)
-        check_place(reco, url, settings, keyed=api_key is not None)
+        check_source(reco, url, settings, has_key=api_key is not None)
         self._reco, self._key = reco, Secret.from_token(api_key) if isinstance(api_key, str) else api_key
         self._stored: dict[str, Any] = {"url": url, "api_key": self._key, "settings": settings, "refine": refine}
 
     @cached_property
     def source(self) -> VectorSource:
-        """The source of vectors; the key is read at first use."""
+        """The source of vectors. The key is read at first use."""
         return VectorSource(
             self._reco,
             url=self._stored["url"],
@@ -70,15 +70,15 @@ class HaystackEmbedder:
         )
 
     def warm_up(self) -> None:
-        """Open the source, if it is not open."""
+        """Open the source if necessary."""
         _ = self.source.reco
 
     def close(self) -> None:
-        """Close what was opened here."""
+        """Close the embedder unless the caller gave it."""
         self.source.close()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields that a pipeline stores; ConfigError for an opened object, and for a key in the settings."""
+        """Return the options to store; ConfigError for an opened object or a secret in the settings."""
         if self._reco is not None:
             raise ConfigError(f"a {type(self).__name__} of an opened object cannot be stored: give url or settings")
         for name in sorted(SECRET.intersection(self._stored["settings"] or ())):
@@ -90,7 +90,7 @@ class HaystackEmbedder:
 
 @component
 class RecoTextEmbedder(HaystackEmbedder):
-    """Embeds the text of a query, refined for what the index holds."""
+    """Embeds the text of a query, refined for the contents of the index."""
 
     side: ClassVar[InputType] = "query"
 
@@ -103,8 +103,8 @@ class RecoTextEmbedder(HaystackEmbedder):
         refine: bool = True,
         index: IndexOf = "texts",
     ) -> None:
-        """Also take what the index holds: texts, images or both."""
-        # not super(), which is of the old class: @component makes a new one
+        """Also take the contents of the index: texts, images or both."""
+        # not super(): @component replaces the class
         HaystackEmbedder.__init__(self, reco, url, api_key, settings, refine)
         check_choice("index", index, get_args(IndexOf))
         self._stored["index"] = index
@@ -121,7 +121,7 @@ class RecoTextEmbedder(HaystackEmbedder):
 
 
 class _Documents(HaystackEmbedder):
-    """Documents in, copies with vectors out."""
+    """Takes documents and returns copies with vectors."""
 
     @component.output_types(documents=list[Document], meta=dict[str, Any])
     def run(self, documents: list[Document]) -> dict[str, Any]:
@@ -141,7 +141,7 @@ class _Documents(HaystackEmbedder):
 
 @component
 class RecoDocumentEmbedder(_Documents):
-    """Embeds the contents of documents."""
+    """Embeds the texts of documents."""
 
     def __init__(
         self,
@@ -168,7 +168,7 @@ class RecoDocumentEmbedder(_Documents):
 
 @component
 class RecoDocumentImageEmbedder(_Documents):
-    """Embeds the images of documents: their ``blob``, or else the file that a meta field names."""
+    """Embeds the images of documents, from their ``blob`` or from the file that a meta field names."""
 
     def __init__(
         self,
@@ -196,5 +196,5 @@ class RecoDocumentImageEmbedder(_Documents):
         raise InputError(f"document {document.id} has neither a blob nor a path in meta[{self._field!r}]")
 
     def _with(self, document: Document, vector: list[float]) -> Document:
-        source = {"type": "image", "file_path_meta_field": self._field}  # what Haystack's image embedders write
+        source = {"type": "image", "file_path_meta_field": self._field}  # as Haystack's image embedders write
         return replace(document, embedding=vector, meta={**document.meta, "embedding_source": source})

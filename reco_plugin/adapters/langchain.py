@@ -1,4 +1,4 @@
-"""LangChain: ``RecoEmbeddings`` for any vector store; queries are refined for what the index holds."""
+"""LangChain: ``RecoEmbeddings`` for any vector store; queries are refined for the contents of the index."""
 
 from __future__ import annotations
 
@@ -14,9 +14,7 @@ with importing("langchain-core", "langchain", "this adapter"):
 
 
 class RecoEmbeddings(Embeddings):
-    """Text and image embeddings of one space.
-
-    The ``a…`` methods are LangChain's own: they run these in a thread.
+    """Embeddings of texts and images in one space. LangChain's ``a…`` methods call these methods in a thread.
 
     Example::
 
@@ -25,7 +23,7 @@ class RecoEmbeddings(Embeddings):
     """
 
     def __init__(self, reco: Embeds | None = None, **options: Unpack[SourceOptions]) -> None:
-        """Take an opened object, or say what to open at first use: see :class:`~.VectorSource`."""
+        """Take an opened object, or options to open one at first use: see :class:`~.VectorSource`."""
         self.source = VectorSource(reco, **options)
 
     def embed_query(self, text: str) -> list[float]:
@@ -44,6 +42,6 @@ class RecoEmbeddings(Embeddings):
         return vectors
 
     def embed_image_query(self, uri: ImageInput) -> list[float]:
-        """Embed an image as a query; LangChain has no such method, so search by the vector."""
+        """Embed an image as a query, to search by its vector; LangChain has no such method."""
         vector: list[float] = self.source.images([uri], "query")[0].tolist()
         return vector

@@ -1,4 +1,4 @@
-"""LlamaIndex: ``RecoEmbedding``, a multi-modal embedding; queries are refined for what the index holds."""
+"""LlamaIndex: ``RecoEmbedding``, a multi-modal embedding; queries are refined for the contents of the index."""
 
 from __future__ import annotations
 
@@ -22,25 +22,26 @@ _Vector = list[float]
 
 
 class RecoEmbedding(MultiModalEmbedding):
-    """Text and image embeddings of one space; the fields are those of :class:`~.VectorSource`.
+    """Embeddings of texts and images in one space; the fields are those of :class:`~.VectorSource`.
 
-    LlamaIndex's ``embeddings_cache`` is keyed by the text alone, for queries and nodes alike: with refinement on, it
-    would answer a query with a node's vector, or with one of an older memory. It is refused then; an
-    ``IngestionPipeline`` has its own cache, of nodes only.
+    ``embeddings_cache`` is an error while anything is refined. LlamaIndex keys it by the text alone, so a query could
+    get the vector of a node, or one from an older memory. An ``IngestionPipeline`` has its own cache, of nodes only.
 
     Example::
 
         Settings.embed_model = RecoEmbedding(settings={"model": "triton_models", "memory": "./memory"}, index="images")
     """
 
-    model_name: str = Field("reco", description="For logs and traces")
-    url: str | None = Field(None, frozen=True, description="Of a `reco serve`")
-    api_key: SecretStr | None = Field(None, frozen=True, exclude=True, description="Bearer key for it")
-    settings: dict[str, Any] | None = Field(None, frozen=True, description="Of Reco.open; keys in it are not stored")
-    index: IndexOf = Field("texts", frozen=True, description="What the index holds: texts, images or both")
+    model_name: str = Field("reco", description="Name in logs and traces")
+    url: str | None = Field(None, frozen=True, description="Address of a `reco serve`")
+    api_key: SecretStr | None = Field(None, frozen=True, exclude=True, description="Bearer key of that service")
+    settings: dict[str, Any] | None = Field(
+        None, frozen=True, description="Arguments of Reco.open; secrets are not stored"
+    )
+    index: IndexOf = Field("texts", frozen=True, description="Contents of the index: texts, images or both")
     refine_queries: bool = Field(True, frozen=True, description="False: queries stay plain")
-    refine_documents: bool = Field(False, frozen=True, description="Whether nodes are, those of a batch as one set")
-    embeddings_cache: Any | None = Field(None, frozen=True, description="Only where nothing is refined")
+    refine_documents: bool = Field(False, frozen=True, description="True: nodes are refined, a batch as one set")
+    embeddings_cache: Any | None = Field(None, frozen=True, description="Only if nothing is refined")
     _source: VectorSource = PrivateAttr()
 
     def __init__(self, reco: Embeds | None = None, **fields: Any) -> None:
@@ -59,7 +60,7 @@ class RecoEmbedding(MultiModalEmbedding):
     @model_validator(mode="before")
     @classmethod
     def _every_field_is_known(cls, fields: dict[str, Any]) -> dict[str, Any]:
-        check_known(fields, {*cls.model_fields, "class_name"})  # the last is in what was stored
+        check_known(fields, {*cls.model_fields, "class_name"})  # stored configurations have class_name
         return fields
 
     @model_validator(mode="after")
@@ -67,7 +68,7 @@ class RecoEmbedding(MultiModalEmbedding):
         if self.embeddings_cache is not None and (self.refine_queries or self.refine_documents):
             raise ConfigError(
                 "embeddings_cache is keyed by the text alone and would mix refined queries with plain nodes: leave it "
-                "out and use IngestionPipeline(cache=...), which holds nodes only; or say refine_queries=False"
+                "out and use IngestionPipeline(cache=...), which holds nodes only; or set refine_queries=False"
             )
         return self
 
@@ -76,21 +77,21 @@ class RecoEmbedding(MultiModalEmbedding):
         return None if settings is None else {name: one for name, one in settings.items() if name not in SECRET}
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
-        """What is printed: the keys of the settings are not."""
+        """Return the fields to print, without the secrets of the settings."""
         for name, value in super().__repr_args__():
             yield name, self._without_keys(value) if name == "settings" else value
 
     @classmethod
     def class_name(cls) -> str:
-        """Name in stored configurations."""
+        """Return the name in stored configurations."""
         return "RecoEmbedding"
 
     def get_image_query_embedding(self, image: ImageType) -> _Vector:
-        """Embed an image as a query; LlamaIndex has no such method: use ``QueryBundle("", embedding=...)``."""
+        """Embed an image as a query for ``QueryBundle("", embedding=...)``; LlamaIndex has no such method."""
         return self._images([image], "query")[0]
 
     def close(self) -> None:
-        """Close what was opened here."""
+        """Close the embedder unless the caller gave it."""
         self._source.close()
 
     def _get_query_embedding(self, query: str) -> _Vector:

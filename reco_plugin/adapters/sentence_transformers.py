@@ -1,4 +1,4 @@
-"""A drop-in for ``SentenceTransformer``, without sentence-transformers: ``encode`` and related methods."""
+"""A drop-in replacement for ``SentenceTransformer``: ``encode`` and related methods. Needs no sentence-transformers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..types import MODALITIES, InputType, Modality, Vectors
 from .base import Embeds, SourceOptions, VectorSource
 
 _TENSOR = "convert_to_tensor"
-_NO_MATTER = {
+_IGNORED = {
     "batch_size",
     "show_progress_bar",
     "device",
@@ -24,26 +24,26 @@ _NO_MATTER = {
     "chunk_size",
     _TENSOR,
 }
-"""Options that change no vector: the source batches, and all vectors are of unit norm; of one, what holds them."""
-_ONLY: dict[str, tuple[Any, ...]] = {
+"""Options that change no vector: the source batches by itself, and all vectors have unit norm."""
+_SUPPORTED: dict[str, tuple[Any, ...]] = {
     "prompt": (None,),
     "output_value": ("sentence_embedding",),
-    "precision": ("float32", None),  # the latter is what evaluators send where none was chosen
+    "precision": ("float32", None),  # evaluators send None by default
     "truncate_dim": (None,),
     "pool": (None,),
 }
-"""Options that would change the answer -> the only values that are supported, the first of them for messages."""
+"""Options that change vectors -> the supported values; messages name the first."""
 
 
 class _NoCard:
-    """In the place of a model's card, in which sentence-transformers' evaluators write what they found."""
+    """Stands in for the model card, to which sentence-transformers' evaluators add their metrics."""
 
-    def set_evaluation_metrics(self, *found: Any) -> None:
-        """Keep nothing: the evaluator gives its figures to who called it."""
+    def set_evaluation_metrics(self, *_: Any) -> None:
+        """Do nothing: the evaluator also returns its metrics."""
 
 
 class RecoSentenceTransformer:
-    """Same methods, not a subclass. ``encode_query`` is refined for what the index holds; the rest is plain.
+    """Has the methods of ``SentenceTransformer``, but is no subclass. Only ``encode_query`` refines by default.
 
     Inputs are texts, images (PIL, ``Path`` or bytes), ``{"text": ...}`` and ``{"image": ...}``, mixed.
 
@@ -57,24 +57,24 @@ class RecoSentenceTransformer:
     model_card_data = _NoCard()
 
     def __init__(self, reco: Embeds | None = None, **options: Unpack[SourceOptions]) -> None:
-        """Take an opened object, or say what to open at first use: see :class:`~.VectorSource`."""
+        """Take an opened object, or options to open one at first use: see :class:`~.VectorSource`."""
         self.source = VectorSource(reco, **options)
 
     def encode(self, inputs: Any, prompt_name: str | None = None, **options: Any) -> Vectors:
-        """Embed one input, (D,), or a list of them, (B, D); float32, unit-norm, in a tensor if asked for.
+        """Embed one input to (D,), or a list of B to (B, D); float32, unit-norm.
 
         Args:
-            inputs: one or many.
+            inputs: one input, or a list.
             prompt_name: ``"query"`` as in :meth:`encode_query`; ``"document"`` and None as in :meth:`encode_document`.
-            options: those of sentence-transformers; one that would change the answer is refused, not ignored.
+            options: those of sentence-transformers; an option that would change the vectors is an error.
 
         Raises:
             InputError: an unsupported option, or an input that is neither text nor image.
         """
         for name, value in options.items():
-            if name not in _NO_MATTER and not (name in _ONLY and value in _ONLY[name]):
-                hint = f"only {name}={_ONLY[name][0]!r}" if name in _ONLY else "there is no such option"
-                raise InputError(f"{name}={value!r} cannot be followed: {hint}")
+            if name not in _IGNORED and not (name in _SUPPORTED and value in _SUPPORTED[name]):
+                hint = f"only {name}={_SUPPORTED[name][0]!r}" if name in _SUPPORTED else "there is no such option"
+                raise InputError(f"{name}={value!r} is not supported: {hint}")
         side: Any = prompt_name or "document"
         if side not in get_args(InputType):
             raise InputError(f"prompt_name must be 'query' or 'document', got {prompt_name!r}")
@@ -83,30 +83,30 @@ class RecoSentenceTransformer:
 
     def encode_query(self, inputs: Any, **options: Any) -> Vectors:
         """Embed queries, (D,) or (B, D); arguments as in :meth:`encode`."""
-        return self.encode(inputs, **{**options, "prompt_name": "query"})  # evaluators say None
+        return self.encode(inputs, **{**options, "prompt_name": "query"})  # evaluators pass prompt_name=None
 
     def encode_document(self, inputs: Any, **options: Any) -> Vectors:
         """Embed documents, (D,) or (B, D); arguments as in :meth:`encode`."""
         return self.encode(inputs, **{"prompt_name": "document", **options})
 
     def similarity(self, embeddings1: npt.ArrayLike, embeddings2: npt.ArrayLike) -> Vectors:
-        """Cosines of all rows (B1, D) with all rows (B2, D): (B1, B2); of tensors a tensor."""
+        """Cosines (B1, B2) of all rows of (B1, D) and (B2, D); a tensor if either is a tensor."""
         cosines = _unit(embeddings1) @ _unit(embeddings2).T
         return _tensor(cosines) if _is_tensor(embeddings1) or _is_tensor(embeddings2) else cosines
 
     def similarity_pairwise(self, embeddings1: npt.ArrayLike, embeddings2: npt.ArrayLike) -> Vectors:
-        """Cosines row by row of (B, D) and (B, D): (B,); of tensors a tensor."""
+        """Cosines (B,) of the corresponding rows of (B, D) and (B, D); a tensor if either is a tensor."""
         cosines = np.asarray(np.einsum("bd,bd->b", _unit(embeddings1), _unit(embeddings2)))
         return _tensor(cosines) if _is_tensor(embeddings1) or _is_tensor(embeddings2) else cosines
 
     def get_embedding_dimension(self) -> int:
-        """D, found by embedding a word."""
+        """Return D, which takes one embedding."""
         return int(self.source.reco.embed_texts(["a"], refine=False).shape[1])
 
     get_sentence_embedding_dimension = get_embedding_dimension
 
     def _embed(self, inputs: list[Any], side: InputType) -> Vectors:
-        """Texts in one call and images in another; (B, D) in the order of the inputs."""
+        """Embed texts in one call and images in another; (B, D) in the order of the inputs."""
         kinds = [_kind(item) for item in inputs]
         out: Vectors = np.empty((0, 0), np.float32)
         for modality in MODALITIES:
@@ -125,7 +125,9 @@ def _is_one(inputs: Any) -> bool:
 
 def _listed(inputs: Iterable[Any]) -> list[Any]:
     if isinstance(inputs, Set):
-        raise InputError(f"a {type(inputs).__name__} has no order, and vectors come in that of the inputs: give a list")
+        raise InputError(
+            f"a {type(inputs).__name__} has no order: give a list, so that row i of the vectors belongs to input i"
+        )
     return list(inputs)
 
 

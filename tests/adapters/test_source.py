@@ -101,7 +101,7 @@ def test_what_was_opened_here_is_closed_here_and_opens_again(on_disk):
     [
         ({"url": "http://localhost", "settings": {}}, "exclude one another"),
         ({"reco": "http://reco:8080"}, "reco must be an opened Reco or Client"),
-        ({"api_key": "k"}, "there is no url"),
+        ({"api_key": "k"}, "api_key is for a service"),
     ],
 )
 def test_vectors_come_from_one_place(arguments, message):
