@@ -24,7 +24,7 @@ import torch
 
 from reco_plugin.defaults import DEFAULT_K
 from reco_plugin.demo.page import KNOWN, Bench, Group, drawing, prepare
-from reco_plugin.encoders.local import Encoder, EncodesPairs
+from reco_plugin.encoders.local import Encoder, PairEncoder
 from reco_plugin.encoders.model_folder import Artifact, FusionInfo, Policy
 from reco_plugin.evaluation.memories import ram_memory
 from reco_plugin.evaluation.ranking import hits_at, rank_task, refine_task
@@ -67,7 +67,7 @@ NAME = "reco-quickstart-mini-clip"
 class Study:
     """Frozen vectors, memories and queries, which all lines of the table share."""
 
-    def __init__(self, data: Quickstart, encoder: EncodesPairs, fingerprint: Fingerprint, cache: Path) -> None:
+    def __init__(self, data: Quickstart, encoder: PairEncoder, fingerprint: Fingerprint, cache: Path) -> None:
         self.data, self.fingerprint = data, fingerprint
         self.pairs = _records(data, encoder, cache / f"vectors-{fingerprint.digest[:12]}.npz")
         self.bench: Bench = prepare(data, encoder, ("unseen", "seen", "dev"))
@@ -119,7 +119,7 @@ class Study:
         return [family[item.entity, item.family] for item in items]
 
 
-def _records(data: Quickstart, encoder: EncodesPairs, path: Path) -> Records:
+def _records(data: Quickstart, encoder: PairEncoder, path: Path) -> Records:
     """Frozen vectors of every drawing and caption, cached in a file."""
     count = sum(item.split is not None for item in data.items)
     items = data.items[:count]

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from jinja2 import Environment, PackageLoader, select_autoescape
 from PIL import Image
 
-from ..encoders.local import EncodesPairs
+from ..encoders.local import PairEncoder
 from ..evaluation.ranking import SIDES, Side, Task, TaskItems, hits_at, rank_sides, rank_task, refine_task, scores_of
 from ..files import whole_file
 from ..fusion.exact_scores import Refines
@@ -87,7 +87,7 @@ def accuracy(ranks: npt.NDArray[np.int64]) -> Accuracy:
     return {f"top{k}": round(100 * float(hits_at(ranks, k).mean()), 2) for k in (1, 5)}
 
 
-def prepare(data: Quickstart, encoder: EncodesPairs, splits: tuple[EntitySplit, ...] = ("unseen", "seen")) -> Bench:
+def prepare(data: Quickstart, encoder: PairEncoder, splits: tuple[EntitySplit, ...] = ("unseen", "seen")) -> Bench:
     """Encode the test queries and all class prompts."""
     row_of = {entity.key: row for row, entity in enumerate(data.entities)}
     rows = np.concatenate([data.query_rows(split) for split in splits])

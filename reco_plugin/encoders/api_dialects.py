@@ -1,6 +1,6 @@
-"""The address of an API, as ``https://api.jina.ai/v1?model=jina-clip-v2``, and what its dialect writes and reads.
+"""The address of an API that encodes, as ``https://api.jina.ai/v1?model=jina-clip-v2``, and its dialect.
 
-Items become the JSON of a request, the JSON of an answer rows of numbers: the shapes that ``serve/dialects`` answers.
+A dialect writes items as the JSON of a request and reads the vectors of an answer. ``serve/dialects`` is the reverse.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from typing import Any, Literal, TypeAlias, get_args
 from urllib.parse import quote, unquote, urlsplit
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..errors import ConfigError
 from ..types import Modality
-from ..values import DIMENSIONS, KEY_LIKE, did_you_mean, in_words, show, split_options
+from ..values import DIMENSIONS, KEY_LIKE, did_you_mean, in_words, show, split_options, unpack
 
 DialectName: TypeAlias = Literal["openai", "jina", "cohere", "reco"]
 
@@ -26,16 +27,16 @@ _HOSTS: Mapping[str, DialectName] = {"api.openai.com": "openai", "api.jina.ai": 
 
 
 class ApiAddress(BaseModel):
-    """Who is called, and how.
+    """Address and options of an API.
 
     Attributes:
-        dialect: how requests are written.
-        url: without options, as in ``https://api.jina.ai/v1``.
-        model: sent with each request; None where the API has one model only.
-        dimensions: of a model that is trained for several; None: the model's own.
-        images: whether its model takes images; in OpenAI's dialect there are none.
-        batch: items per request; None: the dialect's own number.
-        parallel: requests at the same time.
+        dialect: format of requests and answers.
+        url: URL without options, as in ``https://api.jina.ai/v1``.
+        model: name of the model in each request; None if the API has one model only.
+        dimensions: requested dimension of the vectors; None: the model's default.
+        images: whether the model encodes images; OpenAI's dialect has no images.
+        batch: items per request; None: the default of the dialect.
+        parallel: concurrent requests.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -50,17 +51,17 @@ class ApiAddress(BaseModel):
 
     @property
     def host(self) -> str:
-        """Name or number of the host, with its port."""
+        """Host name or IP address, with the port."""
         return urlsplit(self.url).netloc
 
     @property
     def name(self) -> str:
-        """For people, as in ``jina-clip-v2 at api.jina.ai``."""
-        wide = f" in {self.dimensions} dimensions" if self.dimensions else ""
-        return f"{self.model or self.dialect}{wide} at {self.host}"
+        """Readable name, as in ``jina-clip-v2 at api.jina.ai``."""
+        suffix = f" in {self.dimensions} dimensions" if self.dimensions else ""
+        return f"{self.model or self.dialect}{suffix} at {self.host}"
 
     def __str__(self) -> str:
-        """The address again, in full."""
+        """The complete address, which :func:`parse_address` reads."""
         given = self.model_dump(exclude={"dialect", "url"}, exclude_defaults=True)
         options = "&".join(f"{name}={quote(str(value))}" for name, value in given.items())
         return f"{self.dialect}+{self.url}" + (f"?{options}" if options else "")
@@ -70,7 +71,7 @@ _OPTIONS = tuple(ApiAddress.model_fields.keys() - {"dialect", "url"})
 
 
 def is_address(model: str) -> bool:
-    """Whether a model is the address of an API, and no folder.
+    """Whether a model is the address of an API rather than a folder.
 
     >>> is_address("https://api.jina.ai/v1?model=jina-clip-v2"), is_address("triton_models")
     (True, False)
@@ -79,19 +80,19 @@ def is_address(model: str) -> bool:
 
 
 def parse_address(text: str) -> ApiAddress:
-    """Read an address; the dialect is its prefix (``cohere+https://…``), or that of the provider's host.
+    """Read an address; the dialect is its prefix (``cohere+https://…``), or follows from the host.
 
     Raises:
-        ConfigError: no address, a key in it, an unknown dialect or option, or a model that is missing.
+        ConfigError: not an address, a key in it, an unknown dialect or option, or no model.
     """
     match = _ADDRESS.fullmatch(text)
     if match is None:
         raise ConfigError(f"encoder must be the address of an API, as in openai+https://host/v1?model=NAME, got {text}")
     place, options = split_options(match["rest"])
     url = f"{match['scheme'].lower()}://{place}".rstrip("/")
-    if "@" in place or any(map(KEY_LIKE.search, options)):  # not repeated: it may hold a key
+    if "@" in place or any(map(KEY_LIKE.search, options)):  # the message does not repeat the address
         raise ConfigError(
-            "no key belongs into the address of an encoder, where others can read it: set RECO_ENCODER_KEY"
+            "the address of the encoder contains a key, which others could read: set RECO_ENCODER_KEY instead"
         )
     if not urlsplit(url).hostname or "?" in place or "#" in place:
         raise ConfigError(
@@ -104,23 +105,23 @@ def parse_address(text: str) -> ApiAddress:
 
 def _dialect(prefix: str | None, url: str) -> DialectName:
     known: tuple[DialectName, ...] = get_args(DialectName)
-    found = prefix or _HOSTS.get(urlsplit(url).hostname or "")
-    if found is None:
+    dialect = prefix or _HOSTS.get(urlsplit(url).hostname or "")
+    if dialect is None:
         raise ConfigError(
-            f"encoder {url}: write which API it speaks before the address, as in openai+{url} (one of "
+            f"encoder {url}: write the dialect of the API before the address, as in openai+{url} (one of "
             f"{', '.join(known)}; reco is another `reco serve`)"
         )
-    if found not in known:
-        raise ConfigError(f"encoder {url}: {found!r} is no dialect: {did_you_mean(found, known)}")
-    return found
+    if dialect not in known:
+        raise ConfigError(f"encoder {url}: {dialect!r} is no dialect: {did_you_mean(dialect, known)}")
+    return dialect
 
 
 def _checked(dialect: DialectName, url: str, options: Mapping[str, str]) -> ApiAddress:
     for name in options:
         if name not in _OPTIONS:
-            raise ConfigError(f"the address of the encoder has no {name!r}: {did_you_mean(name, _OPTIONS)}")
+            raise ConfigError(f"the address of the encoder has no option {name!r}: {did_you_mean(name, _OPTIONS)}")
     if "dimensions" in options and dialect == "reco":
-        raise ConfigError("dimensions of another `reco serve`: a memory keeps its full vectors, leave them out")
+        raise ConfigError("leave out dimensions: the vectors of another `reco serve` cannot be shortened")
     if "model" not in options and dialect != "reco":
         raise ConfigError(f"encoder {url}: name the model, as in {url}?model=NAME")
     given: dict[str, Any] = {"images": dialect != "openai", **options}
@@ -128,25 +129,25 @@ def _checked(dialect: DialectName, url: str, options: Mapping[str, str]) -> ApiA
         return ApiAddress.model_validate({"dialect": dialect, "url": url, **given})
     except ValidationError as error:
         first = error.errors()[0]
-        raise ConfigError(
-            f"{first['loc'][0]}={show(first['input'])} of the encoder cannot be used: {in_words(first['msg'])}"
-        ) from None
+        option = f"{first['loc'][0]}={show(first['input'])}"
+        raise ConfigError(f"{option} in the address of the encoder is invalid: {in_words(first['msg'])}") from None
 
 
 Write: TypeAlias = Callable[[ApiAddress, Sequence[bytes], Modality], dict[str, Any]]
-"""Makes the body of a request for some items: texts in UTF-8, or image files."""
+"""Makes the body of a request from texts in UTF-8, or from image files."""
 
 
 @dataclass(frozen=True)
 class Dialect:
-    """How one kind of API is spoken.
+    """Requests and answers of one kind of API.
 
     Attributes:
-        version, route: of the route that embeds, added to an address that does not end with it.
-        write: body of a request.
-        read: rows of an answer, in the order of the items: lists of numbers, or base64.
-        texts: per request.
-        models: route of a list of models with fingerprints, where there is one.
+        version: first part of the path of the route that embeds, if the address has no path.
+        route: last part of that path.
+        write: makes the body of a request.
+        read: returns the vectors of an answer in the order of the items, as lists of numbers or base64.
+        texts: texts per request.
+        models: route of a list of models with fingerprints; None if there is none.
     """
 
     version: str
@@ -157,15 +158,15 @@ class Dialect:
     models: str | None = None
 
     def url(self, address: ApiAddress) -> str:
-        """The route, for an address of the host alone, of a version, or of the route itself."""
-        own = urlsplit(address.url).path  # a host may be called embeddings, too
-        if own.endswith(self.route):
+        """Complete an address, which may end with the host, the version or the route."""
+        path = urlsplit(address.url).path  # of the path only, since a host may be called embeddings
+        if path.endswith(self.route):
             return address.url
-        return address.url + (self.route if own else self.version + self.route)
+        return address.url + (self.route if path else self.version + self.route)
 
 
 def _uri(image: bytes) -> str:
-    """A data URI, of the type that the first bytes tell."""
+    """Return a data URI; its type follows from the first bytes."""
     kind = "jpeg" if image[:2] == b"\xff\xd8" else "webp" if image[8:12] == b"WEBP" else "png"
     return f"data:image/{kind};base64,{_base64(image)}"
 
@@ -175,7 +176,7 @@ def _base64(image: bytes) -> str:
 
 
 def _common(address: ApiAddress, dimensions: str = "dimensions") -> dict[str, Any]:
-    """The fields of every request: model, and the dimensions under their name."""
+    """Return the model and the dimensions, whose field has another name in some dialects."""
     given = {"model": address.model, dimensions: address.dimensions}
     return {name: value for name, value in given.items() if value is not None}
 
@@ -219,11 +220,9 @@ DIALECTS: Mapping[DialectName, Dialect] = {
     "reco": Dialect("/v1", "/embeddings", _write_reco, _read_data, texts=64, models="/v1/models"),
 }
 IMAGES = 16
-"""Per request."""
+"""Images per request."""
 
 
-def to_row(sent: Any) -> Any:
-    """A row of an answer as numbers (D,); base64 is of little-endian float32, as in OpenAI's API."""
-    if isinstance(sent, str):
-        return np.frombuffer(base64.b64decode(sent, validate=True), "<f4")
-    return np.asarray(sent, np.float32)
+def to_row(value: Any) -> npt.NDArray[np.float32]:
+    """Return a vector (D,) of an answer: a list of numbers, or base64 of little-endian float32 as in OpenAI's API."""
+    return unpack(value, (-1,), "a vector") if isinstance(value, str) else np.asarray(value, np.float32)

@@ -1,4 +1,4 @@
-"""Images and texts to CLIP vectors, through the two encoder graphs."""
+"""The encoder of a model folder: images and texts -> CLIP vectors, by two ONNX graphs."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from ..settings import Settings
 from ..types import MODALITIES, ImageInput, Modality, Pair, Records, Vectors
 from ..values import check_items, check_vectors, is_unicode, show
 from .model_folder import Artifact, clip_graph
-from .preprocess import TextConfig, Tokenizer, cut_by_length, cut_to_longest, image_to_array, images_to_array
+from .preprocess import Tokenizer, cut_by_length, cut_to_longest, image_to_array, images_to_array
 from .preprocess.image import Decoding
-from .preprocess.text import TokenIds, lengths_of
+from .preprocess.text import TokenIds, lengths_of, needed_tokens
 from .runtimes.base import Session
 from .runtimes.graphs import Graphs, check_graph
 
-_SORTED = 16  # batches of texts that are sorted by length together
+_SORTED_BATCHES = 16  # batches of texts that are sorted by length together
 Progress = Callable[[int], None]
 """Called with the number of items of each finished batch."""
 
 
 class Encoder:
-    """The frozen CLIP of a model folder. Graphs are loaded at first use."""
+    """The frozen CLIP of a model folder. Its graphs are loaded at first use."""
 
     def __init__(self, artifact: Artifact, settings: Settings) -> None:
         self._artifact = artifact
@@ -38,69 +38,70 @@ class Encoder:
         self._graphs = Graphs(artifact, settings)
         self._names = {modality: clip_graph(modality) for modality in MODALITIES}
         self._sessions: dict[Modality, Session] = {}
-        self._process: int | None = None  # in which the first graph was loaded
-        self._batchers: dict[Modality, Batcher[Modality]] = {}  # one each: a text does not wait for images
-        if settings.batch_callers and settings.triton_url is None:  # a server has its own
+        self._process: int | None = None  # the process that loaded the first graph
+        self._batchers: dict[Modality, Batcher[Modality]] = {}  # one each, since texts must not wait for images
+        if settings.batch_callers and settings.triton_url is None:  # Triton batches by itself
             self._batchers = {modality: Batcher(self._run, settings.batch_size) for modality in MODALITIES}
         self.preparation = Preparation(artifact, settings.max_pixels)
         """Prepares single items for :meth:`arrays`."""
         self.modalities: tuple[Modality, ...] = MODALITIES
-        """What it encodes."""
+        """The modalities that it encodes."""
         self.client: Any = None
-        """The :class:`.ApiClient` of an encoder that is an API, which counts what it costs; None where graphs run."""
+        """The :class:`.ApiClient` of an encoder that is an API; None for a model folder."""
         self.changed: str | None = None
-        """Why its vectors are no longer those of the memory: an API may change its model at any time."""
+        """Why its vectors no longer fit the memory, since an API may change its model; None if they do."""
 
     @property
     def dimension(self) -> int:
-        """D."""
+        """The dimension D of the vectors."""
         return self._artifact.manifest.dimension
 
     @property
     def batches_callers(self) -> bool:
-        """Whether what several threads encode at the same time is run together here; a server does so itself."""
+        """Whether the items of several threads are encoded together in this process."""
         return bool(self._batchers)
 
     @property
     def templates(self) -> tuple[str, ...]:
-        """Prompts that the encoder was trained with, ``{}`` where a name goes; empty where the manifest names none."""
+        """Prompts of the encoder's training, with ``{}`` in place of a name; empty if the manifest has none."""
         return self._artifact.manifest.templates
 
     def images(self, images: Sequence[ImageInput] | npt.NDArray[np.uint8], progress: Progress | None = None) -> Vectors:
         """Encode images; returns (B, D) float32, unit-norm.
 
         Args:
-            images: B paths, bytes or PIL images; or pixels (B, H, W, 3), decoded and of the encoder's own size.
+            images: B paths, bytes or PIL images; or pixels (B, H, W, 3) uint8 of the encoder's size.
             progress: called after each batch.
 
         Raises:
-            InputError: nothing to encode.
-            ImageError: an image that cannot be decoded or is too large, named by its position.
-            UnusableFeatures: the graph computed NaN, infinity or zeros for an image, named by its position.
+            InputError: the batch is empty.
+            ImageError: an image cannot be decoded or is too large; the message has its position.
+            UnusableFeatures: the graph computed NaN, infinity or zeros for an image; the message has its position.
         """
         return self._encode_batches(images, "image", progress)
 
     def texts(self, texts: Sequence[str] | TokenIds, progress: Progress | None = None) -> Vectors:
-        """Encode texts, cut to the context length; returns (B, D) float32, unit-norm.
+        """Encode texts, truncated to the context length; returns (B, D) float32, unit-norm.
 
         Args:
-            texts: B texts; or token ids (B, L) of the whole context.
+            texts: B texts; or token ids (B, L) int32, padded to the context length.
             progress: called after each batch.
 
         Raises:
-            InputError: nothing to encode, or something that is no text in Unicode.
-            UnusableFeatures: as of :meth:`images`.
+            InputError: the batch is empty, or a text is not valid Unicode.
+            UnusableFeatures: as in :meth:`images`.
         """
         return self._encode_batches(texts, "text", progress)
 
     def arrays(
         self, arrays: Sequence[npt.NDArray[Any]], modality: Modality, progress: Progress | None = None
     ) -> Vectors:
-        """Encode the output of a :class:`~reco_plugin.encoders.local.Preparation`; returns (B, D) as :meth:`images`.
+        """Encode items that :attr:`preparation` prepared; returns (B, D) as :meth:`images`.
 
         Args:
-            arrays: B times pixels (H, W, 3) or token ids (L,), by the modality; or vectors (D,), kept as they are.
-            modality: what they are, or embed.
+            arrays: B arrays: pixels (H, W, 3) uint8, token ids (L,) int32, or vectors (D,) float32, which are returned
+                unchanged.
+            modality: modality of the items.
             progress: called after each batch.
         """
         encode: Callable[..., Vectors] = self.images if modality == "image" else self.texts
@@ -120,25 +121,25 @@ class Encoder:
         return out
 
     def check(self) -> None:
-        """Check that the server of the graphs is ready; does nothing where they run in process.
+        """Check that the Triton server is ready; without one, do nothing.
 
         Raises:
-            SessionError: it is not ready, is not reached, or does not answer in time.
+            SessionError: the server is not ready, cannot be reached, or does not answer in time.
         """
         for modality in MODALITIES:
             check_graph(clip_graph(modality), self._settings)
 
     def close(self) -> None:
-        """Close connections to an API; graphs need no closing."""
+        """Close the connections to an API; graphs need no closing."""
         if self.client is not None:
             self.client.close()
 
     def _stack(self, items: list[npt.NDArray[Any]]) -> Any:
-        """Prepared items as a batch."""
+        """Join prepared items to a batch."""
         return np.stack(items)
 
     def _prepare(self, part: Any, modality: Modality) -> npt.NDArray[Any]:
-        """Pixels (B, H, W, 3) or token ids (B, L) of some items, unless they are that already."""
+        """Return pixels (B, H, W, 3) or token ids (B, L) of items that may be such an array already."""
         manifest = self._artifact.manifest
         if modality == "image":
             if isinstance(part, np.ndarray) and part.dtype == np.uint8 and part.shape[1:] == (*manifest.image.size, 3):
@@ -149,14 +150,14 @@ class Encoder:
             return part
         for text in part:
             if isinstance(text, str) and not (text.isascii() or is_unicode(text)):
-                raise InputError(f"the text {show(text)} holds half of a surrogate pair, which is no character")
+                raise InputError(f"the text {show(text)} is not valid Unicode: it has half of a surrogate pair")
         return self.preparation.tokenizer(part).ids
 
     def _run(self, modality: Modality, rows: Columns) -> Columns:
         (prepared,), session = rows, self._sessions.get(modality) or self._open(modality)
         if modality == "image":
             return (self._run_graph(session, {"pixels": prepared}),)
-        # a text runs at its own length, but where few lengths are better: see `any_length` of the sessions
+        # a text runs at its own length, or padded to one of few lengths: see `any_length` of the sessions
         config, exact = self._artifact.manifest.text, getattr(session, "any_length", False)
         if not (self._batchers or exact):
             return (self._run_graph(session, {"tokens": cut_to_longest(prepared, config)}),)
@@ -173,7 +174,7 @@ class Encoder:
         return session
 
     def _run_graph(self, session: Session, inputs: dict[str, npt.NDArray[np.generic]]) -> Vectors:
-        """Unit-norm vectors (B, D); a row of NaN where the features have no direction."""
+        """Return unit-norm vectors (B, D); a row is NaN if its features have no direction."""
         features = session.run(inputs)["features"].astype(np.float32)
         with np.errstate(over="ignore"):
             norms = np.linalg.norm(features, axis=1, keepdims=True)
@@ -186,7 +187,7 @@ class Encoder:
         modality: Modality,
         progress: Progress | None,
     ) -> Vectors:
-        """Encode to (B, D), batch by batch, each together with those of other threads."""
+        """Encode to (B, D), batch by batch; a batcher joins the batches of several threads."""
         what = f"{modality}s"
         items = items if isinstance(items, (list, tuple)) else check_items(items, what)
         if len(items) == 0:
@@ -194,7 +195,7 @@ class Encoder:
         if self._process not in {None, os.getpid()}:
             raise SessionError(f"the model at {self._artifact.folder} {FORKED}")
         self._process, run, size = os.getpid(), self._batchers.get(modality, self._run), self._settings.batch_size
-        together = _SORTED if modality == "text" else 1
+        together = _SORTED_BATCHES if modality == "text" else 1
         out = np.empty((len(items), self.dimension), np.float32)
         for begun in range(0, len(items), together * size):
             parts = []
@@ -205,7 +206,7 @@ class Encoder:
                     raise type(error)(f"{error} (in the batch that starts at position {start})") from error
             for rows, prepared in self._by_length(parts) if len(parts) > 1 else [(np.arange(len(parts[0])), parts[0])]:
                 out[begun + rows] = vectors = run(modality, (prepared,))[0]
-                if (bad := np.isnan(vectors[:, 0])).any():  # the whole row is
+                if (bad := np.isnan(vectors[:, 0])).any():  # then the whole row is NaN
                     position = begun + int(rows[bad].min())
                     item = items[position]
                     shown = f"{modality} {show(os.fspath(item))}" if isinstance(item, (str, os.PathLike)) else modality
@@ -215,7 +216,7 @@ class Encoder:
         return out
 
     def _by_length(self, batches: Sequence[TokenIds]) -> Iterator[tuple[npt.NDArray[np.intp], TokenIds]]:
-        """The texts of some batches (B, L) in as many of about the same length each, with their rows."""
+        """Regroup batches (B, L) by text length; yields the rows and token ids of each new batch."""
         ids = np.concatenate(batches)
         order = np.argsort(lengths_of(ids, self._artifact.manifest.text, exact=True), kind="stable")
         for start in range(0, len(order), len(batches[0])):
@@ -223,32 +224,32 @@ class Encoder:
             yield rows, ids[rows]
 
 
-class EncodesPairs(Protocol):
-    """A frozen CLIP, served or in torch."""
+class PairEncoder(Protocol):
+    """A frozen CLIP, in ONNX or in torch."""
 
     @property
     def dimension(self) -> int:
-        """D."""
+        """The dimension D of the vectors."""
 
     def images(self, images: Sequence[ImageInput], /) -> Vectors:
-        """Encode images; (B, D) unit-norm."""
+        """Encode images to (B, D), unit-norm."""
 
     def texts(self, texts: Sequence[str], /) -> Vectors:
-        """Encode texts; (B, D) unit-norm."""
+        """Encode texts to (B, D), unit-norm."""
 
 
-def encode_pairs(encoder: EncodesPairs, pairs: Sequence[Pair]) -> Records:
-    """Encode N pairs; vectors (N, D) among their sides are checked and kept.
+def encode_pairs(encoder: PairEncoder, pairs: Sequence[Pair]) -> Records:
+    """Encode N pairs to vectors (N, D). Sides that are vectors already are checked and kept.
 
     Raises:
-        InputError: an invalid side, such as vectors of different dimensions.
+        InputError: an invalid side, such as a vector of another dimension.
     """
     image = _encode_side(encoder, [pair.image for pair in pairs], "image")
     text = _encode_side(encoder, [pair.text for pair in pairs], "text")
     return Records([pair.id for pair in pairs], image, text, [pair.stored_payload for pair in pairs])
 
 
-def _encode_side(encoder: EncodesPairs, values: Sequence[Any], modality: Modality) -> Vectors:
+def _encode_side(encoder: PairEncoder, values: Sequence[Any], modality: Modality) -> Vectors:
     out = np.empty((len(values), encoder.dimension), np.float32)
     given = [row for row, value in enumerate(values) if isinstance(value, np.ndarray)]
     raw = [row for row, value in enumerate(values) if not isinstance(value, np.ndarray)]
@@ -265,12 +266,12 @@ def _encode_side(encoder: EncodesPairs, values: Sequence[Any], modality: Modalit
 
 @dataclass(frozen=True)
 class EncoderInput:
-    """One item for :meth:`reco_plugin.encoders.local.Encoder.arrays`.
+    """One prepared item for :meth:`Encoder.arrays`.
 
     Attributes:
-        array: pixels (H, W, 3) uint8, token ids (L,) int32, or a vector (D,) float32, unit-norm, which stays as it is.
-        truncated: whether a text was too long and was cut.
-        tokens: of a text, after truncation, start and end included.
+        array: pixels (H, W, 3) uint8, token ids (L,) int32, or a unit-norm vector (D,) float32.
+        truncated: whether a text was longer than the context and was truncated.
+        tokens: number of tokens of a text after truncation, start and end included.
     """
 
     array: npt.NDArray[Any]
@@ -279,13 +280,13 @@ class EncoderInput:
 
 
 class Preparation:
-    """Decodes, resizes, tokenises and checks for one model. Can be pickled, and shared between threads."""
+    """Decodes, resizes, tokenises and checks items for one model. It can be pickled and shared between threads."""
 
     def __init__(self, artifact: Artifact, max_pixels: int) -> None:
         self._artifact, self._max_pixels = artifact, max_pixels
 
     def image(self, image: ImageInput, decoding: Decoding = nullcontext) -> EncoderInput:
-        """An image as pixels (H, W, 3).
+        """Return an image as pixels (H, W, 3) uint8.
 
         Raises:
             ImageError: it cannot be decoded or is too large; the message begins with "is", "has" or "cannot".
@@ -293,34 +294,36 @@ class Preparation:
         return EncoderInput(image_to_array(image, self._artifact.manifest.image, self._max_pixels, decoding))
 
     def text(self, text: str, what: str) -> EncoderInput:
-        """A text as token ids (L,).
+        """Return a text as token ids (L,) int32; messages call it ``what``.
 
         Raises:
-            InputError: it is not valid Unicode; ``what`` names it.
+            InputError: it is not valid Unicode.
         """
         if not is_unicode(text):
-            raise InputError(f"{what} holds half of a surrogate pair, which is no character")
+            raise InputError(f"{what} is not valid Unicode: it has half of a surrogate pair")
         tokens = self.tokenizer([text])
-        ids, cut = tokens.ids[0], bool(tokens.truncated[0])
-        return EncoderInput(ids, cut, _count(ids, self._artifact.manifest.text))
+        count = needed_tokens(tokens.ids, self._artifact.manifest.text)[0]
+        return EncoderInput(tokens.ids[0], bool(tokens.truncated[0]), int(count))
 
     def vector(self, vector: npt.NDArray[Any], what: str) -> EncoderInput:
-        """A vector (D,), checked.
+        """Check a vector (D,); messages call it ``what``.
 
         Raises:
-            VectorError: another shape, NaN, or not unit-norm; ``what`` names it.
+            VectorError: another shape, NaN, or not unit-norm.
         """
         dimension = self._artifact.manifest.dimension
         if vector.shape != (dimension,):
-            raise VectorError(f"{what} must have shape ({dimension},), got {vector.shape}: is it the same encoder?")
+            raise VectorError(
+                f"{what} must have shape ({dimension},), got {vector.shape}: is it from the same encoder?"
+            )
         try:
             checked: Vectors = check_vectors(vector[None], dimension, what)
         except VectorError as error:
-            raise VectorError(str(error).replace(f"{what}[0]", what, 1)) from None  # it is no row of what a caller sent
+            raise VectorError(str(error).replace(f"{what}[0]", what, 1)) from None  # the caller sent no batch
         return EncoderInput(checked[0])
 
     def side(self, value: Any, modality: Modality) -> EncoderInput:
-        """A side of a pair, raw or a vector (D,); errors as of each, in words to follow what names the pair."""
+        """Prepare a side of a pair, raw or a vector (D,). Messages begin with "its", to follow the name of the pair."""
         if isinstance(value, np.ndarray):
             return self.vector(value, f"its {modality} vector")
         if modality == "image":
@@ -333,14 +336,3 @@ class Preparation:
     def tokenizer(self) -> Tokenizer:
         """The model's tokenizer, loaded at first use."""
         return Tokenizer(self._artifact.tokenizer, self._artifact.manifest.text)
-
-
-def _count(ids: TokenIds, config: TextConfig) -> int:
-    """Tokens of one row (L,), start and end included.
-
-    >>> _count(np.array([1, 5, 9, 0], np.int32), TextConfig("clip", 4, "lower", pad_id=0, end_id=9))
-    3
-    """
-    if config.end_id is None:
-        return int(np.count_nonzero(ids != config.pad_id))
-    return int(np.argmax(ids == config.end_id)) + 1

@@ -1,8 +1,8 @@
-"""An encoder that is only an API, and :func:`open_encoder`, which opens one of either kind.
+"""An encoder behind an API, and :func:`open_encoder` for encoders of both kinds.
 
-Images are sent as the files that they are, and texts as they are: the API prepares both. What it costs is counted, and
-every hour the vectors of fixed inputs are compared: where they are no longer what they were, the model is another one,
-nothing more is stored, and queries stay plain, since their neighbours would be wrong.
+The API receives texts and image files, and prepares them itself. Its vectors of fixed inputs are compared every hour.
+If they change, the API has another model. Then nothing more is stored and queries stay plain, since their neighbours
+would be wrong.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,34 +32,34 @@ from .preprocess.image import Decoding
 
 log = logging.getLogger(__name__)
 CHECKED_EVERY_S = 3600.0
-"""Seconds between two looks at whether the API still has the same model."""
+"""Seconds between two checks that the API still has the same model."""
 _THUMBNAILS = ImageConfig((224, 224))
-"""Of an API's images, which are sent as they are: only for those that people look at."""
+"""Preprocessing of an API's images for thumbnails only; the API receives the files."""
 _WHOLE_TEXTS = TextConfig("hf", CONTEXT_LENGTH, "whitespace", pad_id=0)
-"""Of an API's texts: where it cuts them is not known."""
+"""Preprocessing of an API's texts, whose context length is not known."""
 
 
 def open_encoder(artifact: Artifact, settings: Settings) -> Encoder:
-    """The encoder of a model folder, or of the API that the folder or the settings name.
+    """Open the encoder of a model folder or an API.
 
     Raises:
-        MissingExtra: a package of an API's client is not installed.
-        ConfigError: the API's address cannot be used.
+        MissingExtra: a package that calls an API is not installed.
+        ConfigError: the address of the API is invalid.
     """
     return ApiEncoder(artifact, settings) if artifact.manifest.api else Encoder(artifact, settings)
 
 
 def load_model(model: str, settings: Settings | None = None) -> Artifact:
-    """Load a model folder; the address of an API stands for one, and is measured.
+    """Load a model folder, or make one in RAM for an API, from its vectors of fixed inputs.
 
     Args:
-        model: the folder or address.
-        settings: the key and patience for an API; None: those of environment and ``reco.toml``.
+        model: the folder, or the address of an API.
+        settings: key and timeouts for the API; None: those of the environment and ``reco.toml``.
 
     Raises:
         ArtifactError: see :meth:`.Artifact.load`.
-        ConfigError: an address that cannot be used, or a missing optional package.
-        SessionError: the API cannot be reached, or answers no vectors.
+        ConfigError: the address is invalid, or an optional package is missing.
+        SessionError: the API cannot be reached, or does not return vectors.
     """
     if not is_address(model):
         return Artifact.load(model)
@@ -82,41 +83,41 @@ def load_model(model: str, settings: Settings | None = None) -> Artifact:
 
 
 class ApiPreparation(Preparation):
-    """Checks items, and packs them as bytes (N,) uint8: texts in UTF-8, images as files."""
+    """Checks items and packs each as bytes (N,) uint8: a text as UTF-8, an image as a file."""
 
     def __init__(self, artifact: Artifact, max_pixels: int) -> None:
         super().__init__(artifact, max_pixels)
         self.address = parse_address(artifact.manifest.api)
 
     def image(self, image: Any, decoding: Decoding = nullcontext) -> EncoderInput:
-        """An image as the bytes of a file (N,).
+        """Return an image as the bytes (N,) of a file.
 
         Raises:
             ImageError: it cannot be decoded or is too large; the message begins with "is", "has" or "cannot".
-            SessionError: the API encodes no images.
+            SessionError: the API does not encode images.
         """
         if not self.address.images:
             raise SessionError(
-                f"the encoder at {self.address.host} takes texts only, no images: give a vector in place of each "
-                "picture, or name an API whose model embeds both"
+                f"the encoder at {self.address.host} encodes texts only: give a vector in place of each image, or the "
+                "address of a model that encodes both"
             )
         return EncoderInput(np.frombuffer(image_to_file(image, self._max_pixels, decoding), np.uint8))
 
     def text(self, text: str, what: str) -> EncoderInput:
-        """A text as UTF-8 (N,).
+        """Return a text as UTF-8 (N,); messages call it ``what``.
 
         Raises:
-            InputError: it is not valid Unicode, or empty; ``what`` names it.
+            InputError: it is empty, or not valid Unicode.
         """
         if not isinstance(text, str):
             raise InputError(f"{what} must be a text, got {show(text)}")
         if not is_unicode(text) or not text.strip():
-            raise InputError(f"{what} is {'empty' if not text.strip() else 'no valid Unicode'}: leave it out")
+            raise InputError(f"{what} is {'empty' if not text.strip() else 'not valid Unicode'}: leave it out")
         return EncoderInput(np.frombuffer(text.encode(), np.uint8))
 
 
 class ApiEncoder(Encoder):
-    """The frozen CLIP behind an API; safe to use from several threads."""
+    """The frozen encoder behind an API; safe to use from several threads."""
 
     def __init__(
         self,
@@ -126,13 +127,13 @@ class ApiEncoder(Encoder):
         clock: Callable[[], float] = time.monotonic,
         transport: Any = None,
     ) -> None:
-        """Keep a client; does not connect yet.
+        """Make a client; does not connect yet.
 
         Args:
-            artifact: with the address and the fingerprint that was measured.
-            settings: key, timeouts and patience.
-            clock: in seconds; must never go back.
-            transport: of httpx, instead of the network.
+            artifact: the address of the API and its fingerprint.
+            settings: key and timeouts.
+            clock: seconds that never go back.
+            transport: an httpx transport in place of the network.
         """
         from .api_client import ApiClient
 
@@ -145,10 +146,10 @@ class ApiEncoder(Encoder):
         self._next_check = clock() + CHECKED_EVERY_S if just_measured else -np.inf
 
     def check(self) -> None:
-        """Look whether the API still has the same model, if that is due; :attr:`changed` says so where it has not.
+        """Compare the API's model with the fingerprint if the check is due, and set :attr:`changed`.
 
         Raises:
-            SessionError: it cannot be called.
+            SessionError: the call to the API fails.
         """
         with self._checking:
             if self._clock() < self._next_check:
@@ -158,33 +159,27 @@ class ApiEncoder(Encoder):
             try:
                 change = describe_change(self.client, self._artifact.manifest.fingerprint)
             except InputError as error:
-                raise SessionError(f"{error}: it took the same inputs when it was measured") from None
+                raise SessionError(f"{error}. It accepted the same inputs before") from None
             self._next_check = self._clock() + CHECKED_EVERY_S
             host, before = self.client.address.host, self.changed
             self.changed = change and f"the encoder at {host} has another model than the memory: {change}"
             if self.changed and not before:
-                log.error(
-                    "%s. Nothing is stored and queries stay plain until it has the earlier one again", self.changed
-                )
+                log.error("%s. Nothing is stored and queries stay plain until it has that model again", self.changed)
             elif before and not self.changed:
-                log.warning("the encoder at %s has its earlier model again", host)
+                log.warning("the encoder at %s has the model of the memory again", host)
 
     def _stack(self, items: list[npt.NDArray[Any]]) -> Any:
-        return items  # files of different sizes
+        return items  # files differ in size
 
     def _prepare(self, part: Any, modality: Modality) -> Any:
-        """Bytes (N,) of each item."""
+        """Return the bytes (N,) of each item."""
         if isinstance(part, np.ndarray):
-            raise InputError("token ids and pixels cannot be sent to an API: give texts and images")
-        prepared = (isinstance(item, np.ndarray) for item in part)
-        ready = self.preparation
-        make: Callable[[Any], EncoderInput] = (
-            ready.image if modality == "image" else lambda one: ready.text(one, "a text")
-        )
-        return [item if done else make(item).array for item, done in zip(part, prepared, strict=True)]
+            raise InputError("an API takes neither token ids nor pixels: give texts and images")
+        prepare = self.preparation.image if modality == "image" else partial(self.preparation.text, what="a text")
+        return [item if isinstance(item, np.ndarray) else prepare(item).array for item in part]
 
     def _by_length(self, batches: Sequence[Any]) -> Iterator[tuple[npt.NDArray[np.intp], Any]]:
-        """The batches as they are: an API pads nothing."""
+        """Keep the batches, since nothing is padded for an API."""
         start = 0
         for batch in batches:
             yield np.arange(start, start + len(batch)), batch
@@ -197,5 +192,5 @@ class ApiEncoder(Encoder):
         try:
             return (self.client.embed([item.tobytes() for item in packed], modality, self.dimension),)
         except SessionError:
-            self._next_check = -np.inf  # what was down may be back with another model
+            self._next_check = -np.inf  # the API may come back with another model
             raise

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..encoders.local import EncodesPairs
+from ..encoders.local import PairEncoder
 from ..errors import DataError, EngineError, EngineUnavailable, FingerprintMismatch, InputError
 from ..types import MODALITIES, Fingerprint, Modality, Pair, Payload, Target, Vectors, caption_of
 from ..values import counted
@@ -38,7 +38,7 @@ _MIN_CAPTIONS = 8  # to tell better than chance
 class EncoderCheck:
     """Compares the vectors of a source with its captions and pictures, for the first rows that have both."""
 
-    def __init__(self, encoder: EncodesPairs, name: str, rows: Rows, *, allow_private: bool = False) -> None:
+    def __init__(self, encoder: PairEncoder, name: str, rows: Rows, *, allow_private: bool = False) -> None:
         """Compare nothing yet; ``name`` is the encoder's, for messages."""
         self._encoder, self._name, self._rows, self._allow_private = encoder, name, rows, allow_private
         self._how_to_skip = rows.how_to_skip or f"give the option check=0, as in '{rows.name}?check=0'"
@@ -133,7 +133,7 @@ class IndexCheck:
 def check_index(
     index: Engine,
     described: Description,
-    encoder: EncodesPairs,
+    encoder: PairEncoder,
     made_by: Fingerprint,
     folder: Path,
     allow_private: bool = False,
@@ -230,7 +230,7 @@ def _read_picture(value: str | bytes | None, folder: Path, allow_private: bool) 
     return image
 
 
-def _encode_picture(encoder: EncodesPairs, picture: Path | bytes | None) -> Vectors | None:
+def _encode_picture(encoder: PairEncoder, picture: Path | bytes | None) -> Vectors | None:
     """Encode a picture to a vector (D,); None if there is none, or it cannot be decoded."""
     try:
         return None if picture is None else np.asarray(encoder.images([picture])[0], np.float32)

@@ -52,7 +52,7 @@ def test_another_model_stops_writes_and_queries_stay_plain_until_it_is_back(
         assert reco.memory.add([PAIR]) == 1
     said = [(record.levelname, record.message) for record in caplog.records if "another model" in record.message]
     assert [level for level, _ in said] == ["ERROR"]
-    assert "has its earlier model again" in caplog.text
+    assert "has the model of the memory again" in caplog.text
 
 
 @pytest.mark.filterwarnings("ignore:answering with frozen:reco_plugin.retrieval.guard.DegradedWarning")

@@ -61,7 +61,7 @@ UNIT = [1.0] + [0.0] * 31
         (rows(UNIT), SessionError, "1 vectors for 2 texts"),
         (rows(UNIT, [float("nan")] * 32), SessionError, "NaN"),
         (rows(UNIT, [2.0] + [0.0] * 31), SessionError, "norm"),
-        (rows("AACAPw=", "AACAPw="), SessionError, "answered no vectors"),
+        (rows("AACAPw=", "AACAPw="), SessionError, "did not answer in the dialect"),
     ],
     ids=lambda value: str(value)[:40] if isinstance(value, str) else "",
 )
@@ -88,7 +88,7 @@ def test_what_may_pass_is_tried_again_and_counted(ask: Ask, api: Api) -> None:
 
 def test_an_api_that_asks_to_wait_longer_than_patience_is_not_waited_for(ask: Ask, api: Api) -> None:
     api.next = [Reply(429, {}, {"retry-after": "3600"})]
-    with pytest.raises(SessionOverloaded, match=r"It asks to wait 3600 s, and encoder_patience_s is 30"):
+    with pytest.raises(SessionOverloaded, match=r"Its Retry-After is 3600 s, and encoder_patience_s is 30"):
         ask(encoder_patience_s=30).embed([b"a"], "text")
     assert len(api.asked) == 1
 

@@ -59,9 +59,9 @@ def test_coverage_is_that_of_the_service_where_it_says_one(said: dict[str, float
 def test_an_api_may_have_texts_only(local: Reco, service: str, images: list[Image.Image]) -> None:
     with Reco.open(f"openai+{service}/v1?model=clip") as reco:
         assert np.abs(reco.encoder.texts(TEXTS) - local.encoder.texts(TEXTS)).max() <= 1e-5
-        with pytest.raises(SessionError, match="takes texts only"):
+        with pytest.raises(SessionError, match="encodes texts only"):
             reco.embed_images(images)
-        with pytest.raises(SessionError, match="takes texts only"):
+        with pytest.raises(SessionError, match="encodes texts only"):
             reco.memory.add([Pair("a", images[0], "a picture")])
         reco.memory.add([Pair("a", local.encoder.images(images)[0], "a picture")])  # its vector is at hand
         assert len(reco.memory) == 1
