@@ -1,4 +1,4 @@
-"""A model folder: a Triton model repository with a manifest of everything in it.
+"""A model folder: a Triton model repository and a manifest with the checksums of its files.
 
 ::
 
@@ -6,7 +6,7 @@
       manifest.json      encoder, preprocessing, tokenizer, fusion, defaults, licences, checksums
       tokenizer.json
       clip_image/        config.pbtxt, 1/model.onnx    (B,H,W,3) uint8 -> (B,D)
-      clip_text/                                       (B,L) int32 -> (B,D); a large one has 1/model.onnx.data, too
+      clip_text/                                       (B,L) int32 -> (B,D); large graphs also have 1/model.onnx.data
       paper_image/                                     query, neighbours, similarity, trust -> refined, weights
       paper_text/
 """
@@ -34,7 +34,7 @@ from ..values import DIMENSIONS, in_words, show
 from .preprocess import ImageConfig, TextConfig
 
 FORMAT = 1
-"""Of the manifest."""
+"""Version of the manifest."""
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.json"
 
@@ -44,13 +44,13 @@ class _Strict(BaseModel):
 
 
 class Policy(_Strict):
-    """Defaults of a refinement, chosen on a development split when the model was made.
+    """Default options of a refinement, chosen on a development split when the model was made.
 
     Attributes:
         k: neighbours per query.
-        gate: whether the closed form moves only as far as the memory's own pairs justify.
-        coverage: share of what is asked for that the memory holds; None: nobody said.
-        refine: role -> modalities that are refined when the caller does not say.
+        gate: whether the closed form limits each move to what the memory's calibration supports.
+        coverage: share of queries whose answer the memory holds; None: unknown.
+        refine: role -> modalities that are refined if the caller does not choose.
     """
 
     k: int = Field(MODEL_K, ge=1, le=1000)
@@ -60,16 +60,16 @@ class Policy(_Strict):
 
     @model_validator(mode="before")
     @classmethod
-    def _ignore_caution(cls, given: Any) -> Any:
-        """Read manifests that were written before ``coverage`` replaced ``caution``."""
-        return {name: one for name, one in given.items() if name != "caution"} if isinstance(given, dict) else given
+    def _drop_caution(cls, fields: Any) -> Any:
+        """Accept manifests from before ``coverage`` replaced ``caution``."""
+        return {name: fields[name] for name in fields if name != "caution"} if isinstance(fields, dict) else fields
 
 
 class FusionInfo(_Strict):
-    """What the fusion graphs are and how they were made.
+    """The fusion graphs and their training.
 
     Attributes:
-        fuser: which one refines unless the settings or a request say otherwise.
+        fuser: default method, which settings and requests may override.
         config: shape of the paper's layer.
         trained_on: source of the training pairs.
     """
@@ -83,8 +83,8 @@ class ModelFile(_Strict):
     """Size and checksum of one file of the folder.
 
     Attributes:
-        size_bytes: of the file.
-        sha256: of the file; the checksum of a graph covers its weights, whose own one it holds.
+        size_bytes: size of the file.
+        sha256: checksum of the file; a graph contains the checksum of its weights, so this covers both.
         weights: the second file of a large graph.
     """
 
@@ -94,9 +94,9 @@ class ModelFile(_Strict):
 
     @classmethod
     def of(cls, path: Path) -> ModelFile:
-        """Measure a file, and that of its weights where a graph has one."""
-        second = weights_file(path)
-        weights = cls.of(second) if second.exists() else None
+        """Measure a file, and the file of its weights if there is one."""
+        weights_path = weights_file(path)
+        weights = cls.of(weights_path) if weights_path.exists() else None
         return cls(size_bytes=path.stat().st_size, sha256=sha256_file(path), weights=weights)
 
 
@@ -106,13 +106,13 @@ class Manifest(_Strict):
     Attributes:
         format: version of this file.
         name: readable name of the encoder.
-        digest: sha256 over the encoder's weights, preprocessing and tokenizer (not over their storage format).
-        dimension: D.
-        templates: prompts that the encoder was trained with, ``{}`` where a name goes; empty where not known.
-        graphs: graph name -> checksums of its ONNX file or files.
-        tokenizer: checksum of ``tokenizer.json``; an API has none.
-        matryoshka: dimensions that vectors may be cut to, since the encoder was trained for it; none for most.
-        api: address of the API that is the encoder, without its key; empty where it is in the folder.
+        digest: sha256 over the encoder's weights, preprocessing and tokenizer, but not over their storage format.
+        dimension: dimension D of the vectors.
+        templates: prompts of the encoder's training, with ``{}`` in place of a name; empty if unknown.
+        graphs: graph name -> checksums of its ONNX files.
+        tokenizer: checksum of ``tokenizer.json``; None for an API.
+        matryoshka: shorter dimensions that the encoder was trained for; empty for most encoders.
+        api: address of the API that is the encoder, without its key; empty if the folder has the encoder.
     """
 
     format: int = FORMAT
@@ -133,41 +133,41 @@ class Manifest(_Strict):
     api: str = ""
 
     @model_validator(mode="after")
-    def _cuts_are_shorter(self) -> Manifest:
+    def _check_matryoshka(self) -> Manifest:
         if (longest := max(self.matryoshka, default=0)) >= self.dimension:
-            raise ConfigError(f"matryoshka has {longest}, and vectors of {self.dimension} dimensions are cut to fewer")
+            raise ConfigError(f"matryoshka has {longest}, which must be less than the dimension {self.dimension}")
         return self
 
     @property
     def defaults(self) -> RefineDefaults:
-        """The options of a refinement that the model was made for."""
+        """The default options of a refinement."""
         policy = self.policy
         return RefineDefaults(k=policy.k, gate=policy.gate, coverage=policy.coverage, fuser=self.fusion.fuser)
 
     @property
     def fusers(self) -> tuple[FuserName, ...]:
-        """The fusions that this folder can run; the closed form always, since it needs no graph."""
+        """The methods that this folder can run; the closed form needs no graph."""
         layer = all(fusion_graph(side) in self.graphs for side in MODALITIES)
         return ("reco", "paper") if layer else ("reco",)
 
     @property
     def fingerprint(self) -> Fingerprint:
-        """The fingerprint that a memory of this encoder must have."""
+        """The fingerprint of the encoder, which its memories must have."""
         return Fingerprint(self.name, self.digest, self.dimension)
 
 
 def clip_graph(modality: Modality) -> str:
-    """Name of an encoder graph."""
+    """Return the name of an encoder graph."""
     return f"clip_{modality}"
 
 
 def fusion_graph(modality: Modality) -> str:
-    """Name of a graph of the paper's layer."""
+    """Return the name of a graph of the paper's layer."""
     return f"paper_{modality}"
 
 
 GRAPHS = tuple(map(clip_graph, MODALITIES))
-"""Graphs that every model folder has, but that of an API."""
+"""Graphs of every model folder; that of an API has none."""
 
 
 @dataclass(frozen=True)
@@ -179,18 +179,16 @@ class Artifact:
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> Artifact:
-        """Read a model folder and check that its files are present, complete and unchanged, see :meth:`verify`.
+        """Read a model folder and check sizes and checksums of its files.
 
         Raises:
-            ArtifactError: missing folder, manifest or file; truncated or damaged file; manifest of another version
-                or with invalid values.
+            ArtifactError: the folder, the manifest or a file is missing; a file is truncated or damaged; the manifest
+                has another version or an invalid value.
         """
         root = in_home(folder)
         manifest = _read_manifest(root)
-        if not manifest.api and (lacking := sorted(set(GRAPHS) - set(manifest.graphs))):
-            raise ArtifactError(
-                f"{root / MANIFEST} names no {', '.join(lacking)}: it is not complete. Export the model again."
-            )
+        if not manifest.api and (missing := sorted(set(GRAPHS) - set(manifest.graphs))):
+            raise ArtifactError(f"{root / MANIFEST} has no graph {', '.join(missing)}: export the model again")
         artifact = cls(root, manifest)
         for path, file in artifact._files():
             _check_size(path, file)
@@ -199,34 +197,33 @@ class Artifact:
 
     @property
     def place(self) -> str:
-        """The folder, or the address of the API, for people."""
+        """The folder or the address of the API, for messages."""
         return self.manifest.api if self.manifest.api and not self.folder.is_dir() else str(self.folder)
 
     @property
     def tokenizer(self) -> Path:
-        """The tokenizers-library file of the text encoder."""
+        """Path of ``tokenizer.json``."""
         return self.folder / TOKENIZER
 
     def graph(self, name: str) -> Path:
-        """Path of one ONNX graph."""
+        """Return the path of an ONNX graph."""
         return self.folder / name / "1" / "model.onnx"
 
     def verify(self) -> None:
         """Compare every file with its checksum.
 
         Raises:
-            ArtifactError: a file differs from what was exported.
+            ArtifactError: a file differs from its checksum.
         """
         for path, file in self._files():
-            if file and (found := sha256_file(path)) != file.sha256:
+            if file and (checksum := sha256_file(path)) != file.sha256:
                 raise ArtifactError(
-                    f"{path} has sha256 {found[:12]}…, the manifest says {file.sha256[:12]}…: "
-                    "the file was changed or damaged after the export, or is of another model. Copy it again, or "
-                    "export the model again."
+                    f"{path} has sha256 {checksum[:12]}…, but {file.sha256[:12]}… in the manifest: the file was "
+                    "changed or damaged, or belongs to another model. Copy it or export the model again"
                 )
 
     def _files(self) -> Iterator[tuple[Path, ModelFile | None]]:
-        """The files that must be there, with their expected size and checksum."""
+        """Yield the required files with their expected size and checksum."""
         for name, graph in self.manifest.graphs.items():
             yield self.graph(name), graph
             if graph.weights:
@@ -247,19 +244,17 @@ def _read_manifest(root: Path) -> Manifest:
             f"no model at {str(root)!r}: {MANIFEST} is missing. Set RECO_MODEL (or --model) to the folder that "
             "`reco model export --out` wrote, or to quickstart for the small model that comes with reco-plugin."
         )
-    text = path.read_bytes()  # pydantic refuses what is not UTF-8
+    text = path.read_bytes()  # pydantic checks UTF-8
     try:
         version = _Version.model_validate_json(text).format
         if version != FORMAT:
-            raise ArtifactError(
-                f"{path} has format {version}, this version reads {FORMAT}: export the model again with this version."
-            )
+            raise ArtifactError(f"{path} has format {version}, and this version reads {FORMAT}: export the model again")
         return Manifest.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
-        where, found = ".".join(map(str, first["loc"])), show(first["input"])
-        raise ArtifactError(f"{path} is not a manifest: {where} {in_words(first['msg'])} (got {found})") from None
-    except ConfigError as error:  # what the preprocessing takes from it
+        field, value = ".".join(map(str, first["loc"])), show(first["input"])
+        raise ArtifactError(f"{path} is not a manifest: {field} {in_words(first['msg'])} (got {value})") from None
+    except ConfigError as error:  # an invalid combination of fields
         raise ArtifactError(f"{path} is not a manifest: {error}") from None
 
 
@@ -270,22 +265,24 @@ class _Version(BaseModel):
 def _check_size(path: Path, expected: ModelFile | None) -> None:
     if not path.is_file():
         raise ArtifactError(f"{path} is missing: copy it again, or export the model again: reco model export --help")
-    if expected is not None and (found := path.stat().st_size) != expected.size_bytes:
+    if expected is not None and (size := path.stat().st_size) != expected.size_bytes:
         raise ArtifactError(
-            f"{path} has {found:,} bytes, the manifest says {expected.size_bytes:,}: the file is truncated or was "
-            "replaced. Copy it again or export the model again."
+            f"{path} has {size:,} bytes, but {expected.size_bytes:,} in the manifest: the file is truncated or was "
+            "replaced. Copy it or export the model again"
         )
 
 
 @contextmanager
 def whole_model(out: Path) -> Iterator[Path]:
-    """Yield a folder beside ``out`` to write to; it replaces ``out`` when the block succeeds, else is removed.
+    """Yield a temporary folder beside ``out``, which replaces ``out`` if the block succeeds and is removed otherwise.
 
     Raises:
         ArtifactError: ``out`` exists and is no model folder, or cannot be written.
     """
-    if not out.name:  # it cannot be replaced
-        raise ArtifactError(f"--out {str(out)!r} is the working directory: name a folder in it")
+    if not out.name:
+        raise ArtifactError(
+            f"--out {str(out)!r} is the working directory, which cannot be replaced: name a folder in it"
+        )
     empty = out.is_dir() and not any(out.iterdir())
     if out.exists() and not empty and not _is_model(out / MANIFEST):
         raise ArtifactError(f"{out} exists and is no model folder: choose another --out")
@@ -304,7 +301,7 @@ def whole_model(out: Path) -> Iterator[Path]:
 
 
 def _is_model(manifest: Path) -> bool:
-    """Whether a file is a model's manifest, and not that of a web page."""
+    """Whether a file is the manifest of a model; web pages have a ``manifest.json``, too."""
     try:
         content = json.loads(manifest.read_bytes())
     except (OSError, ValueError):
@@ -313,7 +310,7 @@ def _is_model(manifest: Path) -> bool:
 
 
 def _swap(staging: Path, out: Path) -> None:
-    """Replace the target by the finished folder."""
+    """Replace ``out`` by the finished folder."""
     staging.chmod(0o755)
     old = out.with_name(f".{out.name}.old.{os.getpid()}")
     if out.exists():

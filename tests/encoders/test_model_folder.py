@@ -90,8 +90,8 @@ def split(copy: Path) -> Artifact:
     ("spoil", "said"),
     [
         (Path.unlink, "is missing: copy it again"),
-        (lambda path: path.write_bytes(path.read_bytes()[:-1]), "truncated or was replaced. Copy it again"),
-        (lambda path: flip_a_byte(path), "changed or damaged after the export, or is of another model. Copy it again"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-1]), "truncated or was replaced. Copy it or"),
+        (lambda path: flip_a_byte(path), "changed or damaged, or belongs to another model. Copy it or"),
     ],
     ids=["missing", "truncated", "another"],
 )

@@ -1,6 +1,6 @@
 """Inputs of the graphs: images -> (B, H, W, 3) uint8 and texts -> (B, L) token ids.
 
-Bit-equal to open_clip's transform before its ``ToTensor``, and to its tokenizers; needs no torch.
+They equal the outputs of open_clip's transform before its ``ToTensor`` and of its tokenizers, bit by bit.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Texts -> (B, L) token ids, equal to those of open_clip's tokenizers, by the ``tokenizers`` library.
+"""Texts -> (B, L) token ids by the ``tokenizers`` library, equal to those of open_clip's tokenizers.
 
-The tokenizer file comes from :func:`reco_plugin.export.open_clip.export_tokenizer`. Letters that are newer than the
-library's Unicode may be split otherwise. Cleaning depends on the versions of ftfy and of Python, as in open_clip.
+:func:`reco_plugin.export.open_clip.export_tokenizer` writes the tokenizer file. Letters that are newer than the Unicode
+version of the library may be split differently. Cleaning depends on the versions of ftfy and Python, as in open_clip.
 """
 
 from __future__ import annotations
@@ -32,30 +32,30 @@ TokenId: TypeAlias = Annotated[int, Field(ge=0, lt=2**31)]
 TokenIds: TypeAlias = npt.NDArray[np.int32]
 
 BUCKETS = (16, 32, 48, 64, 77)
-"""Lengths that a batch is cut to on a server: few, so that its batches still merge."""
-_A_CALL = 16  # tokens of padding that cost as much as one more call of the graph
+"""Lengths that a batch is cut to for a server, which merges requests of equal length only."""
+_CALL_TOKENS = 16  # tokens of padding that cost as much as one more call of the graph
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
-_PLAIN = re.compile(r"[\t\n -%'-~]*")  # ASCII without ampersand and control characters: nothing to clean
-_CHARACTERS, _PER_TOKEN = 4_000, 50
-"""Characters of a text that are read, or per token of a long context: ftfy's time grows with the square of some
-texts."""
+_CLEAN = re.compile(r"[\t\n -%'-~]*")  # ASCII without ampersand and control characters needs no cleaning
+_MAX_CHARS, _CHARS_PER_TOKEN = 4_000, 50
+"""Characters of a text that are read; in a long context, so many per token. On some texts, the time of ftfy is
+quadratic."""
 
 
 @dataclass(frozen=True)
 class TextConfig:
-    """Text preprocessing of the encoder; a manifest's values are checked when it is read."""
+    """Text preprocessing of the encoder; reading a manifest checks the values."""
 
-    kind: TokenizerKind  # clip is open_clip's own byte-pair tokenizer, hf one from Hugging Face
+    kind: TokenizerKind  # clip: open_clip's byte-pair tokenizer; hf: a tokenizer of Hugging Face
     context_length: Annotated[int, Field(ge=1, le=CONTEXT_LENGTH)]  # L
     clean: Clean
-    """Before the tokenizer: open_clip's ``lower``, ``whitespace`` and ``canonicalize`` mend a text and collapse white
-    space, the first and the last lower its case, the last drops ASCII punctuation; ``case`` only lowers the case."""
+    """Cleaning before the tokenizer. open_clip's ``whitespace`` repairs a text and collapses white space, ``lower``
+    also lowers its case, and ``canonicalize`` also drops ASCII punctuation. ``case`` only lowers the case."""
     pad_id: TokenId  # fills a row up to L
-    end_id: TokenId | None = None  # ends a text, also a truncated one; of kind hf where texts are padded with it
-    strip_id: TokenId | None = None  # becomes 0 at the end (open_clip's ``strip_sep_token``); only for kind hf
-    dynamic: bool = False  # the graph takes fewer than L tokens and gives the same vectors
+    end_id: TokenId | None = None  # last token of every text; for kind hf only if it is the padding, too
+    strip_id: TokenId | None = None  # replaced by 0 (open_clip's ``strip_sep_token``); for kind hf only
+    dynamic: bool = False  # whether the graph takes fewer than L tokens and computes the same vectors
     buckets: tuple[Annotated[int, Field(ge=1)], ...] = BUCKETS
-    """Lengths that a batch is cut to where ``dynamic``, beside L; no part of the fingerprint."""
+    """Lengths besides L that a batch is cut to if ``dynamic``; no part of the fingerprint."""
 
     def __post_init__(self) -> None:
         if self.kind == "clip" and (self.end_id is None or self.strip_id is not None):
@@ -65,12 +65,12 @@ class TextConfig:
 
     @cached_property
     def lengths(self) -> tuple[int, ...]:
-        """Every L that the graph is given, ascending; the last is the context length."""
+        """All lengths of the graph's inputs, ascending; the last is the context length."""
         shorter = {length for length in self.buckets if length < self.context_length} if self.dynamic else set()
         return (*sorted(shorter), self.context_length)
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields as JSON-like values."""
+        """Return the fields as JSON-like values."""
         return asdict(self)
 
 
@@ -79,18 +79,18 @@ class Tokens:
     """Tokens of B texts."""
 
     ids: TokenIds  # (B, L) int32, padded to the context length
-    truncated: npt.NDArray[np.bool_]  # (B,) True where the text was truncated
+    truncated: npt.NDArray[np.bool_]  # (B,) whether each text was truncated
 
 
 class Tokenizer:
     """Cleans and tokenizes texts; may be shared between threads.
 
     Args:
-        tokenizer_json: the file, or its content.
-        config: must be the one exported with it.
+        tokenizer_json: path of ``tokenizer.json``, or its content.
+        config: the configuration that was exported with the tokenizer.
 
     Raises:
-        ArtifactError: the file is missing or not a tokenizer.
+        ArtifactError: the file is missing or is not a tokenizer.
     """
 
     def __init__(self, tokenizer_json: str | Path, config: TextConfig) -> None:
@@ -102,10 +102,10 @@ class Tokenizer:
             self._prepare_hf()
 
     def __call__(self, texts: Sequence[str]) -> Tokens:
-        """Tokenize texts; ids (B, L). An empty text is valid.
+        """Tokenize B texts to ids (B, L); an empty text is valid.
 
         Raises:
-            InputError: there is no text, or one of them is not a string.
+            InputError: the list is empty, or an item is not a string.
         """
         if isinstance(texts, str) or not hasattr(texts, "__len__"):
             raise InputError(f"texts is a single {type(texts).__name__}; pass a list of texts, [text]")
@@ -114,12 +114,12 @@ class Tokenizer:
         for index, text in enumerate(texts):
             if not isinstance(text, str):
                 raise InputError(f"text {index} is a {type(text).__name__}, not a string")
-        most = max(_CHARACTERS, _PER_TOKEN * self.config.context_length)
-        cleaned = [clean(text[:most], self.config.clean) for text in texts]
+        limit = max(_MAX_CHARS, _CHARS_PER_TOKEN * self.config.context_length)
+        cleaned = [clean(text[:limit], self.config.clean) for text in texts]
         return self._clip(cleaned) if self.config.kind == "clip" else self._hf(cleaned)
 
     def unpadded(self, text: str) -> list[int]:
-        """Ids of a text with what frames it, without padding."""
+        """Return the ids of a text, start and end included, without padding."""
         encoding = self._backend.encode(text)
         return [id for id, mask in zip(encoding.ids, encoding.attention_mask, strict=True) if mask]
 
@@ -128,8 +128,7 @@ class Tokenizer:
         frame = self._backend.encode("").ids
         if len(frame) != 2 or frame[-1] != self.config.end_id:
             raise ArtifactError(
-                f"the tokenizer frames a text by {frame}, its config says that a text ends with {self.config.end_id}; "
-                "export both together"
+                f"the tokenizer puts {frame} around a text, but end_id is {self.config.end_id}: export the model again"
             )
         self._start, self._end = frame
 
@@ -148,9 +147,9 @@ class Tokenizer:
         return Tokens(ids, truncated)
 
     def _with_special(self, text: str) -> list[int]:
-        """Tokenize a text with a literal special token, which counts unless punctuation precedes it.
+        """Tokenize a text that contains a special token literally, as open_clip does.
 
-        ``a <end_of_text>`` holds the token; in ``a !<end_of_text>``, open_clip alone takes ``!<`` as one piece.
+        ``a <end_of_text>`` has the token. ``a !<end_of_text>`` does not, since open_clip takes ``!<`` as one piece.
         """
         pre_tokenizer, model = self._backend.pre_tokenizer, self._backend.model
         row = [self._start]
@@ -161,7 +160,7 @@ class Tokenizer:
     def _prepare_hf(self) -> None:
         backend, length = self._backend, self.config.context_length
         if backend.truncation is None or backend.padding is None:
-            raise ArtifactError("the tokenizer says nothing of truncation and padding; export it again")
+            raise ArtifactError("the tokenizer has no truncation and padding: export the model again")
         backend.enable_truncation(**backend.truncation | {"max_length": length})
         backend.enable_padding(**backend.padding | {"length": length, "pad_id": self.config.pad_id})
 
@@ -174,14 +173,14 @@ class Tokenizer:
 
 
 def clean(text: str, how: Clean) -> str:
-    """Clean a text, as open_clip does or hardly at all: mojibake, HTML entities (escaped twice at most), white space.
+    """Clean a text as :attr:`TextConfig.clean` states: mojibake, HTML entities (escaped up to twice), white space.
 
     >>> clean("  Fran&amp;ccedil;ois   â€” schÃ¶n ", "lower")
     'françois — schön'
     """
     if how in ("none", "case"):
         return text.lower() if how == "case" else text
-    if not _PLAIN.fullmatch(text):
+    if not _CLEAN.fullmatch(text):
         from ftfy import fix_text
 
         text = html.unescape(html.unescape(fix_text(text)))
@@ -194,14 +193,12 @@ def clean(text: str, how: Clean) -> str:
 
 
 def cut_to_longest(ids: TokenIds, config: TextConfig, *, exact: bool = False) -> TokenIds:
-    """Cut a batch after its longest text; the vectors stay the same where ``config.dynamic``.
-
-    A causal tower that reads the end token does not attend beyond it.
+    """Cut a batch to the length of its longest text. The vectors stay the same, since no token reads the padding.
 
     Args:
         ids: (B, L) from a tokenizer.
-        config: without ``dynamic``, ids stay unchanged.
-        exact: not rounded up to a bucket, for a graph in this process.
+        config: unless it is ``dynamic``, ids stay unchanged.
+        exact: whether the length is not rounded up to a bucket.
 
     >>> config = TextConfig("clip", 8, "lower", pad_id=0, end_id=9, dynamic=True, buckets=(2, 4))
     >>> ids = np.array([[1, 5, 9, 0, 0, 0, 0, 0]], np.int32)
@@ -216,17 +213,15 @@ def cut_to_longest(ids: TokenIds, config: TextConfig, *, exact: bool = False) ->
 def cut_by_length(
     ids: TokenIds, config: TextConfig, *, exact: bool = False
 ) -> list[tuple[npt.NDArray[np.intp], TokenIds]]:
-    """Cut a batch into batches of texts of about the same length, so that a short text is not padded to a long one.
-
-    They are the cheapest ones, where a call of the graph costs as much as some tokens of padding.
+    """Split a batch into batches of similar length, at the least cost of padding and calls of the graph.
 
     Args:
         ids: (B, L) from a tokenizer.
         config: as in :func:`cut_to_longest`.
-        exact: as there.
+        exact: as in :func:`cut_to_longest`.
 
     Returns:
-        The rows of each batch, ascending, and their ids; B texts in all.
+        The rows of each batch, ascending, and their ids; B rows in all.
 
     >>> config = TextConfig("clip", 80, "lower", pad_id=0, end_id=9, dynamic=True)
     >>> ids = np.zeros((4, 80), np.int32)
@@ -237,7 +232,7 @@ def cut_by_length(
     [([0, 1, 3], (3, 8)), ([2], (1, 61))]
     """
     lengths, parts, cut = lengths_of(ids, config, exact), [], 0
-    if lengths.min() == (longest := lengths.max()):  # as of a single text
+    if lengths.min() == (longest := lengths.max()):  # for example a single text
         return [(np.arange(len(ids)), np.ascontiguousarray(ids[:, :longest]))]
     for step in _cheapest_cuts(*np.unique(lengths, return_counts=True)):
         rows = np.flatnonzero((lengths > cut) & (lengths <= step))
@@ -247,16 +242,16 @@ def cut_by_length(
 
 
 def _cheapest_cuts(lengths: npt.NDArray[np.intp], counts: npt.NDArray[np.intp]) -> list[int]:
-    """Lengths to cut to, the last of them the longest; given the lengths that occur, ascending, and how often each.
+    """Return the lengths to cut to, the longest last, for the ascending lengths of texts and their counts.
 
     >>> _cheapest_cuts(np.array([8, 9, 30]), np.array([4, 9, 1]))
     [9, 30]
     """
     steps, upto = lengths.tolist(), [0, *np.cumsum(counts).tolist()]
-    cheapest = [(0, 0)]  # of the first so many lengths: the cost, and where the last batch begins
+    cheapest = [(0, 0)]  # for the first n lengths: cost, and first length of the last batch
     for end, step in enumerate(steps, 1):
         cheapest.append(
-            min((cheapest[start][0] + _A_CALL + (upto[end] - upto[start]) * step, start) for start in range(end))
+            min((cheapest[start][0] + _CALL_TOKENS + (upto[end] - upto[start]) * step, start) for start in range(end))
         )
     cuts, end = list[int](), len(steps)
     while end:
@@ -266,20 +261,20 @@ def _cheapest_cuts(lengths: npt.NDArray[np.intp], counts: npt.NDArray[np.intp]) 
 
 
 def needed_tokens(ids: TokenIds, config: TextConfig) -> npt.NDArray[np.intp]:
-    """How many tokens of each row (B, L) are of the text, with the one that ends it: (B,).
+    """Count the tokens of each row (B, L) without padding, the end token included: (B,).
 
-    L where that cannot be told. A text may hold the token that ends it, or fills it.
+    The count is L if a row has neither an end token nor a token of a text.
     """
     length = ids.shape[1]
     marks = ids == config.end_id if config.kind == "clip" else ids != config.pad_id
     last = length - np.argmax(marks[:, ::-1], axis=1)
-    if config.kind == "hf" and config.end_id is not None:  # the first of the padding ends the text
+    if config.kind == "hf" and config.end_id is not None:  # the first token of the padding is the end token
         last = np.minimum(last + 1, length)
     return np.asarray(np.where(marks.any(axis=1), last, length), np.intp)
 
 
 def lengths_of(ids: TokenIds, config: TextConfig, exact: bool) -> npt.NDArray[np.intp]:
-    """How many tokens of each row (B, L) the graph needs, rounded up to a bucket unless they are to be exact: (B,)."""
+    """Return the input length of each row (B, L): (B,), rounded up to a bucket unless ``exact``."""
     if not config.dynamic:
         return np.full(len(ids), ids.shape[1])
     needed = needed_tokens(ids, config)
@@ -297,6 +292,6 @@ def _load(source: str | Path) -> tokenizers.Tokenizer:
         return Backend.from_str(str(source) if content else Path(source).read_text("utf-8"))
     except OSError as error:
         raise ArtifactError(f"the tokenizer {os.fspath(source)!r} cannot be read ({error}); export it again") from error
-    except Exception as error:  # the library raises bare Exception
-        where = "the given text" if content else repr(os.fspath(source))
-        raise ArtifactError(f"{where} is not a tokenizer file ({error}); export it again") from error
+    except Exception as error:  # the library raises Exception itself
+        name = "the given text" if content else repr(os.fspath(source))
+        raise ArtifactError(f"{name} is not a tokenizer file ({error}); export it again") from error

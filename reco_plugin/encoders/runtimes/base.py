@@ -1,4 +1,4 @@
-"""The protocol of a session: named arrays in, named arrays out."""
+"""The protocol of a session, which runs one graph."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class Session(Protocol):
         Raises:
             SessionError: the graph refuses the inputs or fails.
             SessionUnavailable: the server cannot be reached.
-            SessionTimeout: it did not answer in time.
+            SessionTimeout: the server did not answer in time.
         """
 
 
 def describe_inputs(inputs: Mapping[str, npt.NDArray[Any]]) -> str:
-    """Types and shapes of a graph's inputs, for messages."""
+    """Return types and shapes of a graph's inputs, for messages."""
     return str({name: f"{array.dtype}{list(array.shape)}" for name, array in inputs.items()})

@@ -1,4 +1,4 @@
-"""Sessions: each runs one ONNX graph, in process or on a Triton server."""
+"""Opens the graphs of a model folder, in process or on a Triton server."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ log = logging.getLogger(__name__)
 
 
 def open_graph(artifact: Artifact, name: str, settings: Settings) -> Session:
-    """Open a graph of a model folder where the settings say: on a Triton server, or in process.
+    """Open a graph of a model folder on a Triton server or in process, and log what runs it.
 
     Args:
-        artifact: the model folder; a server must serve the same.
-        name: as in :data:`reco_plugin.encoders.model_folder.GRAPHS`.
-        settings: ``triton_url`` decides, then ``provider``; what runs the graph is logged.
+        artifact: the model folder; a server must serve the same folder.
+        name: name of the graph, as in :data:`reco_plugin.encoders.model_folder.GRAPHS`.
+        settings: ``triton_url`` selects a server, else ``provider`` selects a runtime.
 
     Raises:
-        SessionError: damaged graph, provider not available, or the server serves another model.
+        SessionError: the graph is damaged, the provider is missing, or the server serves another model.
         SessionUnavailable: the server cannot be reached.
         MissingExtra: ONNX Runtime, OpenVINO or the Triton client is not installed.
     """
@@ -38,7 +38,7 @@ def open_graph(artifact: Artifact, name: str, settings: Settings) -> Session:
 
 
 class Graphs:
-    """The sessions of a model folder by the names of their graphs; each is opened once, at its first use."""
+    """The sessions of a model folder by the names of their graphs. Each is opened once, at its first use."""
 
     def __init__(
         self, artifact: Artifact, settings: Settings, opening: Callable[[Artifact, str, Settings], Session] = open_graph
@@ -48,7 +48,7 @@ class Graphs:
         self._opening = {name: threading.Lock() for name in artifact.manifest.graphs}
 
     def __getitem__(self, name: str) -> Session:
-        """A session; threads that ask for the same one meanwhile wait for it; errors as in :func:`open_graph`."""
+        """Return a session, opened once for all threads; errors as in :func:`open_graph`."""
         if name not in self._sessions:
             with self._opening[name]:
                 if name not in self._sessions:
@@ -57,7 +57,7 @@ class Graphs:
 
 
 def describe_engines(artifact: Artifact, settings: Settings) -> dict[str, str]:
-    """Name of each graph -> what runs it in process; errors as above."""
+    """Return the name of each graph -> its runtime in process; errors as in :func:`open_graph`."""
     return {name: _open_in_process(artifact, name, settings)[1] for name in GRAPHS}
 
 
@@ -69,32 +69,32 @@ def _open_in_process(artifact: Artifact, name: str, settings: Settings) -> tuple
         exact = artifact.manifest.precision == "int8" or name not in map(clip_graph, MODALITIES)
         arithmetic = "f32" if exact else fastest_arithmetic()
         return OpenVinoSession(path, settings, arithmetic), f"OpenVINO in {arithmetic}"
-    from .onnxruntime import ON_CPU, ON_CUDA, OrtSession, has_cuda, warn_of_cpu  # imported late, ONNX Runtime is heavy
+    from .onnxruntime import ON_CPU, ON_CUDA, OrtSession, has_cuda, warn_of_cpu  # here, since ONNX Runtime is heavy
 
     if settings.provider == "cuda":
         return OrtSession(path, settings), ON_CUDA
     if has_cuda() and "provider" not in settings.model_fields_set and artifact.manifest.precision != "int8":
-        warn_of_cpu("this ONNX Runtime is one for CUDA, and RECO_PROVIDER is not set: cuda takes the GPU")
+        warn_of_cpu("this ONNX Runtime supports CUDA, but RECO_PROVIDER is not set: set it to cuda to use the GPU")
     return OrtSession(path, settings), ON_CPU
 
 
 def check_settings(settings: Settings) -> None:
-    """Check what the settings say of a Triton server, without asking it.
+    """Check the settings of a Triton server, without connecting.
 
     Raises:
-        ConfigError: its URL or certificate cannot be used.
+        ConfigError: the URL or the certificate is invalid.
     """
     if settings.triton_url is not None:
         address_of(settings)
 
 
 def check_graph(name: str, settings: Settings) -> None:
-    """Check that the Triton server has a graph ready; in process, there is nothing to check.
+    """Check that the Triton server has a graph ready; without a server, do nothing.
 
     Raises:
         SessionUnavailable: the server cannot be reached.
-        SessionTimeout: it does not answer in time.
-        SessionError: it does not have the graph.
+        SessionTimeout: the server does not answer in time.
+        SessionError: the server does not have the graph.
         MissingExtra: the Triton client is not installed.
     """
     if settings.triton_url is not None:

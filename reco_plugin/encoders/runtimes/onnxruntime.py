@@ -1,4 +1,4 @@
-"""ONNX Runtime in process."""
+"""Graphs in process, by ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -29,73 +29,72 @@ _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
 def has_cuda() -> bool:
-    """Whether this ONNX Runtime was built for CUDA; its libraries may still not load."""
+    """Whether this ONNX Runtime was built for CUDA. Loading the CUDA libraries may still fail."""
     return _PROVIDERS["cuda"] in ort.get_available_providers()
 
 
-_BROKEN = ["FuseFp16InitializerToFp32NodeTransformer"]
-"""Steps of ONNX Runtime's optimiser: this one ends the process (1.32) on some graphs that compute in float16, on a CPU.
-Weights that are only stored so are cast by another step."""
+_DISABLED_OPTIMIZERS = ["FuseFp16InitializerToFp32NodeTransformer"]
+"""In ONNX Runtime 1.32, this optimizer crashes the process on some float16 graphs on a CPU."""
 
 _SPIN_US = 100
-"""How long a thread of a graph looks for its next piece of work before it sleeps. Where others want the cores, ONNX
-Runtime's own patience takes up to half as much CPU again; where nobody does, a lone query takes as long either way."""
+"""How long an idle thread of a graph spins before it sleeps. With the default of ONNX Runtime, busy machines need up to
+50 % more CPU, and a single query is no faster."""
 
-_OF_PIXELS = 4  # dimensions of (B, H, W, 3)
+_PIXEL_DIMS = 4  # dimensions of (B, H, W, 3)
 
-_LARGE = 2**30
-"""Bytes of a graph's files from which on it is not loaded a second time: a container may have no room for it."""
+_MAX_COPY_BYTES = 2**30
+"""Size of a graph's files from which on it is not loaded a second time, to save memory."""
 
-_PART, _PIXELS = 16, 4
-"""Rows from which on a part of a batch has a thread of its own, and those of pixels, which cost more. Threads that
-share the products of a graph wait for each other at the end of each; two that have half of the rows do not."""
+_MIN_ROWS, _MIN_IMAGES = 16, 4
+"""Rows, or images, that each thread gets at least when a batch is split between threads. That is faster than threads
+which share each product of a graph, since these wait for each other after each product."""
 
 
 @cache
-def warn_of_cpu(why: str) -> None:
-    """Warn once in a process that a GPU may be there and is not used."""
-    log.warning("the models run on the CPU: %s", why)
+def warn_of_cpu(reason: str) -> None:
+    """Log once in a process that a GPU may be unused."""
+    log.warning("the models run on the CPU: %s", reason)
 
 
 class OrtSession:
-    """One graph on one execution provider, without fallback to another."""
+    """One graph on one execution provider. It never falls back to another provider."""
 
     def __init__(self, path: Path, settings: Settings, *, logs: bool = True) -> None:
         """Load a graph.
 
         Args:
-            path: the graph.
-            settings: provider, its options and threads.
-            logs: whether ONNX Runtime logs a run that fails, which its exception tells, too.
+            path: the ONNX file.
+            settings: provider, its options, and threads.
+            logs: whether ONNX Runtime logs a failed run, besides raising an exception.
         """
         provider = _PROVIDERS[settings.provider]
         self.any_length = settings.provider == "cpu"
-        """Whether texts may run at their own length. A server merges requests of equal length only, OpenVINO keeps
-        memory for each new shape, two megabytes of ViT-B/32, and on a GPU, where a call weighs more beside its tokens,
-        what more calls bring is not measured: there they get few lengths."""
+        """Whether each text may run at its own length, which is faster on a CPU. Elsewhere texts are padded to few
+        lengths: Triton merges requests of equal length only, OpenVINO keeps 2 MB (ViT-B/32) for each new shape, and a
+        GPU was not measured."""
         if provider not in ort.get_available_providers():
             raise SessionError(
-                f"provider {settings.provider!r} was asked for, but this onnxruntime {ort.__version__} has only "
+                f"provider {settings.provider!r} is not available: onnxruntime {ort.__version__} has only "
                 f"{', '.join(ort.get_available_providers())}. For CUDA: pip uninstall onnxruntime && "
                 "pip install 'reco-plugin[gpu]'; or choose provider='cpu'."
             )
         self._path, self._settings, self._logs = path, settings, logs
         self._session = self._load(settings.threads or fewer_cores())
         self._check_provider(provider, path)
-        taken = self._session.get_provider_options()[provider]
-        if dropped := sorted(set(settings.provider_options) - set(taken)):
-            raise SessionError(f"{provider} does not know the provider options {', '.join(dropped)}: leave them out")
+        known = self._session.get_provider_options()[provider]
+        if unknown := sorted(set(settings.provider_options) - set(known)):
+            raise SessionError(f"{provider} does not know the provider options {', '.join(unknown)}: leave them out")
         self._names = [output.name for output in self._session.get_outputs()]
         self._threads = (settings.threads or cores()) if settings.provider == "cpu" else 1
-        self._single: ort.InferenceSession | None = None  # the graph once more, on one thread
+        self._single: ort.InferenceSession | None = None  # the same graph on one thread
         self._pool: ThreadPoolExecutor | None = None
-        self._once = threading.Lock()  # taken by who makes these two, and not given back
+        self._once = threading.Lock()  # never released by the thread that opens the second session
 
     def _load(self, threads: int) -> ort.InferenceSession:
         settings, options = self._settings, ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3 if self._logs else 4
-        # threads spin while a graph runs, which is faster, and not after it, while others need the processor
+        # threads spin while a graph runs, which is faster, but not after it
         options.add_session_config_entry("session.force_spinning_stop", "1")
         options.add_session_config_entry("session.intra_op.spin_duration_us", str(_SPIN_US))
         try:
@@ -103,35 +102,35 @@ class OrtSession:
                 str(self._path),
                 options,
                 providers=[(_PROVIDERS[settings.provider], dict(settings.provider_options))],
-                disabled_optimizers=_BROKEN,
+                disabled_optimizers=_DISABLED_OPTIMIZERS,
             )
-        except Exception as error:  # onnxruntime raises a class of its own per failure, without a common base
+        except Exception as error:  # its exceptions have no common base
             raise SessionError(
                 f"cannot load {self._path}: {error}. Export the model again: reco model export --help"
             ) from error
 
-    def _check_provider(self, wanted: str, path: Path) -> None:
+    def _check_provider(self, expected: str, path: Path) -> None:
         used = self._session.get_providers()
-        if used[0] != wanted:
+        if used[0] != expected:
             raise SessionError(
-                f"{path} was asked to run on {wanted}, but ONNX Runtime chose {', '.join(used)}: its libraries "
+                f"{path} needs {expected}, but ONNX Runtime chose {', '.join(used)}, since the libraries of {expected} "
                 "(CUDA, cuDNN) did not load. Install them or choose provider='cpu'."
             )
 
     def run(self, inputs: Mapping[str, npt.NDArray[Any]]) -> Arrays:
         """Compute all outputs by name; arrays are (B, ...)."""
         try:
-            first = next(iter(inputs.values()), np.empty(0))  # the graph says what is missing
-            parts = min(self._threads, len(first) // (_PIXELS if first.ndim == _OF_PIXELS else _PART))
+            first = next(iter(inputs.values()), np.empty(0))  # the graph reports missing inputs
+            parts = min(self._threads, len(first) // (_MIN_IMAGES if first.ndim == _PIXEL_DIMS else _MIN_ROWS))
             values = (parts > 1 and self._run_parts(inputs, parts)) or self._session.run(self._names, dict(inputs))
-        except Exception as error:  # see above
+        except Exception as error:  # as above
             raise SessionError(f"{self._path} failed on {describe_inputs(inputs)}: {error}") from error
         return dict(zip(self._names, values, strict=True))
 
     def _run_parts(self, inputs: Mapping[str, npt.NDArray[Any]], parts: int) -> list[npt.NDArray[Any]]:
-        """All outputs, each thread with rows of its own; none where rows or memory forbid."""
+        """Compute all outputs, some rows in each thread; empty if the batch or the graph cannot be split."""
         if len(lengths := {len(array) for array in inputs.values()}) > 1:
-            return []  # it is told by the graph
+            return []  # the graph reports it
         (rows,) = lengths
         if self._once.acquire(blocking=False):
             self._open_single()
@@ -144,16 +143,16 @@ class OrtSession:
         for cut in cuts[1:]:
             try:
                 others.append(pool.submit(session.run, self._names, cut))
-            except RuntimeError:  # the system refuses threads, or the process ends
+            except RuntimeError:  # no more threads, or the interpreter exits
                 others.append(Future())
                 others[-1].set_result(session.run(self._names, cut))
         answers = [session.run(self._names, cuts[0]), *(other.result() for other in others)]
         return [np.concatenate(output) for output in zip(*answers, strict=True)]
 
     def _open_single(self) -> None:
-        """Once, and not of a large graph: it needs as much memory as the first."""
+        """Load the graph a second time, for one thread, unless it is large."""
         size = sum(file.stat().st_size for file in self._path.parent.iterdir() if file.is_file())
-        if size >= _LARGE:
+        if size >= _MAX_COPY_BYTES:
             log.info("threads share the products of large batches: %s is too large to be loaded twice", self._path)
             return
         try:

@@ -1,4 +1,4 @@
-"""Graphs on a Triton server, over gRPC: one connection per server, which all sessions of the process share."""
+"""Graphs on a Triton server, over gRPC. All sessions of a process share one connection per server."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ with importing("tritonclient", "triton", "running models on a Triton server"):
 _CHANNEL = [
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
-    ("grpc.initial_reconnect_backoff_ms", 100),  # reconnect at once, not after two minutes:
-    ("grpc.max_reconnect_backoff_ms", 100),  # shorter than our own pauses between attempts
-    ("grpc.min_reconnect_backoff_ms", 5000),  # in fact the timeout of one connection attempt
+    ("grpc.initial_reconnect_backoff_ms", 100),  # reconnect at once instead of after up to two minutes,
+    ("grpc.max_reconnect_backoff_ms", 100),  # sooner than the pauses between attempts below
+    ("grpc.min_reconnect_backoff_ms", 5000),  # despite its name, the timeout of one connection attempt
 ]
 _NEVER_SENT = ("failed to connect", "connection refused", "handshak", " resolution", "errors resolving")
 _QUEUE_IS_FULL = "maximum queue size"
 _HINT = "Does it run, and is this its port for gRPC (usually 8001)?"
 _PAUSES_S = (0.05, 0.2)
-"""Before the second and the third attempt; only a request that was never sent is retried."""
+"""Pauses before the second and the third attempt; only a request that was never sent is retried."""
 VERSION = "1"
-"""The graph's version folder in a model folder."""
+"""Name of a graph's version folder in a model folder."""
 _CHECK_S = 5.0
-"""Even a busy server answers at once which graphs it has."""
+"""Timeout of a check, which even a busy server answers at once."""
 
 
 class NotReached(SessionUnavailable):
-    """The request was never sent, so it can be retried."""
+    """The server cannot be reached, and the request was never sent, so it can be retried."""
 
 
 class AccessRefused(SessionError):
@@ -50,7 +50,7 @@ class AccessRefused(SessionError):
 
 @dataclass(frozen=True)
 class Inference:
-    """One inference."""
+    """One request of an inference."""
 
     graph: str
     version: str
@@ -58,8 +58,8 @@ class Inference:
     outputs: tuple[str, ...]
 
 
-class TritonLine:
-    """A connection, safe to use from several threads; closed when no session holds it, or the process ends."""
+class TritonConnection:
+    """A connection, safe to use from several threads; it is closed with its last session, or when the process ends."""
 
     def __init__(self, address: Address) -> None:
         """Prepare the connection; nothing is sent yet."""
@@ -78,92 +78,94 @@ class TritonLine:
         Raises:
             SessionError: Triton has no type for an array, or refuses the request.
             SessionUnavailable: the server cannot be reached, or its queue is full.
-            SessionTimeout: it did not answer in time.
+            SessionTimeout: the server did not answer in time.
         """
         inputs = [_input(name, array) for name, array in call.inputs.items()]
         outputs = [client.InferRequestedOutput(name) for name in call.outputs]
-        result = self._ask(self._client.infer, timeout, call.graph, inputs, model_version=call.version, outputs=outputs)
+        result = self._call(
+            self._client.infer, timeout, call.graph, inputs, model_version=call.version, outputs=outputs
+        )
         return {name: result.as_numpy(name) for name in call.outputs}
 
     def config(self, graph: str, version: str, timeout: float) -> dict[str, Any]:
-        """The configuration of a graph that is ready, as JSON; errors as of :meth:`infer`."""
-        answer = self._ask(self._client.get_model_config, timeout, graph, version, as_json=True)
+        """Return the configuration of a graph that is ready, as JSON; errors as in :meth:`infer`."""
+        answer = self._call(self._client.get_model_config, timeout, graph, version, as_json=True)
         return dict(answer["config"])
 
-    def _ask(self, method: Callable[..., Any], timeout: float, *args: Any, **options: Any) -> Any:
-        """Call a method of the client; a request that was never sent is tried again until the deadline."""
+    def _call(self, method: Callable[..., Any], timeout: float, *args: Any, **options: Any) -> Any:
+        """Call a method of the client; a request that was never sent is retried until the deadline."""
         until, pauses = time.monotonic() + timeout, list(_PAUSES_S)
         while True:
             left = max(until - time.monotonic(), 1e-3)
             try:
                 return method(*args, headers=self._headers, client_timeout=left, **options)
             except InferenceServerException as error:
-                fault = self._fault(str(error.status()).removeprefix("StatusCode."), str(error.message()), timeout)
-                if not isinstance(fault, NotReached) or not pauses or until - time.monotonic() <= pauses[0]:
-                    raise fault from error
+                failure = self._error_of(str(error.status()).removeprefix("StatusCode."), str(error.message()), timeout)
+                if not isinstance(failure, NotReached) or not pauses or until - time.monotonic() <= pauses[0]:
+                    raise failure from error
             time.sleep(pauses.pop(0))
 
-    def _fault(self, code: str, message: str, timeout: float) -> SessionError:
+    def _error_of(self, code: str, message: str, timeout: float) -> SessionError:
         url = self._address.url
         kind: type[SessionError] = SessionError
-        said = f"the Triton server at {url} says: {message}"
+        text = f"the Triton server at {url} reports: {message}"
         if code == "DEADLINE_EXCEEDED":
             kind = SessionTimeout
-            said = (
-                f"the Triton server at {url} did not answer within {timeout:.3g} s: it is busy, slow or not what "
-                "answers there. Raise triton_timeout_s, send smaller batches (batch_size), or add instances."
+            text = (
+                f"the Triton server at {url} did not answer within {timeout:.3g} s: it is busy or slow, "
+                "or another server is at this address. Raise triton_timeout_s, lower batch_size, or add instances."
             )
         elif code in ("UNAUTHENTICATED", "PERMISSION_DENIED") or "protocol is restricted" in message:
-            kind = AccessRefused  # of a missing key, Triton says UNAVAILABLE
-            said = (
+            kind = AccessRefused  # for a missing key, Triton reports UNAVAILABLE
+            text = (
                 f"the Triton server at {url} refuses access ({message}): set triton_headers, for example "
                 '{"authorization": "Bearer …"}, to what it expects'
             )
         elif code == "UNAVAILABLE" and any(words in message.lower() for words in _NEVER_SENT):
-            kind, said = NotReached, f"no Triton server is reached at {url} ({message}). {_HINT}"
+            kind, text = NotReached, f"no Triton server can be reached at {url} ({message}). {_HINT}"
             if self._address.tls:
-                said += " With TLS: does the certificate name this host, and is its authority in triton_ca?"
+                text += " With TLS: does the certificate name this host, and is its authority in triton_ca?"
         elif code == "UNAVAILABLE" and _QUEUE_IS_FULL in message:
             kind = SessionOverloaded
-            said = (
-                f"the queue of the Triton server at {url} is full ({message}): send less at once, raise "
+            text = (
+                f"the queue of the Triton server at {url} is full ({message}): send fewer requests at once, raise "
                 "max_queue_size, or add instances"
             )
         elif code in ("UNAVAILABLE", "CANCELLED"):
             kind = SessionUnavailable
-            said = f"the Triton server at {url} did not answer ({message}): was it stopped or restarted?"
-        return kind(said)
+            text = f"the Triton server at {url} did not answer ({message}): was it stopped or restarted?"
+        return kind(text)
 
 
-_open: weakref.WeakValueDictionary[Address, TritonLine] = weakref.WeakValueDictionary()
+_open: weakref.WeakValueDictionary[Address, TritonConnection] = weakref.WeakValueDictionary()
 _lock = threading.Lock()
 
 
-def connect(address: Address) -> TritonLine:
-    """The connection to a server, opened if there is none yet."""
+def connect(address: Address) -> TritonConnection:
+    """Return the connection to a server, opened if necessary."""
     with _lock:
         server = _open.get(address)
         if server is None:
-            server = _open[address] = TritonLine(address)
+            server = _open[address] = TritonConnection(address)
         return server
 
 
 def _input(name: str, array: npt.NDArray[Any]) -> Any:
     if (kind := np_to_triton_dtype(array.dtype)) is None:
         raise SessionError(f"Triton has no type for {name!r}, an array of {array.dtype}")
-    made = client.InferInput(name, list(array.shape), kind)
-    made.set_data_from_numpy(array)
-    return made
+    tensor = client.InferInput(name, list(array.shape), kind)
+    tensor.set_data_from_numpy(array)
+    return tensor
 
 
 class TritonSession:
-    """See :class:`~reco_plugin.encoders.runtimes.base.Session`; safe to call from several threads.
+    """One graph on a Triton server; safe to call from several threads.
 
-    A request has at most ``max_batch`` rows, and ``timeout`` seconds; more rows are sent in several, one after another.
+    A request has at most ``max_batch`` rows and ``timeout`` seconds. More rows go in several requests, in sequence.
     """
 
     def __init__(
-        self, server: TritonLine, graph: str, outputs: tuple[str, ...], *, max_batch: int, timeout: float
+        self, server: TritonConnection, graph: str, outputs: tuple[str, ...], *, max_batch: int, timeout: float
     ) -> None:
         self._server, self._graph, self._outputs = server, graph, outputs
         self._max_batch, self._timeout = max(max_batch, 1), timeout
@@ -171,7 +173,7 @@ class TritonSession:
     def run(self, inputs: Mapping[str, npt.NDArray[Any]]) -> Arrays:
         """Compute all outputs by name; arrays are (B, ...)."""
         rows = self._rows(inputs)
-        if not rows:  # Triton refuses empty batches: one row tells the shapes, and is dropped
+        if not rows:  # Triton refuses empty batches: send one row to get the shapes
             one = {name: np.zeros((1, *array.shape[1:]), array.dtype) for name, array in inputs.items()}
             return {name: array[:0] for name, array in self._send(one).items()}
         if rows <= self._max_batch:
@@ -195,13 +197,13 @@ class TritonSession:
 
 
 def open_triton(artifact: Artifact, graph: str, settings: Settings) -> TritonSession:
-    """Open a graph on the server of ``triton_url``, and check that it is the one of the model folder.
+    """Open a graph on the server of ``triton_url``, and check that it is the graph of the model folder.
 
     Raises:
-        ConfigError: a setting of Triton cannot be used.
+        ConfigError: a setting of Triton is invalid.
         SessionUnavailable: the server cannot be reached.
-        SessionTimeout: it did not answer in time.
-        SessionError: it does not serve this graph, or another one under its name.
+        SessionTimeout: the server did not answer in time.
+        SessionError: the server does not serve this graph, or serves another one under its name.
         MissingExtra: the Triton client is not installed.
     """
     address = address_of(settings)
@@ -210,47 +212,48 @@ def open_triton(artifact: Artifact, graph: str, settings: Settings) -> TritonSes
     try:
         config = server.config(graph, VERSION, settings.triton_timeout_s)
     except SessionError as error:
-        served = type(error) is SessionError  # the server answers, but does not have it
-        way_out = f".{_way_out(artifact)}" if served else ""
-        raise type(error)(f"{graph} cannot be opened: {error}{way_out}") from error
-    found = Ports.of(config)
-    _compare(artifact, graph, expected, found, address.url)
+        is_missing = type(error) is SessionError  # the server answers, but does not have the graph
+        hint = f".{_hint(artifact)}" if is_missing else ""
+        raise type(error)(f"{graph} cannot be opened: {error}{hint}") from error
+    served = Ports.of(config)
+    _compare(artifact, graph, expected, served, address.url)
     return TritonSession(
         server,
         graph,
         tuple(port.name for port in expected.outputs),
-        max_batch=found.max_batch,
+        max_batch=served.max_batch,
         timeout=settings.triton_timeout_s,
     )
 
 
 def check_triton(graph: str, settings: Settings) -> None:
-    """Check that the server of ``triton_url`` has a graph ready; over the connection of open sessions.
+    """Check that the server of ``triton_url`` has a graph ready, within 5 s or ``triton_timeout_s`` if that is less.
 
     Raises:
-        ConfigError, MissingExtra: a setting of Triton cannot be used; its client is not installed.
-        SessionUnavailable, SessionTimeout: no answer, or none within 5 s, or ``triton_timeout_s`` if that is less.
+        ConfigError: a setting of Triton is invalid.
+        MissingExtra: the Triton client is not installed.
+        SessionUnavailable: the server cannot be reached.
+        SessionTimeout: the server did not answer in time.
         SessionError: the server does not serve this graph.
     """
     connect(address_of(settings)).config(graph, VERSION, min(settings.triton_timeout_s, _CHECK_S))
 
 
-def _compare(artifact: Artifact, graph: str, expected: Ports, found: Ports, url: str) -> None:
-    if (found.inputs, found.outputs) != (expected.inputs, expected.outputs):
+def _compare(artifact: Artifact, graph: str, expected: Ports, served: Ports, url: str) -> None:
+    if (served.inputs, served.outputs) != (expected.inputs, expected.outputs):
         raise SessionError(
-            f"{graph} is not the same on both sides: the server at {url} has {found}, the model folder "
-            f"{artifact.folder} has {expected}.{_way_out(artifact)}"
+            f"{graph} differs: the server at {url} has {served}, the model folder {artifact.folder} has {expected}."
+            f"{_hint(artifact)}"
         )
     checksum = artifact.manifest.graphs[graph].sha256
-    if found.checksum not in {None, checksum}:
+    if served.checksum not in {None, checksum}:
         raise SessionError(
-            f"{graph} is not the same on both sides: the server at {url} has the graph with sha256 "
-            f"{str(found.checksum)[:12]}…, the model folder {artifact.folder} that with {checksum[:12]}…."
-            f"{_way_out(artifact)}"
+            f"{graph} differs: its sha256 is {str(served.checksum)[:12]}… on the server at {url} and {checksum[:12]}… "
+            f"in the model folder {artifact.folder}.{_hint(artifact)}"
         )
 
 
-def _way_out(artifact: Artifact) -> str:
+def _hint(artifact: Artifact) -> str:
     return (
         f" Serve this folder (tritonserver --model-repository={artifact.folder}), or set model to the folder that "
         "is served."

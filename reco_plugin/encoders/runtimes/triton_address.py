@@ -1,4 +1,4 @@
-"""What is known of a served graph before a client is loaded: its ports, and the address of its server."""
+"""The address of a Triton server, and the ports of a graph by its ``config.pbtxt``. Loads no client."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from ...settings import Settings
 _PORT = 8001
 _FORMS = "grpc://host:8001 (grpcs for TLS)"
 CHECKSUM = "sha256"
-"""Parameter of ``config.pbtxt``: the checksum of its graph."""
+"""Parameter of ``config.pbtxt`` with the checksum of the graph."""
 
 
 @dataclass(frozen=True)
 class Port:
-    """One input or output; dimensions without the batch, -1 is any."""
+    """One input or output; ``dims`` has no batch, and -1 is any size."""
 
     name: str
     type: str
@@ -31,16 +31,16 @@ class Port:
 
 @dataclass(frozen=True)
 class Ports:
-    """All ports of one graph, sorted by name, since their order has no meaning."""
+    """All ports of one graph, sorted by name."""
 
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
-    max_batch: int  # rows of one request at most; 0: no batches
-    checksum: str | None  # of the graph, if the configuration has it
+    max_batch: int  # largest number of rows in a request; 0: no batches
+    checksum: str | None  # checksum of the graph, if the configuration has one
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> Ports:
-        """Read Triton's model configuration in its JSON form."""
+        """Read the JSON form of Triton's model configuration."""
         checksum = config.get("parameters", {}).get(CHECKSUM, {})
         return cls(
             _ports(config.get("input", ())),
@@ -58,7 +58,7 @@ def read_config(path: Path) -> Ports:
     """Read ``config.pbtxt``.
 
     Raises:
-        ArtifactError: it is missing or not a model configuration.
+        ArtifactError: the file is missing or is not a model configuration.
         MissingExtra: the Triton client is not installed.
     """
     with importing("tritonclient", "triton", "running models on a Triton server"):
@@ -71,24 +71,24 @@ def read_config(path: Path) -> Ports:
     return Ports.of(json_format.MessageToDict(config, preserving_proto_field_name=True))
 
 
-def _ports(listed: Any) -> tuple[Port, ...]:
-    found = (Port(port["name"], port["data_type"], tuple(map(int, port["dims"]))) for port in listed)
-    return tuple(sorted(found, key=lambda port: port.name))
+def _ports(config: Any) -> tuple[Port, ...]:
+    ports = (Port(port["name"], port["data_type"], tuple(map(int, port["dims"]))) for port in config)
+    return tuple(sorted(ports, key=lambda port: port.name))
 
 
 @dataclass(frozen=True)
 class Address:
-    """One server, and how to connect to it."""
+    """Address of a server and options of the connection."""
 
-    url: str  # as the user wrote it, for messages
+    url: str  # as in the settings, for messages
     tls: bool
     authority: str  # ``host:port``
-    ca: Path | None = None  # PEM file; the system's authorities when None
-    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)  # sent with each request; never shown
+    ca: Path | None = None  # PEM file of authorities; None: those of the system
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)  # sent with each request; may hold keys
 
 
 def address_of(settings: Settings) -> Address:
-    """Read ``triton_url`` and the settings that belong to it.
+    """Read ``triton_url``, ``triton_ca`` and ``triton_headers``.
 
     >>> address_of(Settings(triton_url="grpcs://triton.shop:443")).authority
     'triton.shop:443'
@@ -100,10 +100,10 @@ def address_of(settings: Settings) -> Address:
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
-    except ValueError as error:  # an invalid port
+    except ValueError as error:  # invalid port
         raise ConfigError(f"triton_url {url!r} cannot be read ({error}): write {_FORMS}") from None
     if parts.username is not None or parts.password is not None:
-        raise ConfigError("triton_url must hold no user or password: put them into triton_headers as authorization")
+        raise ConfigError("triton_url contains a user or a password: set authorization in triton_headers instead")
     if parts.scheme not in ("grpc", "grpcs") or not host or parts.path.strip("/") or parts.query or parts.fragment:
         raise ConfigError(f"triton_url {url!r} is not of the form {_FORMS}")
     tls = parts.scheme == "grpcs"

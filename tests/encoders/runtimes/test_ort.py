@@ -87,7 +87,7 @@ def test_a_graph_that_cannot_be_loaded_twice_goes_on_with_one(graph, tokens, mon
     session = runtime.OrtSession(graph, load_settings(threads=2))
     expected = runtime.OrtSession(graph, load_settings(threads=1)).run(many(tokens))["features"]
     if refused == "its size":
-        monkeypatch.setattr(runtime, "_LARGE", 1)
+        monkeypatch.setattr(runtime, "_MAX_COPY_BYTES", 1)
     else:
         monkeypatch.setattr(runtime, "ort", SimpleNamespace(**{**vars(onnxruntime), "InferenceSession": None}))
     with caplog.at_level("INFO", runtime.__name__):

@@ -80,5 +80,5 @@ def test_grpc_over_tls_needs_the_authority(start_server, model, artifact, fusion
 def test_nothing_at_the_port_is_told_with_what_to_look_at(artifact):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-    with pytest.raises(SessionUnavailable, match=rf"no Triton server is reached at grpc://127.0.0.1:{port} .*8001"):
+    with pytest.raises(SessionUnavailable, match=rf"no Triton server can be reached at grpc://127.0.0.1:{port} .*8001"):
         opened(artifact, triton_url=f"grpc://127.0.0.1:{port}")

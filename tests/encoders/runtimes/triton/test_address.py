@@ -40,6 +40,6 @@ def test_a_wrong_header_or_a_password_in_the_url_is_not_shown():
     with pytest.raises(ConfigError, match="triton_headers") as caught:
         load_settings(triton_headers={"authorization": [SECRET]})
     assert SECRET not in str(caught.value)
-    with pytest.raises(ConfigError, match="no user or password") as caught:
+    with pytest.raises(ConfigError, match="contains a user or a password") as caught:
         address_of(load_settings(triton_url="grpc://me:sesame@host"))
     assert "sesame" not in str(caught.value)

@@ -9,7 +9,7 @@ import pytest
 from tritonclient.utils import InferenceServerException
 
 from reco_plugin.encoders.runtimes import triton as servers
-from reco_plugin.encoders.runtimes.triton import Inference, TritonLine
+from reco_plugin.encoders.runtimes.triton import Inference, TritonConnection
 from reco_plugin.encoders.runtimes.triton_address import address_of
 from reco_plugin.errors import SessionError, SessionOverloaded, SessionTimeout, SessionUnavailable
 from reco_plugin.settings import load_settings
@@ -51,8 +51,8 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> FailingClient:
 
 
 @pytest.fixture
-def server(failing: FailingClient) -> TritonLine:
-    return TritonLine(address_of(load_settings(triton_url="grpc://localhost")))
+def server(failing: FailingClient) -> TritonConnection:
+    return TritonConnection(address_of(load_settings(triton_url="grpc://localhost")))
 
 
 def test_what_was_never_sent_is_sent_again(failing, server):
