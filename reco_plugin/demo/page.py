@@ -1,4 +1,4 @@
-"""The demo's page: queries, neighbours, ranks before and after; one self-contained file."""
+"""The self-contained page of the demo: queries, their neighbours, and ranks before and after refinement."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ GROUPS: dict[Group, tuple[tuple[EntitySplit, ...], tuple[EntitySplit, ...]]] = {
     "all": (("unseen", "seen"), ALL_SPLITS),
     "dev": (("dev",), ("dev",)),
 }
-"""Queries and labels of a classification. ``all``: every test query among all labels."""
+"""Group -> splits of the queries and splits of the labels."""
 TEST_GROUPS: tuple[Group, ...] = ("unseen", "seen", "all")
 KNOWN: tuple[EntitySplit, ...] = ("seen", "fusion", "dev")
 """Splits in the memory before the unseen pairs are added."""
@@ -48,20 +48,20 @@ Accuracies = dict[Group, dict[str, Accuracy]]
 class Bench:
     """The test images among the prompts of all entities, under one encoder."""
 
-    task: Task  # frozen; a label is the row of an entity
+    task: Task  # frozen vectors; a label is the row of an entity
     entities: list[Entity]  # the C candidates
     rows: npt.NDArray[np.int64]  # (Q,) row of each query in the data set
 
     @property
     def query_splits(self) -> npt.NDArray[np.str_]:
-        """(Q,) split of each query."""
+        """The split of each query (Q,)."""
         return np.array([entity.split for entity in self.entities])[self.task.queries.labels]
 
     def group(self, name: Group, task: Task | None = None) -> Task:
-        """The part of a group, of the frozen task or of a refined one."""
+        """Return the queries and labels of a group, from the frozen task or a refined one."""
         query_splits, label_splits = GROUPS[name]
-        asking = (task or self.task).only(np.isin(self.query_splits, query_splits))
-        return asking.among(np.isin([entity.split for entity in self.entities], label_splits))
+        queries = (task or self.task).only(np.isin(self.query_splits, query_splits))
+        return queries.among(np.isin([entity.split for entity in self.entities], label_splits))
 
     def measure(
         self,
@@ -70,7 +70,7 @@ class Bench:
         groups: tuple[Group, ...] = TEST_GROUPS,
         **options: Unpack[RefineHow],
     ) -> Accuracies:
-        """Zero-shot accuracy in percent, per group, frozen and refined; the prompts of all entities are one set."""
+        """Measure the zero-shot accuracy of each group in percent; the prompts are refined as one set."""
         refined, accuracies = refine_task(reco, self.task, sides, **options), Accuracies()
         for name in groups:
             ranks = rank_sides(self.group(name), self.group(name, refined), sides)
@@ -100,12 +100,12 @@ def prepare(data: Quickstart, encoder: PairEncoder, splits: tuple[EntitySplit, .
 
 
 def drawing(data: Quickstart, row: int) -> Image.Image:
-    """One image of the data set."""
+    """Return one image of the data set."""
     return Image.fromarray(np.ascontiguousarray(data.images[row]))
 
 
 def pairs(data: Quickstart, splits: tuple[EntitySplit, ...]) -> list[Pair]:
-    """The memory's pairs of these splits."""
+    """Return the pairs of splits for a memory."""
     return [
         Pair(
             item.key,
@@ -123,22 +123,22 @@ _SHOWN = 5  # neighbours per query
 
 @dataclass(frozen=True, kw_only=True)
 class _Neighbour:
-    """A retrieved pair, and its share of what was added; the picture is a ``data:`` URL."""
+    """A retrieved pair and its weight; the picture is a ``data:`` URL."""
 
     caption: str
     picture: str
     similarity: float  # cosine between query and neighbour
-    relevant: bool  # whether it shows what the query shows
+    relevant: bool  # whether it shows the entity of the query
     share: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Card:
-    """One query, whether its entity is seen, its neighbours, its rank before and after, and why it moved."""
+    """One query with its neighbours, its ranks, and the reason for its move."""
 
     name: str
     picture: str  # a ``data:`` URL
-    rank_before: int  # of the true candidate, 0 is best
+    rank_before: int  # rank of the true label, 0 is best
     rank_after: int
     seen: bool
     why: str
@@ -148,7 +148,7 @@ class _Card:
 def write_page(
     path: Path, reco: Reco, data: Quickstart, bench: Bench, results: dict[str, Any], stages: dict[str, str]
 ) -> None:
-    """Write ``index.html``: the table of stages (name -> title), the largest gains and the worst harms."""
+    """Write ``index.html``: the accuracy at each stage (name -> title), the largest gains and the largest losses."""
     task = bench.task
     prompts = reco.refine(task.candidates.vectors, modality="text", role="candidate", explain=True)
     refined = refine_task(reco, task)
@@ -182,7 +182,7 @@ def _choose(bench: Bench, refined: Task) -> list[int]:
 
 
 def _each_once(rows: npt.NDArray[np.int64], task: Task, count: int) -> list[int]:
-    """The first of some queries, by row (M,), of each label; at most ``count``."""
+    """Return the first query of each label among rows (M,); at most ``count``."""
     _, first = np.unique(task.queries.labels[rows], return_index=True)
     return [int(row) for row in rows[np.sort(first)][:count]]
 
@@ -201,13 +201,13 @@ def _card(data: Quickstart, bench: Bench, refined: Task, row: int, images: Refin
 
 
 def _rank(task: Task, row: int) -> int:
-    """Rank of the true label; ties do not count."""
+    """Return the rank of the true label; ties do not count."""
     scores = scores_of(task, np.array([row]))[0]
     return int((scores > scores[task.queries.labels[row]]).sum())
 
 
 def _why(result: Refinement, place: int) -> str:
-    """Why one vector moved as far as it did, or why none does, in words."""
+    """Explain why one vector moved as far as it did, or why all stay plain."""
     if result.why is not None and (why := result.why[place]) is not None:
         return str(why)
     return f"It stays plain: {result.coverage.plain}." if result.coverage and result.coverage.plain else ""

@@ -1,4 +1,4 @@
-"""The demo: measure with the memory empty, without the unseen entities, and after adding them."""
+"""The demo: measures accuracy with an empty memory, without the unseen entities, and after adding their pairs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _PHOTOS, _CATALOGUE = "photos", "catalogue.csv"
 
 
 def run(model: Path, out: Path) -> dict[str, Any]:
-    """Run the whole demo; returns the contents of ``results.json``.
+    """Run the demo; returns the content of ``results.json``.
 
     Args:
         model: the shipped quickstart model.
@@ -41,12 +41,12 @@ def run(model: Path, out: Path) -> dict[str, Any]:
     Raises:
         ArtifactError: the model is missing or damaged.
         DataError: the drawings are missing or damaged, or nothing can be written to ``out``.
-        MemoryStoreError: ``out/memory`` holds something else than an earlier demo.
+        MemoryStoreError: ``out`` has a memory or pictures that no demo made.
     """
     Artifact.load(model)
-    _refuse_others(out)
     data = load()
-    with Reco.open(model, memory=_fresh(out), on_memory_failure="fail") as reco:
+    _clear(out)
+    with Reco.open(model, memory=out / "memory", on_memory_failure="fail") as reco:
         allow_folders(out / "memory", [out / _PICTURES])
         print(f"encoder  {reco.manifest.name}, {reco.manifest.dimension}-d; fusion: {reco.manifest.fusion.fuser}")
         bench = prepare(data, reco.encoder)
@@ -61,26 +61,20 @@ def run(model: Path, out: Path) -> dict[str, Any]:
     return results
 
 
-def _refuse_others(out: Path) -> None:
-    """Raise MemoryStoreError where what the demo writes would replace somebody else's."""
-    for made in () if (out / _MARK).is_file() else _folders(out):
-        if made.exists():
-            raise MemoryStoreError(f"{made} was not made by the demo and is kept: give another folder by --out")
+def _clear(out: Path) -> None:
+    """Make the folder, without the memory and the pictures of an earlier demo.
 
-
-def _fresh(out: Path) -> Path:
-    """Make an empty folder for the memory, in place of an earlier demo's."""
-    for made in _folders(out):
-        shutil.rmtree(made, ignore_errors=True)
+    Raises:
+        MemoryStoreError: it has a memory or pictures that no demo made.
+    """
+    is_demo = (out / _MARK).is_file()
+    for folder in (out / "memory", out / _PICTURES, out / _PHOTOS):
+        if folder.exists() and not is_demo:
+            raise MemoryStoreError(f"{folder} was not made by the demo and is kept: give another folder by --out")
+        shutil.rmtree(folder, ignore_errors=True)
     with as_data_error(f"{out} cannot be made"):
         out.mkdir(parents=True, exist_ok=True)
         (out / _MARK).touch()
-    return out / "memory"
-
-
-def _folders(out: Path) -> tuple[Path, ...]:
-    """What a demo makes anew."""
-    return out / "memory", out / _PICTURES, out / _PHOTOS
 
 
 def _measure_stages(reco: Reco, data: Quickstart, bench: Bench, pictures: Path) -> dict[str, Accuracies]:
@@ -93,7 +87,7 @@ def _measure_stages(reco: Reco, data: Quickstart, bench: Bench, pictures: Path) 
 
 
 def _write_drawings(data: Quickstart, splits: tuple[EntitySplit, ...], folder: Path) -> list[Pair]:
-    """Write the drawings of these splits to files, for the playground; returns their pairs."""
+    """Write the drawings of splits to files for the playground; returns their pairs."""
     drawn = []
     for pair in pairs(data, splits):
         file = folder / f"{pair.id}.png"
@@ -105,7 +99,7 @@ def _write_drawings(data: Quickstart, splits: tuple[EntitySplit, ...], folder: P
 
 
 def _write_photos(data: Quickstart, folder: Path) -> None:
-    """Write the unseen test queries, a folder per class."""
+    """Write the unseen test queries, one folder per class."""
     for row in data.query_rows("unseen"):
         item = data.items[row]
         name = data.by_key[item.entity].label.replace("/", " ")
@@ -115,7 +109,7 @@ def _write_photos(data: Quickstart, folder: Path) -> None:
 
 
 def _write_catalogue(data: Quickstart, path: Path) -> None:
-    """Write the pairs of the unseen entities as a table, with the drawings of the memory."""
+    """Write the pairs of the unseen entities as a CSV file."""
     with whole_file(path) as part, part.open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
         rows.writerow(["id", "image", "text", "style"])
@@ -135,11 +129,11 @@ def _report(results: dict[str, Any], out: Path) -> None:
     gain = results["unseen"]["both"]["top1"] - results["unseen"]["frozen"]["top1"]
     reco = "reco" if shutil.which("reco") else f"{sys.executable} -m reco_plugin"
     print(
-        f"\n{gain:+.1f} points top-1, both refined, on entities the mini CLIP never saw: pairs were inserted, "
+        f"\n{gain:+.1f} points top-1, both refined, on entities that the mini CLIP never saw: pairs were added, "
         "no weight changed."
         f"\n\nLook:  {out / 'index.html'}   (queries, neighbours, ranks before and after)"
         f"\n       {out / 'results.json'}"
-        f"\n       {out / _PHOTOS}, {out / _CATALOGUE}   (the unseen ones in the layout of your own data, for the tour)"
+        f"\n       {out / _PHOTOS}, {out / _CATALOGUE}   (unseen entities in the layout of your own data, for the tour)"
         f"\n\nNext:  {reco} memory search 'a fox' --memory {out / 'memory'}"
         f"\n       {reco} embed --text 'a red fox' --memory {out / 'memory'} --json"
         f"\n       {reco} serve --memory {out / 'memory'}   (then open http://127.0.0.1:8080)"

@@ -1,4 +1,4 @@
-"""Options of ``reco model``: `train`, `export` and `add`; and of Triton's configuration. Loads no torch."""
+"""Options of `reco model train`, `export` and `add`, and of Triton's configuration. Loads no torch."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from ..types import FuserName
 
 Precision = Literal["fp32", "fp16", "int8"]
 Accelerator = Literal["none", "cuda", "tensorrt"]
-ENGINE_CACHE = "/var/tmp"  # noqa: S108 - of the server; everyone may write there in its image
-"""Folder inside the server for TensorRT's engines: mount a volume there."""
+ENGINE_CACHE = "/var/tmp"  # noqa: S108 - a folder of the server's image, which every user may write
+"""Folder of the server for TensorRT engines, at which you mount a volume."""
 
 
 class EncoderOptions(CommandOptions):
-    """The open_clip model; it stays frozen."""
+    """The open_clip model, which stays frozen."""
 
     model: str = Field(description="Take this open_clip model: a name, hf-hub:ORG/NAME or local-dir:PATH.")
     pretrained: str | None = option(None, "Load these weights: a tag of open_clip, or a checkpoint file.")
@@ -29,7 +29,7 @@ class EncoderOptions(CommandOptions):
 
 
 class ManifestOptions(CommandOptions):
-    """What the manifest states about an encoder, and no file of the encoder tells."""
+    """Entries of the manifest that no file of the encoder has."""
 
     precision: Precision = option("fp32", "Store the weights in this precision; int8 is for CPUs only.")
     templates: tuple[str, ...] = option(
@@ -51,7 +51,7 @@ class ManifestOptions(CommandOptions):
 
 
 class Recipe(EncoderOptions):
-    """Configuration of a training, kept in its folder; ``memory`` is opened as the settings say."""
+    """Configuration of a training, which its folder keeps; ``memory`` is opened by the settings."""
 
     file: ClassVar[str] = "recipe.json"
 
@@ -78,7 +78,7 @@ class Recipe(EncoderOptions):
 
 
 class ExportOptions(EncoderOptions, ManifestOptions):
-    """The model folder to write."""
+    """Options of the model folder to write."""
 
     fusion: Path | None = option(
         None, "Add the layer that `reco model train` wrote to this folder.", unset="none: the closed form alone"
@@ -90,25 +90,25 @@ class ExportOptions(EncoderOptions, ManifestOptions):
 
 
 class AddOptions(ManifestOptions):
-    """What is imported, beside the source."""
+    """Options of an import."""
 
     revision: str | None = option(None, "Take this branch, tag or commit of a hub repository.", unset="its main branch")
 
 
 class Serving(CommandOptions):
-    """How a Triton server runs the graphs: batches, queue, accelerator."""
+    """Triton's batches, queue and accelerator."""
 
     accelerator: Accelerator = option(
         "none", "Let Triton's instances on a GPU use this accelerator; those on a CPU ignore it."
     )
     max_batch: int = option(64, "Let Triton form batches of at most this many items.", ge=1)
-    max_queue: int = Field(512, ge=1)  # waiting requests from which new ones are refused
+    max_queue: int = Field(512, ge=1)  # requests in the queue at which Triton refuses new ones
 
     @property
     def preferred_batches(self) -> tuple[int, ...]:
-        """Batch sizes to wait for, ascending; empty: waiting requests run at once.
+        """Batch sizes to wait for, ascending; empty: requests never wait.
 
-        On a GPU a batch costs little more than one item, so it pays to wait for others; on a CPU it does not.
+        Waiting pays on a GPU, where a batch costs little more than one item, but not on a CPU.
 
         >>> Serving(accelerator="tensorrt", max_batch=32).preferred_batches
         (8, 32)
@@ -117,9 +117,9 @@ class Serving(CommandOptions):
 
 
 def check_feasible(precision: Precision, serving: Serving) -> None:
-    """Refuse int8 for a GPU by a ConfigError."""
+    """Raise ConfigError for int8 on a GPU."""
     if precision == "int8" and serving.accelerator != "none":
         raise ConfigError(
-            f"int8 graphs hold operators that ONNX Runtime runs on CPUs only, so accelerator {serving.accelerator!r} "
+            f"ONNX Runtime runs some operators of int8 graphs on CPUs only, so accelerator {serving.accelerator!r} "
             "would slow them down: use fp16, or accelerator none"
         )

@@ -1,4 +1,4 @@
-"""The files of a model folder beside its graphs: tokenizer, manifest, and Triton's ``config.pbtxt``. Loads no torch."""
+"""Files of a model folder: tokenizer, manifest, Triton's ``config.pbtxt``, precision of graphs. Loads no torch."""
 
 from __future__ import annotations
 
@@ -34,37 +34,37 @@ from ..types import MODALITIES, FuserName
 from ..values import TEMPLATES, check_templates
 from .export_options import ENGINE_CACHE, ManifestOptions, Precision, Serving
 
-_DELAY_US = 1000  # how long a request may wait for others, where batches are waited for
+_DELAY_US = 1000  # longest time that Triton waits for a preferred batch
 
 
 @dataclass(frozen=True)
-class Described:
-    """An encoder as a manifest states it."""
+class EncoderCard:
+    """The entries of a manifest for the encoder."""
 
     name: str  # readable name of model and weights
     digest: str  # sha256 over weights, preprocessing and tokenizer
     dimension: int  # D
     image: ImageConfig
     text: TextConfig
-    tokenizer_json: str  # file of the tokenizers library
+    tokenizer_json: str  # content of ``tokenizer.json``
 
 
 @dataclass(frozen=True)
 class Card:
-    """The entries of a manifest besides the encoder."""
+    """The other entries of a manifest."""
 
-    policy: Policy = field(default_factory=Policy)  # defaults of the refinement
+    policy: Policy = field(default_factory=Policy)  # default options of a refinement
     fusion: FusionInfo = field(default_factory=lambda: FusionInfo(fuser="reco"))
-    templates: tuple[str, ...] = ()  # prompts that the encoder was trained with
-    licenses: tuple[str, ...] = ()  # of weights and data
-    matryoshka: tuple[int, ...] = ()  # dimensions that its vectors may be cut to
+    templates: tuple[str, ...] = ()  # prompts of the encoder's training
+    licenses: tuple[str, ...] = ()  # licences of weights and data
+    matryoshka: tuple[int, ...] = ()  # shorter dimensions that the encoder was trained for
 
     @classmethod
     def of(cls, options: ManifestOptions, policy: Policy | None = None, fuser: FuserName = "reco") -> Card:
-        """The card of a command.
+        """Make the card from the options of a command.
 
         Raises:
-            ConfigError: a template has no place for a name.
+            ConfigError: a template has no ``{}``.
         """
         templates = check_templates(options.templates) or TEMPLATES
         fusion = FusionInfo(fuser=fuser)
@@ -74,13 +74,13 @@ class Card:
 def write_beside(
     folder: Path,
     graphs: Iterable[str],
-    encoder: Described,
+    encoder: EncoderCard,
     card: Card,
     precision: Precision,
     serving: Serving,
     made_with: Mapping[str, str],
 ) -> None:
-    """Write what belongs beside the graphs of a folder, which are there."""
+    """Write tokenizer, manifest and Triton configurations of a folder that has its graphs."""
     (folder / TOKENIZER).write_text(encoder.tokenizer_json, encoding="utf-8")
     manifest = Manifest(
         name=encoder.name,
@@ -103,7 +103,7 @@ def write_beside(
 
 
 def write_configs(folder: Path, manifest: Manifest, graphs: Iterable[str], serving: Serving) -> None:
-    """Write ``config.pbtxt`` of some graphs of a manifest."""
+    """Write ``config.pbtxt`` of graphs of a manifest."""
     specs = graph_specs(manifest.image, manifest.text, manifest.dimension, manifest.policy.k)
     for name in graphs:
         config = render_config(
@@ -116,29 +116,28 @@ def write_configs(folder: Path, manifest: Manifest, graphs: Iterable[str], servi
 class GraphSpec:
     """The ports and lengths of one graph."""
 
-    name: str  # of its folder
-    inputs: tuple[Port, ...]  # in the graph's order
+    name: str  # name of the graph's folder
+    inputs: tuple[Port, ...]  # in the order of the graph
     outputs: tuple[Port, ...]
-    lengths: tuple[int, ...] = ()  # values of -1 in use, ascending: token lengths, or a number of neighbours
+    lengths: tuple[
+        int, ...
+    ] = ()  # sizes of the dimensions that are -1, ascending: token lengths, or a number of neighbours
     engine: bool = True
-    """Whether TensorRT may compile it. The fusions run on CUDA: they take about 1 % of the time of an encoder, and any
-    number of neighbours."""
+    """Whether TensorRT compiles the graph. The fusions run on CUDA, since they take about 1 % of the time of an encoder
+    and any number of neighbours."""
 
 
 def graph_specs(image: ImageConfig, text: TextConfig, dimension: int, neighbours: int) -> dict[str, GraphSpec]:
-    """All graphs that a model may have, by name.
-
-    Normalisation of pixels is part of the graph; a causal text tower takes any of the lengths of ``text``.
-    """
+    """Return all graphs that a model may have, by name. The image graph normalises pixels."""
     features = _floats(features=(dimension,))
     pixels = Port("pixels", "TYPE_UINT8", (*image.size, 3))
     tokens = Port("tokens", "TYPE_INT32", (-1 if text.dynamic else text.context_length,))
-    found = _floats(query=(dimension,), neighbours=(-1, dimension), similarity=(-1,), trust=(-1,))
+    neighbours_in = _floats(query=(dimension,), neighbours=(-1, dimension), similarity=(-1,), trust=(-1,))
     refined = _floats(refined=(dimension,), weights=(-1,))
     specs = [
         GraphSpec(clip_graph("image"), (pixels,), features),
         GraphSpec(clip_graph("text"), (tokens,), features, text.lengths if text.dynamic else ()),
-        *(GraphSpec(fusion_graph(side), found, refined, (neighbours,), engine=False) for side in MODALITIES),
+        *(GraphSpec(fusion_graph(side), neighbours_in, refined, (neighbours,), engine=False) for side in MODALITIES),
     ]
     return {spec.name: spec for spec in specs}
 
@@ -148,16 +147,16 @@ def _floats(**dims: tuple[int, ...]) -> tuple[Port, ...]:
 
 
 def render_config(spec: GraphSpec, how: Serving | None = None, *, half: bool = False, sha256: str | None = None) -> str:
-    """Write the file's text. KIND_AUTO runs on GPUs if present, else on the CPU.
+    """Return the content of ``config.pbtxt``. KIND_AUTO runs on GPUs if there are any, else on the CPU.
 
     Args:
         spec: the graph.
         how: batches, queue and accelerator.
-        half: let TensorRT compute in float16.
-        sha256: of the graph's file; a client compares it with its own model folder.
+        half: whether TensorRT computes in float16.
+        sha256: checksum of the graph, which a client compares with its model folder.
 
     Raises:
-        MissingExtra: the Triton client, which has the schema, is not installed.
+        MissingExtra: the Triton client is not installed, which has the schema.
     """
     with importing("tritonclient", "triton", "writing a model folder"):
         from google.protobuf import json_format, text_format
@@ -189,7 +188,7 @@ def _port(port: Port) -> dict[str, Any]:
 
 
 def _warmups(spec: GraphSpec, how: Serving) -> Iterator[dict[str, Any]]:
-    """Warm-ups of zeros, which are valid token ids and untrusted neighbours, for every length and batch size in use."""
+    """Yield warm-ups of zeros for every length and batch size in use."""
     lengths = spec.lengths or (0,)
     first, *larger = sorted({1, *how.preferred_batches})
     for batch, length in [*((first, length) for length in lengths), *((batch, lengths[-1]) for batch in larger)]:
@@ -204,13 +203,13 @@ def _warmups(spec: GraphSpec, how: Serving) -> Iterator[dict[str, Any]]:
 
 
 def _accelerators(spec: GraphSpec, how: Serving, *, half: bool) -> list[dict[str, Any]]:
-    """Those of the GPU; CUDA runs what TensorRT does not."""
+    """Return the accelerators of a GPU; CUDA runs the nodes that TensorRT does not."""
     cuda = {
-        "cudnn_conv_algo_search": "HEURISTIC",  # the default measures all algorithms again for each new batch size
-        "arena_extend_strategy": "kSameAsRequested",  # the default doubles the memory each time
+        "cudnn_conv_algo_search": "HEURISTIC",  # the default benchmarks all algorithms for each new batch size
+        "arena_extend_strategy": "kSameAsRequested",  # the default doubles the memory whenever it grows
     }
     if not (half and spec.engine):
-        cuda["use_tf32"] = "0"  # else float32 would silently be computed with 10 bits of mantissa
+        cuda["use_tf32"] = "0"  # else float32 would be computed with 10 bits of mantissa
     blocks = [{"name": "cuda", "parameters": cuda}]
     if how.accelerator == "tensorrt" and spec.engine:
         blocks.insert(0, {"name": "tensorrt", "parameters": _tensorrt(spec, how, half=half)})
@@ -218,7 +217,7 @@ def _accelerators(spec: GraphSpec, how: Serving, *, half: bool) -> list[dict[str
 
 
 def _tensorrt(spec: GraphSpec, how: Serving, *, half: bool) -> dict[str, str]:
-    """Keys of Triton's ONNX Runtime backend; without profiles it builds an engine per batch size, for minutes."""
+    """Return options of Triton's ONNX Runtime backend. Without profiles, each batch size takes minutes to compile."""
     shortest, usual, longest = (spec.lengths[i] if spec.lengths else 0 for i in (0, len(spec.lengths) // 2, -1))
     return {
         "precision_mode": "FP16" if half else "FP32",
@@ -243,19 +242,19 @@ def _shape(port: Port, length: int) -> tuple[int, ...]:
 
 
 ONE_FILE = 2**29
-"""Bytes of a graph that are written into one file."""
+"""Largest size in bytes of a graph with one file."""
 WEIGHTS_CHECKSUM = "weights_sha256"
-"""Metadata of a graph: the checksum of its second file."""
-_SMALL = 256  # weights with fewer values stay: they save nothing, and include constants such as epsilons
+"""Metadata key of a graph for the checksum of its second file."""
+_MIN_VALUES = 256  # smaller weights stay float32, since they include constants such as epsilons
 
 
 def graph_file(folder: Path, name: str) -> Path:
-    """Path of a graph in a model folder."""
+    """Return the path of a graph in a model folder."""
     return folder / name / "1" / "model.onnx"
 
 
 def graph_bytes(path: Path) -> int:
-    """Size of a graph's file or files."""
+    """Return the size of a graph's files."""
     weights = weights_file(path)
     return path.stat().st_size + (weights.stat().st_size if weights.exists() else 0)
 
@@ -265,8 +264,8 @@ def save(model: onnx.ModelProto, path: Path, limit: int = ONE_FILE) -> None:
 
     Args:
         model: the graph.
-        path: its file; an older one is replaced.
-        limit: bytes above which the weights go into a second file.
+        path: its file, which is replaced.
+        limit: bytes above which the weights have a second file.
     """
     weights = weights_file(path)
     weights.unlink(missing_ok=True)
@@ -279,7 +278,7 @@ def save(model: onnx.ModelProto, path: Path, limit: int = ONE_FILE) -> None:
 
 
 def note_weights(path: Path) -> None:
-    """Put the checksum of a graph's second file, if it has one, into the graph."""
+    """Add the checksum of a graph's second file to the graph, if there is one."""
     if (weights := weights_file(path)).exists():
         graph = onnx.load(path, load_external_data=False)
         helper.set_model_props(graph, {WEIGHTS_CHECKSUM: sha256_file(weights)})
@@ -288,7 +287,7 @@ def note_weights(path: Path) -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Suppress logs and warnings of the exporter and the quantiser, on which no caller can act."""
+    """Suppress logs and warnings of the exporter and the quantiser."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -304,8 +303,9 @@ def to_precision(path: Path, precision: Precision, limit: int = ONE_FILE) -> Non
 
     Args:
         path: the graph.
-        precision: ``fp32`` leaves it, ``fp16`` halves the weights, ``int8`` quarters matrices and embeddings.
-        limit: bytes of weights above which they lie in a second file.
+        precision: ``fp32`` changes nothing, ``fp16`` stores weights as float16, ``int8`` quantises matrices and
+            embeddings.
+        limit: bytes of weights above which they have a second file.
     """
     if precision == "fp16":
         model = onnx.load(path)
@@ -316,9 +316,9 @@ def to_precision(path: Path, precision: Precision, limit: int = ONE_FILE) -> Non
 
 
 def _quantise(path: Path, limit: int) -> None:
-    """Quantise the weights; activations are quantised as they come.
+    """Quantise weights to 7 bits, and activations at run time.
 
-    Weights have 7 bits: sums of two products of 8 bits overflow on x86 processors without VNNI.
+    With 8 bits, sums of two products would overflow on x86 processors without VNNI.
     """
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
@@ -342,11 +342,11 @@ def _quantise(path: Path, limit: int) -> None:
 
 
 def _store_fp16(graph: onnx.GraphProto) -> None:
-    """Keep large weights as float16, and cast them up: half the bytes, and the same arithmetic on any processor."""
+    """Store large weights as float16 and cast them to float32 at run time."""
     casts = []
     for weights in graph.initializer:
         values = numpy_helper.to_array(weights)
-        if weights.data_type == TensorProto.FLOAT and values.size >= _SMALL:
+        if weights.data_type == TensorProto.FLOAT and values.size >= _MIN_VALUES:
             name = weights.name
             weights.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}_fp16"))
             casts.append(helper.make_node("Cast", [weights.name], [name], to=TensorProto.FLOAT))

@@ -1,7 +1,6 @@
-"""Write a model folder of an encoder in torch: ONNX graphs, their Triton configuration, tokenizer and manifest.
+"""Writes a model folder for an encoder in torch: ONNX graphs, their Triton configuration, tokenizer and manifest.
 
-Everything is written and compared with torch in a temporary folder beside the target, which replaces the target only
-if it passes.
+The folder is written beside the target and compared with torch. It replaces the target only if the comparison succeeds.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ from .export_options import ExportOptions, Precision, Recipe, Serving, check_fea
 from .folder import (
     ONE_FILE,
     Card,
-    Described,
+    EncoderCard,
     GraphSpec,
     graph_bytes,
     graph_file,
@@ -61,25 +60,25 @@ from .train_layer import FUSION, Fusions, load_fusions
 if TYPE_CHECKING:
     from .open_clip import FrozenClip
 
-_ROWS = 16  # compared at once, so that a large encoder fits
+_ROWS = 16  # inputs that are compared at once, to limit RAM
 
 
 def export_model(options: ExportOptions, out: Path, serving: Serving | None = None) -> list[Parity]:
-    """Export an open_clip model with the closed form, and the paper's layer where it is trained.
+    """Export an open_clip model, with the paper's layer if ``options.fusion`` has one.
 
     Raises:
-        ConfigError: the encoder cannot be loaded or exported, the fusion belongs to another one or is missing, or a
-            template has no place for a name.
+        ConfigError: the encoder cannot be loaded or exported, the fusion is missing or belongs to another encoder, or
+            a template has no ``{}``.
         ArtifactError: the parity check failed; nothing was written.
     """
     from .open_clip import load_frozen
 
     if options.fuser == "paper" and options.fusion is None:
-        raise ConfigError("fuser 'paper' has no trained layer: give --fusion the folder of a `reco model train`")
+        raise ConfigError("fuser 'paper' needs a trained layer: give --fusion the folder that `reco model train` wrote")
     card = Card.of(options, fuser=options.fuser)
     clip = load_frozen(options.model, options.pretrained, random_weights=options.random_weights)
     if options.random_weights and not options.pretrained:
-        warnings.warn(f"{options.model} is exported with RANDOM weights: its embeddings mean nothing", stacklevel=2)
+        warnings.warn(f"{options.model} is exported with RANDOM weights: its embeddings are noise", stacklevel=2)
     fusions: Fusions | None = None
     recipe: dict[str, Any] = {}
     if options.fusion:
@@ -90,11 +89,13 @@ def export_model(options: ExportOptions, out: Path, serving: Serving | None = No
 
 
 def _load_trained(clip: FrozenClip, run: Path) -> tuple[Fusions, dict[str, Any]]:
-    """Load the fusions of a run and its recipe, if they were trained on this encoder."""
+    """Load the fusions and the recipe of a training, and check that they belong to this encoder."""
     fusions = load_fusions(run / FUSION)
     recipe = json.loads((run / Recipe.file).read_text()) if (run / Recipe.file).is_file() else {}
     if fusions.config.dimension != clip.dimension:
-        raise ConfigError(f"the fusion in {run} is {fusions.config.dimension}-d, the encoder {clip.dimension}-d")
+        raise ConfigError(
+            f"the fusion in {run} has {fusions.config.dimension} dimensions, but the encoder {clip.dimension}"
+        )
     if recipe.get("encoder", clip.digest) != clip.digest:
         raise ConfigError(
             f"the fusion in {run} was trained on another encoder (sha256 {recipe['encoder'][:12]}) than {clip.name} "
@@ -117,17 +118,17 @@ def export(
 
     Args:
         clip: the frozen encoder.
-        fusions: of the same dimension, beside the closed form; None: that alone.
-        out: the folder; an older model there is replaced when the new one is complete.
-        card: for the manifest.
-        precision: of the weights.
+        fusions: the paper's layer, of the same dimension; None: the closed form only.
+        out: the folder; the complete model replaces an older model there.
+        card: entries of the manifest.
+        precision: precision of the weights.
         serving: Triton's batches, queue and accelerator.
-        limit: bytes of weights of a graph above which they lie in a second file.
+        limit: bytes of a graph's weights above which they have a second file.
 
     Raises:
-        ArtifactError: a graph differs from torch by more than its precision allows; nothing is written.
-        ArtifactError: ``out`` exists and is no model folder.
-        ConfigError: int8 for a GPU, which has no kernels for it in ONNX Runtime.
+        ArtifactError: a graph differs from torch by more than its precision allows, or ``out`` exists and is no model
+            folder; nothing is written.
+        ConfigError: int8 for a GPU.
     """
     serving, card = serving or Serving(), card or Card()
     check_feasible(precision, serving)
@@ -135,9 +136,9 @@ def export(
     card = replace(card, fusion=card.fusion.model_copy(update={"config": _shape_of(fusions)}))
     made_with = {package: version(package) for package in ("reco-plugin", "torch", "open_clip_torch", "onnx")}
     with whole_model(out) as folder:
-        found = cases(clip, fusions, specs)
-        parities = [export_graph(case, graph_file(folder, case.spec.name), precision, limit) for case in found]
-        encoder = Described(clip.name, clip.digest, clip.dimension, clip.image, clip.text, clip.tokenizer_json)
+        checks = cases(clip, fusions, specs)
+        parities = [export_graph(case, graph_file(folder, case.spec.name), precision, limit) for case in checks]
+        encoder = EncoderCard(clip.name, clip.digest, clip.dimension, clip.image, clip.text, clip.tokenizer_json)
         write_beside(folder, [one.graph for one in parities], encoder, card, precision, serving, made_with)
     return parities
 
@@ -151,17 +152,17 @@ def refit(
     trained_on: str,
     fuser: FuserName | None = None,
 ) -> list[Parity]:
-    """Copy a model folder with another policy, and another layer if there is one; returns the layer's parity.
+    """Copy a model folder with another policy, and optionally another layer; returns the parity of the layer.
 
-    The encoder stays byte for byte, so memories and indexes stay valid.
+    The encoder stays the same, so memories and indexes stay valid.
 
     Args:
-        base: the folder with the encoder; of an API, only its manifest.
-        fusions: the layer, of the same dimension; None: the base's own, if it has one.
-        out: the folder; an older model there is replaced when the new one is complete.
-        policy: defaults of the refinement.
+        base: the folder with the encoder; for an API, only its manifest.
+        fusions: the new layer, of the same dimension; None keeps the layer of ``base``.
+        out: the folder; the complete model replaces an older model there.
+        policy: default options of a refinement.
         trained_on: source of the training pairs, for the manifest.
-        fuser: what refines by default; None: the layer where there is a new one, else the closed form.
+        fuser: default method; None: the layer if it is new, else the closed form.
 
     Raises:
         ArtifactError: a file of ``base`` is damaged, the layer differs from torch by more than its precision allows, or
@@ -198,7 +199,7 @@ def _shape_of(fusions: Fusions | None) -> dict[str, int | float]:
 
 
 def export_graph(case: GraphCheck, path: Path, precision: Precision, limit: int = ONE_FILE) -> Parity:
-    """Write one graph and compare it with torch."""
+    """Write one graph and compare it with torch; raises ArtifactError if it differs."""
     path.parent.mkdir(parents=True)
     with quiet():
         to_onnx(case, path, limit)
@@ -209,23 +210,23 @@ def export_graph(case: GraphCheck, path: Path, precision: Precision, limit: int 
 
 
 def measure(case: GraphCheck, path: Path, settings: Settings) -> Parity:
-    """Run every batch of a case in process and compare with torch.
+    """Run all batches of a case in process and compare the outputs with torch.
 
     Raises:
         SessionError: the graph cannot run on the provider of the settings.
     """
     session = OrtSession(path, settings)
-    found = [session.run(batch.inputs) for batch in case.batches]
+    results = [session.run(batch.inputs) for batch in case.batches]
     first, *others = (port.name for port in case.spec.outputs)
     differences = [
         float(np.abs(batch.expected[name] - outputs[name]).max())
-        for batch, outputs in zip(case.batches, found, strict=True)
+        for batch, outputs in zip(case.batches, results, strict=True)
         for name in others
     ]
     return compare(
         case.spec.name,
         np.concatenate([batch.expected[first] for batch in case.batches]),
-        np.concatenate([outputs[first] for outputs in found]),
+        np.concatenate([outputs[first] for outputs in results]),
         difference=max(differences, default=0.0),
         size_bytes=graph_bytes(path),
     )
@@ -233,7 +234,7 @@ def measure(case: GraphCheck, path: Path, settings: Settings) -> Parity:
 
 @dataclass(frozen=True)
 class GraphSample:
-    """Inputs of a graph and the outputs it must have; axis 0 is the batch in all of them."""
+    """Inputs of a graph and its expected outputs; axis 0 of each array is the batch."""
 
     inputs: Arrays
     expected: Arrays
@@ -241,15 +242,15 @@ class GraphSample:
 
 @dataclass(frozen=True)
 class GraphCheck:
-    """A module to export."""
+    """A module to export, with inputs to check it."""
 
-    spec: GraphSpec  # its ports
+    spec: GraphSpec  # name and ports
     module: nn.Module  # inputs and outputs as in ``spec``, in order
-    batches: list[GraphSample]  # for the parity check; the first is the exporter's example
+    batches: list[GraphSample]  # the exporter traces the first one
 
 
 def cases(clip: FrozenClip, fusions: Fusions | None, specs: dict[str, GraphSpec]) -> Iterator[GraphCheck]:
-    """Yield one graph after the other, so that the inputs of only one are in RAM."""
+    """Yield the graphs of a model, so that the inputs of only one are in RAM."""
     compared = {"image": _image_batches(clip, sample_images()), "text": _text_batches(clip, sample_texts())}
     for modality in MODALITIES:
         yield GraphCheck(specs[clip_graph(modality)], clip.tower(modality), list(compared[modality]))
@@ -257,7 +258,7 @@ def cases(clip: FrozenClip, fusions: Fusions | None, specs: dict[str, GraphSpec]
 
 
 def fusion_cases(fusions: Fusions | None, specs: dict[str, GraphSpec]) -> Iterator[GraphCheck]:
-    """The layer of both modalities, if there is one."""
+    """Yield the layer of both modalities, if there is one."""
     if fusions is None:
         return
     inputs = fusion_inputs(fusions.config.dimension)
@@ -270,7 +271,7 @@ def fusion_cases(fusions: Fusions | None, specs: dict[str, GraphSpec]) -> Iterat
 
 
 def fusion_inputs(dimension: int, batch: int = 64, k: int = 6) -> Arrays:
-    """Make fusion inputs as from a search: near neighbours, some absent, some without trust, one row without any."""
+    """Make inputs of a fusion: near neighbours, some of them without trust, and one row without any."""
     rng = np.random.default_rng(0)
     query = rng.normal(size=(batch, dimension))
     near = query[:, None] + rng.normal(size=(batch, k, dimension))
@@ -285,7 +286,7 @@ def fusion_inputs(dimension: int, batch: int = 64, k: int = 6) -> Arrays:
 
 
 def _image_batches(clip: FrozenClip, images: Sequence[ImageInput]) -> Iterator[GraphSample]:
-    """Yield batches with the outputs of open_clip's own function on pixels that are normalised beforehand."""
+    """Yield batches of pixels with the outputs of open_clip on normalised pixels."""
     mean, std = (torch.tensor(x)[:, None, None] for x in (clip.image.mean, clip.image.std))
     for start in range(0, len(images), _ROWS):
         pixels = images_to_array(images[start : start + _ROWS], clip.image)
@@ -294,12 +295,12 @@ def _image_batches(clip: FrozenClip, images: Sequence[ImageInput]) -> Iterator[G
 
 
 def _text_batches(clip: FrozenClip, texts: list[str]) -> Iterator[GraphSample]:
-    """Yield a batch of every length in use, with the outputs of open_clip's own function on the whole context."""
+    """Yield batches of every length in use, with the outputs of open_clip on the whole context."""
     ids = Tokenizer(clip.tokenizer_json, clip.text)(texts).ids
     lengths = np.array(clip.text.lengths)
     ends = needed_tokens(ids, clip.text) if clip.text.dynamic else np.full(len(ids), lengths[-1])
-    shortest = np.searchsorted(lengths, ends)  # index of the first length that holds the text
-    turn = shortest + np.arange(len(ids)) % (len(lengths) - shortest)  # and in turn the longer ones too
+    shortest = np.searchsorted(lengths, ends)  # index of the shortest length that fits
+    turn = shortest + np.arange(len(ids)) % (len(lengths) - shortest)  # every longer length has its turn
     for index, length in enumerate(lengths):
         rows = np.flatnonzero(turn == index)
         for part in (rows[start : start + _ROWS] for start in range(0, len(rows), _ROWS)):
@@ -313,16 +314,16 @@ def _features(encode: Any, x: Tensor) -> Arrays:
 
 
 def to_onnx(case: GraphCheck, path: Path, limit: int = ONE_FILE) -> None:
-    """Export a module for any batch size, and for any length where its ports say so.
+    """Export a module for any batch size, and for any size of the dimensions that are -1.
 
     Args:
-        case: the module.
-        path: the graph's file.
-        limit: bytes of weights above which they lie in a second file.
+        case: the module and an example.
+        path: file of the graph.
+        limit: bytes of weights above which they have a second file.
     """
     arrays = case.batches[0].inputs.values()
     arguments = tuple(torch.from_numpy(np.ascontiguousarray(array)) for array in arrays)
-    if len(arguments[0]) == 1:  # torch would take a batch of one for a constant
+    if len(arguments[0]) == 1:  # torch would make a batch of one a constant
         arguments = tuple(torch.cat([argument, argument]) for argument in arguments)
     batch = torch.export.Dim("batch", min=1, max=65_536)
     shapes = [

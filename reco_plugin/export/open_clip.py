@@ -1,4 +1,4 @@
-"""Load an open_clip model as a frozen CLIP, with its tokenizer as a file of the ``tokenizers`` library."""
+"""Loads an open_clip model as a frozen CLIP, and converts its tokenizer to a file of the ``tokenizers`` library."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from .parity import sample_images, sample_texts, takes_short_texts
 _CLEAN: tuple[Clean, ...] = ("lower", "whitespace", "canonicalize")
 
 
-_PIXEL = 1e-5  # of a normalised pixel: rounding, while one step of 256 is 0.004 / 0.27
+_ROUNDING = 1e-5  # largest difference of a normalised pixel; one step of 256 is 0.015
 
 
 @dataclass(frozen=True)
@@ -47,21 +47,21 @@ class FrozenClip:
 
     @cached_property
     def dimension(self) -> int:
-        """D."""
+        """The dimension D of the vectors."""
         tokens = torch.zeros(1, self.text.context_length, dtype=torch.int32)
         with torch.no_grad():
             return int(self.tower("text")(tokens).shape[1])
 
     def tower(self, modality: Modality) -> nn.Module:
-        """The module to export: model inputs -> (B, D) unit-norm."""
+        """Return the module to export: pixels or tokens -> (B, D), unit-norm."""
         return ImageTower(self.model, self.image) if modality == "image" else TextTower(self.model, self.text)
 
     def images(self, images: Sequence[ImageInput], batch_size: int = 128) -> Vectors:
-        """Encode images in torch; (N, D)."""
+        """Encode images in torch to (N, D)."""
         return self._encode(images, "image", lambda part: images_to_array(part, self.image), batch_size)
 
     def texts(self, texts: Sequence[str], batch_size: int = 256) -> Vectors:
-        """Encode texts in torch; (N, D)."""
+        """Encode texts in torch to (N, D)."""
         tokenizer = ClipTokenizer(self.tokenizer_json, self.text)
         return self._encode(texts, "text", lambda part: tokenizer(part).ids, batch_size)
 
@@ -78,7 +78,7 @@ class FrozenClip:
 
 
 class ImageTower(nn.Module):
-    """(B, H, W, 3) uint8 -> (B, D); the graph includes the normalisation of pixels."""
+    """Normalises and encodes pixels: (B, H, W, 3) uint8 -> (B, D)."""
 
     mean: Tensor
     std: Tensor
@@ -90,14 +90,14 @@ class ImageTower(nn.Module):
         self.register_buffer("std", torch.tensor(config.std)[:, None, None])
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Encode a batch (B, H, W, 3); (B, D)."""
-        x = pixels.float().permute(0, 3, 1, 2)  # cast first: TensorRT takes bytes only into a cast
+        """Encode a batch (B, H, W, 3) to (B, D)."""
+        x = pixels.float().permute(0, 3, 1, 2)  # cast first, since TensorRT takes bytes only into a cast
         x = (x / 255.0 - self.mean) / self.std
         return F.normalize(self.model.encode_image(x), dim=-1)
 
 
 class TextTower(nn.Module):
-    """(B, L) int32 -> (B, D); L may be shorter than the context where the vectors are the same."""
+    """Encodes tokens: (B, L) int32 -> (B, D); L may be shorter than the context if ``dynamic``."""
 
     def __init__(self, model: nn.Module, config: TextConfig) -> None:
         super().__init__()
@@ -105,7 +105,7 @@ class TextTower(nn.Module):
         self.dynamic = config.dynamic
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Encode a batch (B, L); (B, D)."""
+        """Encode a batch (B, L) to (B, D)."""
         model: Any = self.model
         tower = _causal_tower(model) if self.dynamic else None
         features = model.encode_text(tokens.long()) if tower is None else _encode_cut(tower, tokens.long())
@@ -113,14 +113,14 @@ class TextTower(nn.Module):
 
 
 def _causal_tower(model: Any) -> Any:
-    """What holds the text tower of open_clip, which takes the whole context only; None of another one."""
+    """Return the module with open_clip's causal text tower; None for other towers."""
     tower = getattr(model, "text", model)
     plain = isinstance(tower, TextTransformer) and tower.cls_emb is None and not tower.use_pad_mask
     return tower if plain or isinstance(tower, open_clip.CLIP) else None
 
 
 def _encode_cut(tower: Any, tokens: Tensor) -> Tensor:
-    """open_clip's text tower, (B, L) -> (B, D), with positions and causal mask cut to L."""
+    """Run open_clip's text tower, (B, L) -> (B, D), with positions and causal mask shortened to L."""
     length, alone, mask = tokens.shape[1], isinstance(tower, TextTransformer), tower.attn_mask
     x = tower.token_embedding(tokens) + tower.positional_embedding[:length]
     x = tower.transformer(x, attn_mask=None if mask is None else mask[:length, :length])
@@ -133,24 +133,23 @@ def _encode_cut(tower: Any, tokens: Tensor) -> Tensor:
 
 
 def freeze(name: str, clip: nn.Module, image: ImageConfig, text: TextConfig, tokenizer_json: str) -> FrozenClip:
-    """A model with its preprocessing and its fingerprint; texts are cut to their length where that is exact."""
+    """Add the fingerprint to a model, and set ``dynamic`` if texts have the same vectors at their own length."""
     cut = cut_where_exact(clip, text, tokenizer_json)
-    same = replace(cut, end_id=None) if cut.kind == "hf" else cut  # which follows from the tokenizer
+    same = replace(cut, end_id=None) if cut.kind == "hf" else cut  # end_id follows from the tokenizer
     digest = hashlib.sha256()
     for key, tensor in sorted(clip.state_dict().items()):
         digest.update(key.encode())
         digest.update(np.ascontiguousarray(tensor.numpy()).reshape(-1).view(np.uint8).data)
     for part in (image.to_dict(), {k: v for k, v in same.to_dict().items() if k not in ("dynamic", "buckets")}):
-        digest.update(json.dumps(part, sort_keys=True).encode())  # how it is called changes no vector
+        digest.update(json.dumps(part, sort_keys=True).encode())  # dynamic and buckets change no vector
     digest.update(tokenizer_json.encode())
     return FrozenClip(name, clip, image, cut, tokenizer_json, digest.hexdigest())
 
 
 def cut_where_exact(clip: nn.Module, text: TextConfig, tokenizer_json: str) -> TextConfig:
-    """Let texts be cut to their length where the tower then gives the vectors of the whole context.
+    """Set ``dynamic`` if texts have the same vectors at their own length, as a test on sample texts shows.
 
-    That is tried on texts of several lengths, of causal towers: it holds where they read the end of a text, and not
-    where padding is read as the text is.
+    This holds for causal towers that read the end token, but not for towers that attend to padding.
     """
     if _causal_tower(clip) is None:
         return replace(text, buckets=text.lengths)
@@ -162,53 +161,55 @@ def cut_where_exact(clip: nn.Module, text: TextConfig, tokenizer_json: str) -> T
         with torch.inference_mode():
             return np.asarray(tower(torch.from_numpy(rows)).numpy(), np.float32)
 
-    found = shorter if takes_short_texts(run, ids, shorter) else text
-    return replace(found, buckets=found.lengths)
+    config = shorter if takes_short_texts(run, ids, shorter) else text
+    return replace(config, buckets=config.lengths)
 
 
 def _end_of(text: TextConfig, tokenizer_json: str) -> int | None:
-    """The padding's id where it also ends a text, of a tokenizer from Hugging Face."""
+    """Return the id of the padding if it also ends a text, for a tokenizer of Hugging Face."""
     if text.kind == "clip" or text.end_id is not None:
         return text.end_id
     last = ClipTokenizer(tokenizer_json, text).unpadded("a")[-1]
     return text.pad_id if last == text.pad_id else None
 
 
-def check_same_inputs(found: FrozenClip, ids: npt.NDArray[np.int64], pixels: npt.NDArray[np.float32]) -> None:
-    """Compare our preprocessing of samples, as it is exported, with the model's own.
+def check_same_inputs(clip: FrozenClip, ids: npt.NDArray[np.int64], pixels: npt.NDArray[np.float32]) -> None:
+    """Compare the exported preprocessing of samples with open_clip's.
 
     Args:
-        found: the encoder.
-        ids: of :func:`.parity.sample_texts` by its own tokenizer, (B, L).
-        pixels: of three :func:`.parity.sample_images` by its own transform, (B, 3, H, W).
+        clip: the encoder.
+        ids: ids (B, L) of :func:`.parity.sample_texts` by open_clip's tokenizer.
+        pixels: pixels (B, 3, H, W) of three :func:`.parity.sample_images` by open_clip's transform.
 
     Raises:
         ConfigError: they differ.
     """
-    ours = ClipTokenizer(found.tokenizer_json, found.text)(sample_texts()).ids
+    ours = ClipTokenizer(clip.tokenizer_json, clip.text)(sample_texts()).ids
     if ours.shape != ids.shape or not np.array_equal(ours, ids):
         row = 0 if ours.shape != ids.shape else int((ours != ids).any(axis=1).argmax())
         raise ConfigError(
-            f"the exported tokenizer of {found.name} disagrees with its own on {sample_texts()[row][:60]!r}: "
+            f"the exported tokenizer of {clip.name} differs from the original on {sample_texts()[row][:60]!r}: "
             f"{ours[row][:12].tolist()}… of {ours.shape[1]} against {ids[row][:12].tolist()}… of {ids.shape[1]}"
         )
-    mean, std = np.array(found.image.mean, np.float32), np.array(found.image.std, np.float32)
-    made = ((images_to_array(sample_images(3), found.image) / np.float32(255) - mean) / std).transpose(0, 3, 1, 2)
-    if made.shape != pixels.shape or float(np.abs(made - pixels).max()) > _PIXEL:
-        raise ConfigError(f"images are prepared otherwise than by {found.name} itself: {found.image} is not all of it")
+    mean, std = np.array(clip.image.mean, np.float32), np.array(clip.image.std, np.float32)
+    made = ((images_to_array(sample_images(3), clip.image) / np.float32(255) - mean) / std).transpose(0, 3, 1, 2)
+    if made.shape != pixels.shape or float(np.abs(made - pixels).max()) > _ROUNDING:
+        raise ConfigError(
+            f"the preprocessing of images by {clip.name} cannot be exported: {clip.image} does not reproduce it"
+        )
 
 
 def load_frozen(model: str, pretrained: str | None = None, *, random_weights: bool = False) -> FrozenClip:
     """Load any open_clip model: a built-in name with ``pretrained``, ``hf-hub:ORG/NAME`` or ``local-dir:PATH``.
 
     Args:
-        model: open_clip's model name.
-        pretrained: open_clip's tag or a checkpoint file; not used with a schema.
-        random_weights: allow random weights, for tests of speed and size; the same ones every time.
+        model: name of the model in open_clip.
+        pretrained: tag of open_clip or a checkpoint file; unused with a prefix such as ``hf-hub:``.
+        random_weights: allow random weights, the same each time, for tests of speed and size.
 
     Raises:
-        ConfigError: unknown model or weights, weights trained with another activation, no weights without
-            ``random_weights``, or preprocessing that cannot be exported exactly.
+        ConfigError: the model or the weights are unknown or missing, the weights were trained with another
+            activation, or the preprocessing cannot be exported exactly.
     """
     if not (pretrained or random_weights or ":" in model):
         raise ConfigError(
@@ -218,10 +219,10 @@ def load_frozen(model: str, pretrained: str | None = None, *, random_weights: bo
     _check_activation(model, pretrained)
     try:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)  # random weights must be reproducible: a fusion is trained on them
+            torch.manual_seed(0)  # random weights must be reproducible, since a fusion may be trained on them
             clip = open_clip.create_model(model, pretrained=pretrained, require_pretrained=not random_weights)
         tokenizer = open_clip.get_tokenizer(model)
-    except Exception as error:  # open_clip raises RuntimeError, ValueError, OSError and hub errors alike
+    except Exception as error:  # open_clip raises RuntimeError, ValueError, OSError and hub errors
         raise ConfigError(f"open_clip cannot load model {model!r} with weights {pretrained!r}: {error}") from error
     clip = clip.eval().float().requires_grad_(False)
     tokenizer_json, text = export_tokenizer(tokenizer)
@@ -235,9 +236,9 @@ def load_frozen(model: str, pretrained: str | None = None, *, random_weights: bo
 
 
 def _check_activation(model: str, pretrained: str | None) -> None:
-    """Compare open_clip's configuration of a model with that of its weights, before any download; it only warns.
+    """Check that the weights were trained with the activation of the model, for which open_clip only warns.
 
-    The vectors would be plausible but worse: QuickGELU, ``x * sigmoid(1.702 x)``, is near GELU.
+    With another activation vectors would be worse, since QuickGELU, ``x * sigmoid(1.702 x)``, is only near GELU.
     """
     model = model.replace("/", "-")
     plain = model.removesuffix("-quickgelu")
@@ -246,13 +247,13 @@ def _check_activation(model: str, pretrained: str | None) -> None:
     if (
         weights
         and right != model
-        and (own := open_clip.get_model_config(model)) is not None
+        and (config := open_clip.get_model_config(model)) is not None
         and open_clip.get_model_config(right) is not None
-        and bool(own.get("quick_gelu")) != bool(weights.get("quick_gelu"))
+        and bool(config.get("quick_gelu")) != bool(weights.get("quick_gelu"))
     ):
         raise ConfigError(
-            f"weights {pretrained!r} were trained with another activation than {model!r} has, so that vectors would be "
-            f"wrong: use --model {right} --pretrained {pretrained}"
+            f"weights {pretrained!r} were trained with another activation than that of {model!r}: use --model {right} "
+            f"--pretrained {pretrained}"
         )
 
 
@@ -271,9 +272,9 @@ def _image_config(clip: nn.Module) -> ImageConfig:
 
 
 def export_tokenizer(source: SimpleTokenizer | HFTokenizer) -> tuple[str, TextConfig]:
-    """The tokenizer's file content and config, for :class:`reco_plugin.encoders.preprocess.Tokenizer`."""
+    """Return the content of ``tokenizer.json`` and its configuration."""
     if not source.context_length:
-        raise ConfigError("the tokenizer has no context length; give it the one of the model")
+        raise ConfigError("the tokenizer has no context length: set that of the model")
     match source:
         case SimpleTokenizer():
             return _export_clip(source)
@@ -283,11 +284,13 @@ def export_tokenizer(source: SimpleTokenizer | HFTokenizer) -> tuple[str, TextCo
 
 
 def _export_clip(source: SimpleTokenizer) -> tuple[str, TextConfig]:
-    """CLIP's byte pairs. The library may know an older Unicode, and split letters of the newest one otherwise."""
+    """Convert CLIP's byte-pair tokenizer."""
     if source.reduction_fn is not None:
-        raise ConfigError("reduction_mask drops tokens at random, for training only; make the tokenizer without it")
+        raise ConfigError(
+            "reduction_mask drops tokens at random, which is for training only: make the tokenizer without it"
+        )
     special = ["<start_of_text>", "<end_of_text>"]
-    merges = [merge for merge in source.bpe_ranks if len(merge) == 2]  # an empty last line gives an empty one
+    merges = [merge for merge in source.bpe_ranks if len(merge) == 2]  # an empty last line gives an empty merge
     backend = Tokenizer(models.BPE(vocab=source.encoder, merges=merges, end_of_word_suffix="</w>"))
     backend.pre_tokenizer = pre_tokenizers.Sequence(
         [

@@ -1,7 +1,4 @@
-"""Compare an exported graph with torch by two measures that matter to a search, each with a bound.
-
-The inputs are the caller's; where those are too few, generated drawings and captions are added.
-"""
+"""Compares an exported graph with torch by two measures, each with a bound, on generated images and captions."""
 
 from __future__ import annotations
 
@@ -21,12 +18,12 @@ from ..types import ImageInput, Vectors
 from .export_options import Precision
 
 NEAREST = 10
-_TIE = 1e-6  # cosines that are equal in float32: either order is right
+_TIE = 1e-6  # difference of cosines that are equal in float32
 SAME = 1e-5
-"""Largest difference of a value of a unit vector that is rounding."""
-_CUTS = 10  # texts that are cut, to compare
+"""Largest difference by rounding of a value of a unit vector."""
+_SHORTENED = 10  # texts that are compared at their own length
 COUNT = 48
-"""Samples: enough to make the ten nearest meaningful."""
+"""Number of samples, enough for the ten nearest to be meaningful."""
 SAMPLE_TEXTS = (
     "a photo of a dog",
     "red fox in the snow",
@@ -40,7 +37,7 @@ SAMPLE_TEXTS = (
     "a long caption that goes on about the weather, the light, the people and the street until it is cut " * 4,
 )
 _FRAMES = ("a photo of a {}", "{}", "a close-up of an old {} on a wooden table, taken with a flash at night")
-_THINGS = (
+_OBJECTS = (
     *("teapot", "sports car", "lighthouse", "grey heron", "wool jumper", "bicycle", "circuit board", "pizza"),
     *("violin", "harbour", "orchid", "steam engine", "chess board"),
 )
@@ -48,7 +45,7 @@ _THINGS = (
 
 @dataclass(frozen=True)
 class Bounds:
-    """Lowest values at which a graph is exported."""
+    """Smallest values at which a graph is exported."""
 
     cosine: float
     overlap: float
@@ -67,42 +64,39 @@ class Parity:
 
     graph: str  # name
     inputs: int  # number of compared images, texts or queries
-    least_cosine: float  # between an input's two vectors, of the worst input
-    overlap: float  # share of the ten nearest that stay, see :func:`overlap`
-    largest_difference: float  # of any output value
-    size_bytes: int  # of the file
+    least_cosine: float  # smallest cosine between the two vectors of an input
+    overlap: float  # share of the ten nearest that both have, see :func:`overlap`
+    largest_difference: float  # largest difference of an output value
+    size_bytes: int  # size of the graph's files
 
 
-def compare(graph: str, expected: Vectors, found: Vectors, *, difference: float = 0.0, size_bytes: int = 0) -> Parity:
+def compare(graph: str, expected: Vectors, actual: Vectors, *, difference: float = 0.0, size_bytes: int = 0) -> Parity:
     """Compare the vectors (N, D) of a graph with torch's, for the same inputs.
 
-    ``difference`` is the largest one of the graph's other outputs.
+    ``difference`` is the largest difference of the other outputs of the graph.
     """
-    largest = max(float(np.abs(expected - found).max()), difference)
-    cosines = (_unit(expected) * _unit(found)).sum(axis=1)
-    return Parity(graph, len(found), float(cosines.min()), overlap(expected, found), largest, size_bytes)
+    largest = max(float(np.abs(expected - actual).max()), difference)
+    cosines = (_unit(expected) * _unit(actual)).sum(axis=1)
+    return Parity(graph, len(actual), float(cosines.min()), overlap(expected, actual), largest, size_bytes)
 
 
-def overlap(expected: Vectors, found: Vectors, nearest: int = NEAREST) -> float:
-    """Share of the nearest that a search still finds, mean over N queries; vectors are (N, D).
+def overlap(expected: Vectors, actual: Vectors, nearest: int = NEAREST) -> float:
+    """Return the share of the nearest neighbours that stay the same, as a mean over N queries; vectors are (N, D).
 
-    The index holds torch's vectors, since an existing index is not encoded again; each vector in turn is the query,
-    once torch's and once the graph's, and does not find itself. Ties count as found.
-
-    Returns:
-        From 0 to 1. With at most ``nearest`` others it is 1.
+    The index has torch's vectors, since nobody encodes an existing index again. Each vector is a query against the
+    others, once torch's and once the graph's. Ties count as the same.
 
     >>> index = np.float32([[1, 0], [0.8, 0.6], [0, 1]])
     >>> overlap(index, index, nearest=1)
     1.0
-    >>> overlap(index, np.float32([[1, 0], [0.8, 0.6], [1, 0]]), nearest=1)  # the last now finds the first
+    >>> overlap(index, np.float32([[1, 0], [0.8, 0.6], [1, 0]]), nearest=1)  # the last is nearest to the first
     0.6666666666666666
     """
     nearest = min(nearest, len(expected) - 1)
     if nearest < 1:
         return 1.0
     index = _unit(expected)
-    true, seen = index @ index.T, _unit(found) @ index.T  # (N, N)
+    true, seen = index @ index.T, _unit(actual) @ index.T  # (N, N)
     np.fill_diagonal(true, -np.inf)
     np.fill_diagonal(seen, -np.inf)
     least = np.sort(true, axis=1)[:, -nearest]  # the cosine of the last of the nearest
@@ -111,15 +105,15 @@ def overlap(expected: Vectors, found: Vectors, nearest: int = NEAREST) -> float:
 
 
 def takes_short_texts(run: Callable[[TokenIds], Vectors], ids: TokenIds, text: TextConfig) -> bool:
-    """Whether texts that are cut to their length have the vectors of the whole context.
+    """Whether texts have the same vectors at their own length as in the whole context.
 
     Args:
         run: the text tower, (B, L) -> (B, D).
-        ids: of samples, (N, L).
-        text: how texts are prepared, cut to their length.
+        ids: ids of samples, (N, L).
+        text: preprocessing with ``dynamic``.
     """
     needed = needed_tokens(ids, text)
-    for row in np.argsort(needed, kind="stable")[:: max(len(ids) // _CUTS, 1)]:
+    for row in np.argsort(needed, kind="stable")[:: max(len(ids) // _SHORTENED, 1)]:
         whole = run(ids[row : row + 1])
         for length in {int(needed[row]), min(int(needed[row]) + 3, ids.shape[1])}:
             if np.abs(run(np.ascontiguousarray(ids[row : row + 1, :length])) - whole).max() > SAME:
@@ -128,22 +122,22 @@ def takes_short_texts(run: Callable[[TokenIds], Vectors], ids: TokenIds, text: T
 
 
 def check(parity: Parity, precision: Precision, way_out: str = "export with a higher precision") -> None:
-    """Refuse a graph that is too far from what it was made of: torch, or the maker's graph.
+    """Check that a graph is within the bounds of its precision.
 
     Raises:
-        ArtifactError: with both figures and both bounds.
+        ArtifactError: it is not; the message has both measures and both bounds.
     """
     bounds = BOUNDS[precision]
     if not (parity.least_cosine >= bounds.cosine and parity.overlap >= bounds.overlap):  # NaN fails too
         raise ArtifactError(
-            f"{parity.graph} in {precision} differs from what it was made of: least cosine {parity.least_cosine:.6f} "
+            f"{parity.graph} in {precision} differs from the original: least cosine {parity.least_cosine:.6f} "
             f"(allowed {bounds.cosine:.6f}), top-{NEAREST} overlap {parity.overlap:.3f} (allowed {bounds.overlap:.3f}) "
             f"over {parity.inputs} inputs. Nothing was written; {way_out}."
         )
 
 
 def table(parities: list[Parity]) -> list[str]:
-    """Format the measurements of the check, a line for each graph.
+    """Format measurements as lines, one per graph.
 
     >>> for line in table([Parity("clip_image", 48, 0.99999, 1.0, 3e-4, 2_900_000)]):
     ...     print(line)
@@ -163,20 +157,20 @@ def _unit(vectors: Vectors) -> npt.NDArray[np.float32]:
 
 
 def sample_texts(count: int = COUNT) -> list[str]:
-    """Generate unusual captions and then plain ones, of several lengths; the same ones every time, at most 49."""
-    plain = (frame.format(thing) for thing, frame in product(_THINGS, _FRAMES))
+    """Return the same captions each time, unusual ones and then plain ones of several lengths; at most 49."""
+    plain = (frame.format(name) for name, frame in product(_OBJECTS, _FRAMES))
     return [*SAMPLE_TEXTS, *plain][:count]
 
 
 @cache
 def sample_images(count: int = COUNT) -> tuple[ImageInput, ...]:
-    """Gradients under random shapes, each of another size; the same ones every time, which nobody changes."""
+    """Return the same images each time: gradients with random shapes in several sizes. Do not change them."""
     rng = random.Random(0)
     return tuple(_draw(rng) for _ in range(count))
 
 
 def _draw(rng: random.Random) -> ImageInput:
-    from PIL import Image, ImageDraw  # late: commands import this module for precisions alone
+    from PIL import Image, ImageDraw  # here, since commands import this module for precisions only
 
     size = (rng.randint(80, 500), rng.randint(80, 500))
     gradient = Image.linear_gradient("L").resize(size)

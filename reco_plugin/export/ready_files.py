@@ -1,4 +1,4 @@
-"""Where ready towers lie: a folder or a hub repository, as optimum or transformers.js write it.
+"""The files of ready ONNX towers, in a folder or a hub repository of optimum or transformers.js.
 
 ::
 
@@ -35,37 +35,37 @@ _LAYOUTS = (
     ("optimum", "onnx/model.onnx", "onnx/model.onnx"),
     ("optimum", "model.onnx", "model.onnx"),
 )
-"""Name, file of the image tower, file of the text tower; the first that is there is taken."""
+"""Name, file of the image tower, file of the text tower; the first complete layout counts."""
 
 
 @dataclass(frozen=True)
 class Files:
     """The files of a model."""
 
-    name: str  # of the encoder, readable
-    layout: str
+    name: str  # readable name of the encoder
+    layout: str  # name of the layout
     image: Path
     text: Path
     tokenizer: Path
     preprocess: Path
-    preprocessing: dict[str, Any]  # content of the latter
+    preprocessing: dict[str, Any]  # content of ``preprocess``
     config: dict[str, Any]  # config.json
-    tokenizing: dict[str, Any]  # tokenizer_config.json with special_tokens_map.json
+    tokenizing: dict[str, Any]  # tokenizer_config.json and special_tokens_map.json
 
 
 def find_files(source: str, options: AddOptions) -> Files:
-    """Find the files of a model; of a repository, fetch them.
+    """Find the files of a model, and download those of a repository.
 
     Raises:
-        ConfigError: no such place, no known layout, or a file is missing.
-        DataError: the hub cannot be reached, or has no such repository; a file cannot be read.
+        ConfigError: there is no such folder, its layout is unknown, or a file is missing.
+        DataError: the hub cannot be reached or has no such repository, or a file cannot be read.
     """
     folder, repository = in_home(source), source.removeprefix(_HUB)
     if folder.is_dir():
         names = {path.relative_to(folder).as_posix() for path in (*folder.glob("*"), *folder.glob("onnx/*"))}
         layout, image, text = _layout(source, names)
     elif folder.exists() or not _REPOSITORY.fullmatch(repository):
-        raise ConfigError(f"{source} is neither a folder here nor a repository, as in org/name")
+        raise ConfigError(f"{source} is neither a folder nor the name of a repository, as in org/name")
     else:
         hub: Any = need("huggingface_hub", f"reading {repository} from the hub", "import")
         names = set(_fetched(repository, lambda: hub.HfApi().list_repo_files(repository, revision=options.revision)))
@@ -76,8 +76,8 @@ def find_files(source: str, options: AddOptions) -> Files:
     kinds = [kind for kind in ("preprocessor_config.json", "processor_config.json") if kind in names]
     preprocess = folder / kinds[0] if kinds else None
     if preprocess is None or not tokenizer.is_file():
-        lacking = "preprocessor_config.json" if preprocess is None else tokenizer.name
-        raise ConfigError(f"{source} has no {lacking}: put that of the model that was exported beside its towers")
+        missing = "preprocessor_config.json" if preprocess is None else tokenizer.name
+        raise ConfigError(f"{source} has no {missing}: copy it from the model that was exported")
     return Files(
         repository.rstrip("/").split("/")[-1],
         layout,
@@ -92,20 +92,20 @@ def find_files(source: str, options: AddOptions) -> Files:
 
 
 def _layout(source: str, names: set[str]) -> tuple[str, str, str]:
-    found = next((layout for layout in _LAYOUTS if {layout[1], layout[2]} <= names), None)
-    if found is None:
+    match = next((layout for layout in _LAYOUTS if {layout[1], layout[2]} <= names), None)
+    if match is None:
         known = ", ".join(f"{image} ({name})" for name, image, _ in _LAYOUTS)
         raise ConfigError(
-            f"{source} has none of the known layouts: {known}. A checkpoint of transformers becomes one by optimum-cli "
+            f"{source} has none of the known layouts: {known}. Convert a checkpoint of transformers by: optimum-cli "
             f"export onnx --task zero-shot-image-classification --model {source} FOLDER"
         )
-    return found
+    return match
 
 
 def _fetched(repository: str, call: Callable[[], Any]) -> Any:
     try:
         return call()
-    except Exception as error:  # one class for each of its HTTP clients, without a common base
+    except Exception as error:  # its exceptions have no common base
         raise DataError(
             f"{repository} cannot be read from the hub ({type(error).__name__}: {str(error).splitlines()[0]}): check "
             f"its name and --revision; for one of yours, hf auth login; or hf download {repository} --local-dir FOLDER "
@@ -114,7 +114,7 @@ def _fetched(repository: str, call: Callable[[], Any]) -> Any:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """A file of settings that need not be there."""
+    """Read an optional file of settings."""
     return read_json(path) if path.is_file() else {}
 
 
@@ -122,21 +122,21 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read a file of settings.
 
     Raises:
-        DataError: it cannot be read, or is no object of JSON.
+        DataError: the file cannot be read, or is not a JSON object.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read ({error}): fetch it again") from None
     if not isinstance(content, dict):
-        raise DataError(f"{path} holds no settings, but a {type(content).__name__}: fetch it again")
+        raise DataError(f"{path} is not a JSON object, but a {type(content).__name__}: fetch it again")
     return content
 
 
 _RESAMPLE: dict[object, Interpolation] = {2: "bilinear", 3: "bicubic"}
 _LONGER = (128, 256, 512)
-"""Lengths that a batch is cut to, of towers that read more than CLIP."""
-_LOWER = "ABC"  # what a tokenizer that lowers the case by itself does not keep
+"""Lengths that a batch is cut to for towers with a longer context than CLIP."""
+_UPPER = "ABC"  # changed by a tokenizer that lowers the case
 
 
 @contextmanager
@@ -144,43 +144,43 @@ def _readable(what: object) -> Iterator[None]:
     try:
         yield
     except (TypeError, ValueError, AttributeError, KeyError) as error:
-        raise ConfigError(f"{what} holds a value that cannot be read ({error}): mend it, or fetch it again") from None
+        raise ConfigError(f"{what} has an invalid value ({error}): correct it, or fetch it again") from None
 
 
 def read_pixels(config: Mapping[str, Any], path: object) -> ImageConfig:
-    """Read how pixels are prepared.
+    """Read the preprocessing of images.
 
     Args:
         config: content of ``preprocessor_config.json``.
-        path: of the file, for messages.
+        path: path of that file, for messages.
 
     Raises:
-        ConfigError: a step that is not done here, one that the file leaves open, or a value that cannot be one.
+        ConfigError: an unsupported step, a missing value, or an invalid value.
     """
     with _readable(path):
         config = config.get("image_processor", config)
         if "max_num_patches" in config:
             raise ConfigError(
-                f"{path}: the graph takes patches of any shape (NaFlex), which is not supported: take the same model "
-                "of a fixed size"
+                f"{path}: patches of any shape (NaFlex) are not supported: take the variant of the model with a fixed "
+                "size"
             )
         for step in ("do_flip_channel_order", "do_pad", "do_thumbnail", "do_align_long_axis"):
             if config.get(step):
-                raise ConfigError(f"{path}: {step} is not supported, so that vectors would be wrong")
+                raise ConfigError(f"{path}: {step} is not supported, and vectors without it would be wrong")
         for step in ("do_resize", "do_rescale", "do_normalize"):
             if not config.get(step, True):
                 raise ConfigError(f"{path}: {step} is false, and an encoder without it is not supported")
         if abs(float(config.get("rescale_factor", 1 / 255)) * 255 - 1) > 1e-6:
             raise ConfigError(f"{path}: rescale_factor {config['rescale_factor']} is not 1/255")
-        if (found := config.get("resample")) not in _RESAMPLE:
-            raise ConfigError(f"{path}: resample {found!r} is not supported, only 2 (bilinear) and 3 (bicubic)")
+        if (resample := config.get("resample")) not in _RESAMPLE:
+            raise ConfigError(f"{path}: resample {resample!r} is not supported, only 2 (bilinear) and 3 (bicubic)")
         size, mode = _size(config, path)
         mean, std = (_three(config.get(name), name, path) for name in ("image_mean", "image_std"))
-        return ImageConfig(size, _RESAMPLE[found], mode, 0, mean, std, like="transformers")
+        return ImageConfig(size, _RESAMPLE[resample], mode, 0, mean, std, like="transformers")
 
 
 def _size(config: Mapping[str, Any], path: object) -> tuple[tuple[int, int], Any]:
-    """Height and width that the graph gets, and whether the middle is cut out or the picture squashed."""
+    """Return height and width of the graph's input, and the resize mode: shortest or squash."""
     size, crop = config.get("size"), config.get("crop_size")
     cropped = config.get("do_center_crop", crop is not None)
     if isinstance(size, Mapping) and "height" in size:
@@ -191,8 +191,8 @@ def _size(config: Mapping[str, Any], path: object) -> tuple[tuple[int, int], Any
     if isinstance(shortest, int) and cropped and _pair(crop) == (shortest, shortest):
         return (shortest, shortest), "shortest"
     raise ConfigError(
-        f"{path}: size {size!r} and crop_size {crop!r} are neither height and width, nor shortest_edge and a crop of "
-        "the same size"
+        f"{path}: size {size!r} with crop_size {crop!r} is not supported, only height and width, or shortest_edge "
+        "with a crop of the same size"
     )
 
 
@@ -202,26 +202,26 @@ def _pair(size: Any) -> tuple[Any, Any]:
 
 def _three(values: Any, name: str, path: object) -> tuple[float, float, float]:
     if not isinstance(values, list) or len(values) != 3:
-        raise ConfigError(f"{path}: {name} {values!r} is not one number for each of three channels")
+        raise ConfigError(f"{path}: {name} {values!r} must have one number for each of three channels")
     red, green, blue = map(float, values)
     return red, green, blue
 
 
 @dataclass(frozen=True)
 class TextSteps:
-    """A tokenizer and how it is used."""
+    """A tokenizer and its configuration."""
 
     tokenizer_json: str
-    text: TextConfig  # not dynamic yet; its buckets are what a batch might be cut to
+    text: TextConfig  # not dynamic yet
     masked: bool
-    """Whether the model was trained with a mask of its padding, where its graph takes one."""
+    """Whether the attention mask hides padding, as in the training of the model."""
 
 
 def read_texts(files: Files) -> TextSteps:
-    """Read how texts are prepared.
+    """Read the preprocessing of texts.
 
     Raises:
-        ConfigError: a value that is missing, or cannot be one.
+        ConfigError: a missing or an invalid value.
         ArtifactError: the tokenizer cannot be read.
     """
     with _readable(f"config.json or tokenizer_config.json beside {files.tokenizer}"):
@@ -231,14 +231,14 @@ def read_texts(files: Files) -> TextSteps:
 def _read_texts(files: Files) -> TextSteps:
     backend, config = _load(files), files.tokenizing
     siglip = str(files.config.get("model_type", "")).startswith("siglip")
-    # SigLIP2's tokenizer says left, and its processor pads right
+    # the tokenizer of SigLIP2 has "left", but its processor pads right
     side = "right" if siglip else config.get("padding_side") or "right"
     limit, pad = _length(files), config.get("pad_token")
     pad = pad.get("content") if isinstance(pad, Mapping) else pad
     pad_id = backend.token_to_id(pad) if isinstance(pad, str) else None
     if pad_id is None:
-        raise ConfigError(f"{files.tokenizer} has no token {pad!r}, the pad_token of tokenizer_config.json")
-    backend.no_padding()  # a file may hold it: its last token would be taken for the one that ends a text
+        raise ConfigError(f"{files.tokenizer} has no token {pad!r}, which is the pad_token of tokenizer_config.json")
+    backend.no_padding()  # else the padding would be taken for the end token
     backend.no_truncation()
     frame = backend.encode("").ids
     end_id = pad_id if frame and frame[-1] == pad_id else None
@@ -247,7 +247,7 @@ def _read_texts(files: Files) -> TextSteps:
     buckets = (*BUCKETS, *(one for one in _LONGER if one > BUCKETS[-1]))
     text = TextConfig("hf", limit, _clean(files, backend, siglip=siglip), pad_id, end_id, buckets=buckets)
     names = config.get("model_input_names")
-    # SigLIP was trained on texts padded to one length, whose padding is read as the text is
+    # SigLIP attends to padding, as in its training
     masked = (names is None or "attention_mask" in names) and not siglip
     return TextSteps(backend.to_str(), text, masked)
 
@@ -255,29 +255,29 @@ def _read_texts(files: Files) -> TextSteps:
 def _load(files: Files) -> tokenizers.Tokenizer:
     try:
         return tokenizers.Tokenizer.from_str(files.tokenizer.read_text(encoding="utf-8"))
-    except Exception as error:  # the library raises bare Exception
-        raise ArtifactError(f"{files.tokenizer} is no file of the tokenizers library ({error})") from None
+    except Exception as error:  # the library raises Exception itself
+        raise ArtifactError(f"{files.tokenizer} is not a file of the tokenizers library ({error})") from None
 
 
 def _length(files: Files) -> int:
-    """Most tokens of a text: the least that any of the files says."""
-    own = files.config.get("text_config", files.config)
-    said = (own.get("max_position_embeddings"), files.tokenizing.get("model_max_length"))
-    lengths = [int(value) for value in said if isinstance(value, int | float) and 0 < value <= CONTEXT_LENGTH]
+    """Return the context length: the smallest value of the files."""
+    config = files.config.get("text_config", files.config)
+    limits = (config.get("max_position_embeddings"), files.tokenizing.get("model_max_length"))
+    lengths = [int(value) for value in limits if isinstance(value, int | float) and 0 < value <= CONTEXT_LENGTH]
     if not lengths:
         raise ConfigError(
-            f"no file beside {files.tokenizer} says how many tokens a text may have: set max_position_embeddings in "
-            "config.json or model_max_length in tokenizer_config.json"
+            f"no file beside {files.tokenizer} has the context length: set max_position_embeddings in config.json or "
+            "model_max_length in tokenizer_config.json"
         )
     return min(lengths)
 
 
 def _clean(files: Files, backend: tokenizers.Tokenizer, *, siglip: bool) -> Clean:
-    """What is done to a text before the tokenizer, which may lower its case and collapse white space by itself."""
-    normalised = backend.normalizer.normalize_str(_LOWER) if backend.normalizer else _LOWER
-    if _LOWER not in normalised:
+    """Return the cleaning before the tokenizer, which may lower the case by itself."""
+    normalised = backend.normalizer.normalize_str(_UPPER) if backend.normalizer else _UPPER
+    if _UPPER not in normalised:
         return "none"
-    # the first SigLIP's tokenizer drops punctuation before its file is used
+    # the tokenizer class of the first SigLIP drops punctuation, and its file does not
     if siglip and str(files.tokenizing.get("tokenizer_class", "")).startswith("SiglipTokenizer"):
         return "canonicalize"
     return "case" if files.tokenizing.get("do_lower_case") or siglip else "none"

@@ -1,4 +1,4 @@
-"""Train the paper's layer: pairs -> frozen vectors -> neighbours -> RECO's loss; seeded and logged."""
+"""Trains the paper's layer: pairs -> frozen vectors -> neighbours -> RECO's loss."""
 
 from __future__ import annotations
 
@@ -37,28 +37,30 @@ if TYPE_CHECKING:
     from .open_clip import FrozenClip
 
 FUSION = "fusion.pt"
-_LOGGED = 10  # steps between two points of a curve
+_LOG_EVERY = 10  # steps between two points of the loss curve
 
 
 @dataclass(frozen=True)
 class FusionConfig:
-    """Shape of the layer. The paper specifies no heads, width, norms or null slot."""
+    """Shape of the layer. The paper does not specify heads, width, norms or a null slot."""
 
     dimension: int  # D
     heads: int = 8
-    hidden: int = 0  # width of the MLP; 4 D when 0
+    hidden: int = 0  # width of the MLP; 0: 4 D
     dropout: float = 0.1  # on the attention output and the MLP, in training
 
     def __post_init__(self) -> None:
         if self.dimension % self.heads:
-            raise ConfigError(f"dimension {self.dimension} is not divisible by {self.heads} heads: give other --heads")
+            raise ConfigError(
+                f"dimension {self.dimension} is not divisible by {self.heads} heads: choose other --heads"
+            )
 
 
 class FusionLayer(nn.Module):
     """Query (B, D), neighbours (B, K, D), similarity (B, K), trust (B, K) -> refined (B, D), weights (B, K).
 
-    Trust 0 marks a neighbour that is absent; without neighbours the query is returned unchanged. Parameters are named
-    as in ``nn.TransformerEncoderLayer``.
+    Trust 0 marks an absent neighbour. Without neighbours, the query is returned unchanged. Parameters have the names of
+    ``nn.TransformerEncoderLayer``.
     """
 
     def __init__(self, config: FusionConfig) -> None:
@@ -88,16 +90,18 @@ class FusionLayer(nn.Module):
         gathered = (attention.unsqueeze(2) @ v).flatten(1)  # (B, heads, 1, D / heads) -> (B, D)
         x = tokens[:, 0] + self.dropout(self.out_proj(gathered))
         x = x + self.dropout(self.linear2(self.dropout(F.gelu(self.linear1(self.norm2(x))))))
-        refined = torch.where(present.any(1, keepdim=True), F.normalize(x, dim=-1), query)  # bit for bit where alone
+        refined = torch.where(
+            present.any(1, keepdim=True), F.normalize(x, dim=-1), query
+        )  # unchanged without neighbours
         return refined, attention[:, :, 2:].mean(1)
 
     def tokens(self, query: Tensor, neighbours: Tensor) -> Tensor:
-        """(B, 2 + K, D): the query, the null slot, the neighbours, each with its role."""
+        """Return (B, 2 + K, D): the query, the null slot and the neighbours, each with its role added."""
         null = self.null.expand(query.shape[0], 1, -1)
         return torch.cat([(query + self.role[0]).unsqueeze(1), null, neighbours + self.role[1]], dim=1)
 
     def _heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Query projection of the first token alone (B, heads, 1, d); keys and values of all (B, heads, 2+K, d)."""
+        """Project the first token to queries (B, heads, 1, d), and all tokens to keys and values (B, heads, 2+K, d)."""
         d = self.config.dimension
         weight, bias = self.in_proj.weight, self.in_proj.bias
         q = F.linear(x[:, :1], weight[:d], bias[:d])
@@ -114,16 +118,16 @@ class TrainConfig:
     """Hyper-parameters of a training."""
 
     steps: int = STEPS  # 0 leaves the fusion untrained
-    batch: int = BATCH  # pairs per step, each of another group
-    lr: float = 1e-3  # AdamW's peak rate
-    warmup: int = 20  # steps to reach it; cosine decay after that
-    temperature: float = 20.0  # start of the learnt inverse temperature
-    drop: float = 0.0  # probability that a neighbour is left out; the paper leaves out none
-    seed: int = 0  # of start, batches and dropout
+    batch: int = BATCH  # pairs per step, of different groups
+    lr: float = 1e-3  # peak learning rate of AdamW
+    warmup: int = 20  # steps up to the peak, before a cosine decay
+    temperature: float = 20.0  # initial inverse temperature, which is learned
+    drop: float = 0.0  # probability that a neighbour is left out; 0 in the paper
+    seed: int = 0  # seed of initial weights, batches and dropout
 
 
 class Fusions(nn.Module):
-    """The image-side and the text-side fusion, and the temperature they are trained with."""
+    """The fusions of images and texts, and the temperature of their training."""
 
     def __init__(self, config: FusionConfig, temperature: float = 20.0) -> None:
         super().__init__()
@@ -132,7 +136,7 @@ class Fusions(nn.Module):
         self.log_scale = nn.Parameter(torch.tensor(math.log(temperature)))
 
     def forward(self, sides: Mapping[Modality, SideInputs]) -> dict[Modality, Tensor]:
-        """Refine a batch; (B, D) of each side."""
+        """Refine a batch to (B, D) for each modality."""
         return {name: self.sides[name](s.query, s.neighbours, s.similarity, s.trust)[0] for name, s in sides.items()}
 
 
@@ -146,14 +150,14 @@ def train_fusions(
         fusion: shape of the layer.
         out: folder for the TensorBoard log and ``fusion.pt``.
         config: hyper-parameters.
-        device: torch's name of it.
+        device: name of a torch device.
 
     Returns:
         The trained fusions, on the CPU.
 
     Raises:
-        ConfigError: torch cannot use the device, or the rate is so high that the loss is no number.
-        DataError: too few groups to contrast.
+        ConfigError: torch cannot use the device, or the loss is not finite at this learning rate.
+        DataError: fewer than two groups.
     """
     config, place = config or TrainConfig(), _device(device)
     batches = Batches(data, config.batch, seed=config.seed, drop=config.drop, device=place)
@@ -169,7 +173,7 @@ def train_fusions(
 def _device(name: str) -> torch.device:
     try:
         return torch.zeros((), device=name).device
-    except Exception as error:  # RuntimeError, AssertionError or NotImplementedError, by what is missing
+    except Exception as error:  # RuntimeError, AssertionError or NotImplementedError
         raise ConfigError(f"torch cannot use device {name!r}: leave --device out to train on the CPU") from error
 
 
@@ -186,7 +190,7 @@ def _run(model: Fusions, batches: Batches, out: Path, config: TrainConfig) -> No
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             schedule.step()
-            if step % _LOGGED == 0:
+            if step % _LOG_EVERY == 0:
                 if not math.isfinite(loss.item()):
                     raise ConfigError(f"the loss is {loss.item()} at step {step}: give a lower --lr")
                 log.add_scalar("loss", loss.item(), step)
@@ -200,10 +204,10 @@ def _loss(model: Fusions, batch: Mapping[Modality, SideInputs]) -> Tensor:
 
 
 def reco_loss(image: Tensor, text: Tensor, refined_image: Tensor, refined_text: Tensor, scale: Tensor) -> Tensor:
-    """RECO's loss (paper, section 3.4): refined with refined, refined image with frozen text, and the reverse.
+    """Return RECO's loss (paper, section 3.4): the sum of InfoNCE for three pairs of embeddings, (B, D) and unit-norm.
 
-    The three terms have equal weight; the frozen pair has none. The one-sided terms keep refined vectors compatible
-    with a frozen index. All embeddings are (B, D) and unit-norm.
+    The pairs are refined image and refined text, refined image and frozen text, and frozen image and refined text. The
+    latter two keep refined vectors compatible with a frozen index.
     """
     return (
         info_nce(refined_image, refined_text, scale)
@@ -213,7 +217,7 @@ def reco_loss(image: Tensor, text: Tensor, refined_image: Tensor, refined_text: 
 
 
 def info_nce(image: Tensor, text: Tensor, scale: Tensor) -> Tensor:
-    """Symmetric InfoNCE of matching rows, (B, D) each and unit-norm; scale is the inverse temperature."""
+    """Return the symmetric InfoNCE of matching rows, (B, D) and unit-norm; ``scale`` is the inverse temperature."""
     logits, target = scale * image @ text.T, torch.arange(len(image), device=image.device)
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
 
@@ -226,18 +230,18 @@ def _rate(step: int, config: TrainConfig) -> float:
 
 def save_fusions(model: Fusions, path: Path) -> None:
     """Write weights and configuration."""
-    made = io.BytesIO()
-    torch.save({"fusion": asdict(model.config), "model": model.state_dict()}, made)  # on a full disk: no OSError
+    buffer = io.BytesIO()  # torch.save to a full disk raises no OSError
+    torch.save({"fusion": asdict(model.config), "model": model.state_dict()}, buffer)
     with as_data_error(f"{path} cannot be written"):
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, lambda file: file.write(made.getbuffer()))
+        write_whole(path, lambda file: file.write(buffer.getbuffer()))
 
 
 def load_fusions(path: Path) -> Fusions:
-    """Read what :func:`save_fusions` wrote.
+    """Read the file that :func:`save_fusions` wrote.
 
     Raises:
-        DataError: no such file, or another one.
+        DataError: the file is missing or is not such a file.
     """
     if not path.is_file():
         raise DataError(f"no trained fusion at {path}: give the folder that `reco model train --out` wrote")
@@ -248,11 +252,11 @@ def load_fusions(path: Path) -> Fusions:
         model.eval()
         return model
     except Exception as error:  # torch and pickle raise many classes on damaged files
-        raise DataError(f"{path} is no fusion that `reco model train` wrote: {error}") from error
+        raise DataError(f"{path} is not a fusion that `reco model train` wrote: {error}") from error
 
 
 class TorchFuser(NeighbourFuser):
-    """A fuser that runs the trained modules in torch, to evaluate a training run before export."""
+    """A fuser in torch, to evaluate a training before the export."""
 
     name = "paper"
 
@@ -272,28 +276,28 @@ class TorchFuser(NeighbourFuser):
 
 
 def train(recipe: Recipe, out: Path) -> Fusions:
-    """Train the fusions on the recipe's pairs; writes ``fusion.pt`` and ``recipe.json``.
+    """Train the fusions on the pairs of a recipe; writes ``fusion.pt`` and ``recipe.json``.
 
     Raises:
-        ConfigError: torch cannot use the device, or the encoder has no such heads.
-        DataError: the source cannot be read, or no pair finds a neighbour.
+        ConfigError: torch cannot use the device, or the dimension is not divisible by the heads.
+        DataError: the source cannot be read, or no pair has a neighbour.
     """
     from .open_clip import load_frozen
 
     _device(recipe.device)
     clip = load_frozen(recipe.model, recipe.pretrained, random_weights=recipe.random_weights)
     fusion = FusionConfig(clip.dimension, heads=recipe.heads)
-    with closing(_memory(recipe, clip)) as memory:  # refused before the work
+    with closing(_memory(recipe, clip)) as memory:  # check the memory before encoding
         pairs = _encode(clip, recipe.source)
         if not recipe.memory:
             memory.upsert(pairs)
         hidden = hidden_ids(memory, pairs, threshold=recipe.near_duplicate)
         group = None if recipe.group is None else payload_key(open_rows(recipe.source), recipe.group)
         data = gather(memory, pairs, recipe.k, groups_of(pairs, group), hidden)
-    if not any(found.found.any() for found in data.neighbours.values()):
+    if not any(near.is_present.any() for near in data.neighbours.values()):
         raise DataError(
-            "no pair finds a neighbour that is not hidden as a near-duplicate of itself: there is nothing to learn "
-            f"from. Give a larger --memory or a --near-duplicate above {recipe.near_duplicate}"
+            "no pair has a neighbour besides near-duplicates of itself, which are hidden. Give a larger --memory or a "
+            f"--near-duplicate above {recipe.near_duplicate}"
         )
     config = TrainConfig(steps=recipe.steps, batch=recipe.batch, lr=recipe.lr, drop=recipe.drop, seed=recipe.seed)
     fusions = train_fusions(data, fusion, out, config, device=recipe.device)
@@ -314,12 +318,12 @@ def _encode(clip: FrozenClip, source: str) -> Records:
 
 
 def _memory(recipe: Recipe, clip: FrozenClip) -> Memory:
-    """The memory to retrieve from; an empty one where the training pairs are it."""
+    """Open the memory to retrieve from; a new one for the training pairs if the recipe has none."""
     fingerprint = Fingerprint(clip.name, clip.digest, clip.dimension)
     if not recipe.memory:
         return open_memory(":memory:", fingerprint)
     memory = memory_of(load_settings(memory=recipe.memory), fingerprint, create=False)
     if not memory.count():
         memory.close()
-        raise DataError(f"the memory {memory.location} is empty: fill it first, reco memory add")
+        raise DataError(f"the memory {memory.location} is empty: fill it by reco memory add")
     return memory

@@ -1,4 +1,4 @@
-"""The quickstart benchmark as arrays: images, captions, splits and styles; its entities, and its drawings' origin.
+"""The quickstart data set: drawings of entities in several styles, with captions, splits and sources.
 
 They come from npm packages at pinned versions, with licence and credit, and with this package as pictures, in
 ``drawings/``.
@@ -34,12 +34,12 @@ class DrawingPackage:
     version: str
     license: str
     credit: str
-    family: str  # of art: drawings of one family are near-copies of each other and are hidden together
+    family: str  # drawings of one family are near-copies of each other and are hidden together
     parts: tuple[str, ...] = _ICONIFY  # prefixes of the paths to unpack
 
 
 def iconify(name: str, version: str, license_: str, credit: str, family: str | None = None) -> DrawingPackage:
-    """An icon set that Iconify packages."""
+    """Return the package of an icon set by Iconify."""
     return DrawingPackage(name, f"@iconify-json/{name}", version, license_, credit, family or name)
 
 
@@ -58,20 +58,20 @@ EMOJI_SOURCES = (
 NAMES_SOURCE = DrawingPackage(
     "emojibase-data", "emojibase-data", "17.0.0", "MIT", "Miles Johnson, Emojibase", "names", ("en/",)
 )
-"""Names, tags, shortcodes and groups of the entities; the package has 25 other languages."""
+"""Source of names, tags, shortcodes and groups of the entities, in English."""
 
 QUERY_STYLES = ("twemoji", "emojione-v1")
-"""In no memory and in no training at all: test queries are drawn in these styles only."""
+"""Styles of the test queries, which are in no memory and no training."""
 
 HELD_STYLE = "noto-v1"
-"""In the memory, but hidden from the mini CLIP: its drawings of seen entities are training queries of the fusion."""
+"""Style in the memory, but not in the training of the mini CLIP. Its drawings of seen entities train the fusion."""
 
 MEMORY_STYLES = tuple(s.name for s in EMOJI_SOURCES if s.name not in QUERY_STYLES)
 
 
 EntitySplit = Literal["seen", "fusion", "dev", "unseen"]
-"""seen: in the pre-training of the mini CLIP. fusion: never there, trains the fusion. dev: in no training, every
-choice is made on it. unseen: in no training and no choice; its pairs join the memory at test time only."""
+"""seen: in the training of the mini CLIP. fusion: only in the training of the fusion. dev: in no training, for choices.
+unseen: in no training and no choice; its pairs are added to the memory at test time only."""
 ALL_SPLITS: tuple[EntitySplit, ...] = get_args(EntitySplit)
 
 _TEMPLATES = ("{}", "{}", "{}", "{} icon", "a drawing of {}", "a picture of {}", "{} emoji", "{}, clip art")
@@ -89,7 +89,7 @@ _NAME_SOURCE = {
 
 @dataclass(frozen=True)
 class Entity:
-    """A thing with drawings in several styles."""
+    """An entity with drawings in several styles."""
 
     key: str  # code points in lower case, as in ``1f98a``
     label: str  # CLDR name: the class prompt
@@ -100,18 +100,18 @@ class Entity:
 
     @property
     def code_points(self) -> tuple[str, ...]:
-        """Spellings of the key that icon sets use (with and without variation selectors)."""
+        """Spellings of the key in icon sets, with and without variation selectors."""
         return (self.key, self.key.replace("-fe0f", ""), f"{self.key}-fe0f")
 
 
 def make_rng(*parts: object) -> random.Random:
-    """A generator seeded by the parts alone, the same on every machine and Python."""
+    """Return a random generator seeded by the parts, the same on every machine and Python version."""
     digest = hashlib.sha256("\x1f".join(map(str, parts)).encode()).digest()
     return random.Random(int.from_bytes(digest[:8], "big"))
 
 
 def caption(entity: Entity, style: str) -> str:
-    """One fixed caption for one drawing, in the wording of different sources; 15 % carry tags only."""
+    """Return the fixed caption of a drawing, in the wording of its source; 15 % of the captions are tags only."""
     rng = make_rng("caption", entity.key, style)
     name = entity.names[_NAME_SOURCE[style]]
     tags = [tag for tag in entity.tags if tag.lower() != name.lower()]
@@ -123,7 +123,7 @@ def caption(entity: Entity, style: str) -> str:
 
 
 DRAWINGS = Path(__file__).with_name("drawings")
-"""A sheet of drawings per style, the table of entities, and the licences of both."""
+"""Folder of a sheet of drawings per style, the table of entities, and the licences."""
 SIDE = 64
 """Pixels per side of a drawing."""
 
@@ -140,13 +140,13 @@ class BenchPair:
 
     @property
     def key(self) -> str:
-        """Identity of the pair, as in ``1f98a/noto``."""
+        """Id of the pair, as in ``1f98a/noto``."""
         return f"{self.entity}/{self.style}"
 
 
 @dataclass(frozen=True)
 class Quickstart:
-    """All drawings. Row i of ``images`` belongs to item i."""
+    """All drawings; row i of ``images`` belongs to item i."""
 
     images: npt.NDArray[np.uint8]  # (N, 64, 64, 3) uint8
     items: list[BenchPair]  # N items
@@ -158,28 +158,28 @@ class Quickstart:
         return {entity.key: entity for entity in self.entities}
 
     def rows(self, *, splits: Iterable[EntitySplit | None] = (), styles: Iterable[str] = ()) -> npt.NDArray[np.int64]:
-        """Rows (M,) of the items of these splits and styles (empty: all of them)."""
-        wanted_splits, wanted_styles = set(splits), set(styles)
+        """Return the rows (M,) of items by split and style; an empty filter selects all."""
+        chosen_splits, chosen_styles = set(splits), set(styles)
         return np.array(
             [
                 row
                 for row, item in enumerate(self.items)
-                if (not wanted_splits or item.split in wanted_splits)
-                and (not wanted_styles or item.style in wanted_styles)
+                if (not chosen_splits or item.split in chosen_splits)
+                and (not chosen_styles or item.style in chosen_styles)
             ],
             np.int64,
         )
 
     def memory_rows(self, splits: Iterable[EntitySplit] = ALL_SPLITS) -> npt.NDArray[np.int64]:
-        """Rows (M,) of the pairs for a memory: entities in memory styles."""
+        """Return the rows (M,) of the pairs for a memory."""
         return self.rows(splits=splits, styles=MEMORY_STYLES)
 
     def query_rows(self, split: EntitySplit) -> npt.NDArray[np.int64]:
-        """Rows (Q,) of the test queries: drawings in styles that no memory and no training holds."""
+        """Return the rows (Q,) of the test queries."""
         return self.rows(splits=[split], styles=QUERY_STYLES)
 
     def labels(self, splits: Iterable[EntitySplit]) -> list[Entity]:
-        """The candidates of a classification: all entities of these splits."""
+        """Return the entities of splits, which are the candidates of a classification."""
         wanted = set(splits)
         return [entity for entity in self.entities if entity.split in wanted]
 
@@ -214,13 +214,13 @@ def load() -> Quickstart:
 
 
 def read_entity(row: dict[str, Any]) -> tuple[Entity, frozenset[str]]:
-    """Make an entity of its row in ``entities.json``, and the styles that draw it."""
+    """Read an entity, and the styles that draw it, from its row in ``entities.json``."""
     fields = {**row, "tags": tuple(row["tags"])}
     return Entity(**{name: value for name, value in fields.items() if name != "styles"}), frozenset(row["styles"])
 
 
 def unpack(path: Path, count: int) -> npt.NDArray[np.uint8]:
-    """Read the first drawings of a sheet, row by row; (count, SIDE, SIDE, 3) uint8."""
+    """Read the first drawings of a sheet, row by row, to (count, SIDE, SIDE, 3) uint8."""
     with Image.open(path) as sheet:
         pixels = np.asarray(sheet.convert("RGB"))
     high, wide = pixels.shape[0] // SIDE, pixels.shape[1] // SIDE

@@ -99,7 +99,7 @@ def test_rows_stay_aligned_over_several_searches() -> None:
                 assert [position[id_] for id_ in found.ids[row]] == nearest.tolist()
                 np.testing.assert_allclose(found.vectors_of(np.array([row]))[0], read[nearest], atol=1e-6)
                 np.testing.assert_allclose(found.similarity[row], scores[row, nearest], atol=1e-5)
-        assert len(data) == count and found.found.all()
+        assert len(data) == count and found.is_present.all()
 
 
 def test_a_neighbour_that_many_find_is_held_once_and_padding_is_zero() -> None:
@@ -110,6 +110,6 @@ def test_a_neighbour_that_many_find_is_held_once_and_padding_is_zero() -> None:
         assert found.table.shape == (1 + 3, D) and found.rows.shape == (N, 5)
         assert {id_ for ids in found.ids for id_ in ids} == {"a", "b", "c"}
         vectors = found.vectors_of(np.arange(N))
-        assert found.found[:, :3].all() and not found.found[:, 3:].any() and not vectors[:, 3:].any()
+        assert found.is_present[:, :3].all() and not found.is_present[:, 3:].any() and not vectors[:, 3:].any()
         nearest = (pairs_of(N).image @ shop.image.T).argmax(1)
         np.testing.assert_allclose(vectors[:, 0], shop.text[nearest], atol=1e-6)

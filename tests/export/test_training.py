@@ -119,7 +119,9 @@ def recall(fusions: Fusions, data: FusionData) -> float:
     near = data.neighbours["image"]
     vectors = near.vectors_of(np.arange(len(data)))
     neighbours: Any = type("Found", (), {"vectors": vectors, "similarity": near.similarity})
-    refined = TorchFuser(fusions).fuse("image", data.pairs.image, neighbours, near.found.astype(np.float32)).vectors
+    refined = (
+        TorchFuser(fusions).fuse("image", data.pairs.image, neighbours, near.is_present.astype(np.float32)).vectors
+    )
     return found(refined, data)
 
 
