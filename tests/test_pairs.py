@@ -154,23 +154,6 @@ def test_records_are_stored_as_they_are(reco):
     assert np.allclose(reco.memory.get(names).text, text, atol=1e-6)
 
 
-def test_trust_comes_with_the_first_pairs_and_survives(model, tmp_path, drawings):
-    pytest.importorskip("qdrant_edge")
-    with Reco.open(model, memory=tmp_path / "m") as reco:
-        assert reco.memory.calibration is None
-        reco.memory.add(drawings)
-        calibration = reco.memory.store.header.calibration
-        assert reco.memory.calibration is not None
-        vectors = reco.encoder.texts([pair.text for pair in drawings])
-        refined = reco.refine(vectors, modality="text", gate=True, explain=True)
-        assert refined.moved.any()
-    with Reco.open(model, memory=tmp_path / "m") as reco:
-        assert reco.memory.store.header.calibration == calibration
-        again = reco.refine(vectors, modality="text", gate=True, explain=True)
-        assert np.allclose(again.reliability, refined.reliability, atol=1e-5)
-        assert np.allclose(again.vectors, refined.vectors, atol=1e-5)
-
-
 def pairs_known(reco: Reco) -> int:
     calibration = reco.memory.calibration
     return 0 if calibration is None else calibration.pairs

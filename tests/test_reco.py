@@ -16,13 +16,11 @@ from spoiled_features import SpoiledFeatures
 from reco_plugin import Reco, Refinement
 from reco_plugin.errors import (
     ConfigError,
-    FingerprintMismatch,
     InputError,
     MemoryStoreError,
     UnusableFeatures,
 )
-from reco_plugin.memory import open_memory
-from reco_plugin.types import MODALITIES, Fingerprint, other
+from reco_plugin.types import MODALITIES, other
 
 TEXTS = ["a red circle", "an orange square", "a small blue triangle", "something quite different"]
 
@@ -188,16 +186,6 @@ def test_scores_are_frozen_without_a_memory_and_exact_with_one(filled, drawings)
         filled.scores(vectors, prompts, fuser="paper")
     filled.memory.remove([pair.id for pair in drawings])
     assert np.array_equal(filled.scores(vectors, prompts).scores, found.frozen)
-
-
-def test_a_memory_of_another_encoder_is_refused_and_both_are_named(model, tmp_path):
-    another = Fingerprint("other/clip", "cd" * 32, 128)
-    open_memory(tmp_path / "memory", another).close()
-    with pytest.raises(FingerprintMismatch) as caught:
-        Reco.open(model, memory=tmp_path / "memory")
-    mine = json.loads((model / "manifest.json").read_text())
-    for named in ("other/clip", "cd" * 6, mine["name"], mine["digest"][:12]):
-        assert named in str(caught.value)
 
 
 def test_closing_twice_is_fine_and_a_closed_memory_says_so(model, drawings):

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import base64
 import io
-import threading
 
 import httpx
 import numpy as np
 import pytest
-import uvicorn
-from live_service import wait_until
+from live_service import serve_on_a_free_port
 
 from reco_plugin import Pair
 from reco_plugin.adapters.haystack import RecoTextEmbedder
@@ -18,8 +16,6 @@ from reco_plugin.adapters.langchain import RecoEmbeddings
 from reco_plugin.adapters.llamaindex import RecoEmbedding
 from reco_plugin.adapters.sentence_transformers import RecoSentenceTransformer
 from reco_plugin.client import Client
-from reco_plugin.serve.app import create_app
-from reco_plugin.serve.service_settings import ServeSettings
 
 pytestmark = pytest.mark.slow
 
@@ -29,14 +25,8 @@ KEY, ADMIN = "a-key-for-tests", "an-admin-key-for-tests"
 
 @pytest.fixture(scope="module")
 def url(stocked):
-    app = create_app(ServeSettings(api_keys=[KEY], admin_key=ADMIN, page=False), stocked)
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    wait_until(lambda: server.started or not thread.is_alive())
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = True
-    thread.join(30)
+    with serve_on_a_free_port(stocked, api_keys=[KEY], admin_key=ADMIN) as (served, _):
+        yield served
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import runpy
 import subprocess
 from pathlib import Path
 
@@ -66,14 +65,3 @@ def test_the_loss_is_of_the_worse_half_and_rows_of_others_stay(tmp_path: Path) -
     write_rows({"two": row(31.0, 33.5)}, file)
     assert sorted(json.loads((tmp_path / "page" / "engines.json").read_text())) == ["one", "two"]
     assert "| 33.0 | 33.5 |" in file.read_text() and "| 31.0 | 33.5 |" in file.read_text()
-
-
-@pytest.mark.filterwarnings("ignore:.*found in sys.modules")
-def test_who_asks_for_help_starts_nothing(monkeypatch, capsys):
-    name = "elasticsearch"
-    monkeypatch.setattr("sys.argv", [name, "--help"])
-    monkeypatch.setattr(subprocess, "Popen", None)
-    with pytest.raises(SystemExit) as ended:
-        runpy.run_module(f"benchmarks.engines.{name}", run_name="__main__")
-    assert ended.value.code == 0
-    assert f"python -m benchmarks.engines.{name}" in " ".join(capsys.readouterr().out.split())

@@ -9,8 +9,7 @@ import pytest
 
 from benchmarks.page import PAGE, filled, write_blocks
 from benchmarks.speed import __main__ as speed
-from benchmarks.speed.inputs import batches
-from benchmarks.speed.turns import Turns, take_turns
+from benchmarks.speed.turns import take_turns
 
 
 def test_actions_take_turns_call_by_call_and_every_second_round_backwards() -> None:
@@ -18,18 +17,6 @@ def test_actions_take_turns_call_by_call_and_every_second_round_backwards() -> N
     turns = take_turns({name: lambda name=name: called.append(name) for name in "ab"}, rounds=2, calls=2)
     assert "".join(called) == "ab" + "abab" + "baba"
     assert len(turns.seconds["a"]) == len(turns.seconds["b"]) == 2
-
-
-def test_the_best_round_counts_and_ratios_are_taken_within_a_round() -> None:
-    turns = Turns({"base": [1.0, 4.0, 2.0], "other": [2.0, 4.0, 6.0]})
-    assert (turns.least("base"), turns.least("other")) == (1.0, 2.0)
-    assert turns.ratio("other", "base") == 2.0
-
-
-def test_no_batch_was_asked_for_before() -> None:
-    make, again = batches("text", 2), batches("text", 2)
-    first, second = make(), make()
-    assert len(first) == 2 and first != second and first == again()
 
 
 @pytest.mark.torch

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -87,17 +86,6 @@ def test_doctor_finds_what_is_wrong(work: Path, run: Run) -> None:
     assert checks(run)[1]["memory"]["ok"] is False
     code, found = checks(run, "--model", "gone", "--memory", "none")
     assert (code, found["model"]["ok"], found["memory"]["ok"], found["self-test"]["ok"]) == (1, False, True, False)
-
-
-def test_doctor_says_that_the_package_of_a_new_memory_is_missing(
-    work: Path, run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in [name for name in sys.modules if name.startswith("reco_plugin.memory.edge")]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "qdrant_edge", None)
-    code, found = checks(run)
-    assert (code, found["memory"]["ok"]) == (1, False)
-    assert "qdrant-edge-py" in found["memory"]["detail"]
 
 
 @pytest.fixture

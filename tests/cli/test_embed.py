@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from broken_graph import with_broken_graph
 from click.testing import Result
 
 from reco_plugin import Reco
@@ -54,13 +53,6 @@ def test_an_empty_memory_is_a_warning(work: Path, run: Run, model: Path) -> None
     )
 
 
-def test_a_memory_of_few_pairs_is_a_warning(work: Path, catalogue: Path, run: Run) -> None:
-    (work / "few.csv").write_text("".join(catalogue.read_text().splitlines(keepends=True)[:6]))
-    built = run("memory", "build", f"few.csv?images={catalogue.parent}", "--memory", "few")
-    assert built.stdout.startswith("queries stay plain: 5 pairs are too few")
-    assert "it needs 20 pairs" in run("embed", "--text", TEXTS[0], "--memory", "few").stderr
-
-
 def test_role_and_refine_choose_what_the_policy_says(memory: Path, catalogue: Path, run: Run) -> None:
     """The quickstart model does not refine candidate images unless a flag says so."""
     image = ("embed", "--image", catalogue.parent / "small-green-square.png", "--target", "text", "--json")
@@ -94,14 +86,3 @@ def test_errors_are_one_line(
 ) -> None:
     assert message in fail("embed", *arguments)
     assert [path.name for path in work.iterdir()] == ["memory"]
-
-
-@pytest.mark.filterwarnings("default::reco_plugin.retrieval.guard.DegradedWarning")
-def test_vectors_of_a_broken_fusion_are_plain_and_marked(
-    memory: Path, run: Run, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("RECO_FUSER", "paper")
-    damaged = with_broken_graph(model, tmp_path / "damaged", "paper_text")
-    result = run("embed", "--text", TEXTS[0], "--model", damaged, "--json")
-    assert json.loads(result.stdout)["degraded"] == "fusion_error"
-    assert result.stderr.startswith("warning: answering with frozen CLIP vectors")

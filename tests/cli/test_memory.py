@@ -152,16 +152,3 @@ def test_a_copy_replaces_no_file_unasked(memory: Path, work: Path, ask: Ask, fai
     assert (work / "backup.parquet").read_bytes() == before
     assert ask("memory", "copy", "memory", "backup.parquet", "--yes")["copied"] == 23
     assert ask("memory", "copy", "backup.parquet", "again")["pairs"] == 23
-
-
-def test_the_flag_wins_over_the_environment_and_the_file(
-    memory: Path, work: Path, ask: Ask, fail: Fail, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    memory.rename(work / "a")
-    (work / "reco.toml").write_text('memory = "a"')
-    assert ask("memory", "info")["location"] == "a"
-    monkeypatch.setenv("RECO_MEMORY", "b")
-    assert "'b'" in fail("memory", "info")
-    assert ask("memory", "info", "--memory", "a")["pairs"] == 24
-    (work / "reco.toml").write_text('memry = "a"')
-    assert "memry" in fail("memory", "info")

@@ -86,27 +86,6 @@ def test_urls_of_private_addresses_need_a_flag(
         http.shutdown()
 
 
-def test_swap_builds_beside_and_readers_go_on(
-    work: Path, catalogue: Path, source: Source, lines: list[str], ask: Ask, fail: Fail
-) -> None:
-    ask("memory", "build", catalogue)
-    told = ask("memory", "build", source(lines[:11]), "--swap", "--drop-others")
-    assert counts(told, "name", "live", "pairs") == ("memory--v2", True, 10)
-    assert (work / "memory").is_symlink()
-    assert [counts(each, "name", "pairs", "live") for each in ask("memory", "versions")] == [
-        ("memory--v1", 24, False),
-        ("memory--v2", 10, True),
-    ]
-    with Reco.open(memory=work / "memory", on_memory_failure="fail") as reader:
-        assert "is open in another process" in fail("memory", "build", catalogue, "--swap")
-        assert ask("memory", "build", catalogue, "--swap", "--drop-others")["name"] == "memory--v3"
-        assert len(reader.memory) == 10  # it goes on with what it opened
-    assert ask("memory", "info")["pairs"] == 24
-    assert ask("memory", "versions", "--previous")["name"] == "memory--v2"
-    assert ask("memory", "versions", "--use", "memory--v3")["live"] is True
-    assert ask("memory", "versions", "--prune") == {"deleted": ["memory--v1"]}
-
-
 def test_a_swap_keeps_the_pairs_of_other_origin_unless_they_shall_go(
     work: Path, catalogue: Path, drawings: Any, source: Source, lines: list[str], ask: Ask
 ) -> None:
@@ -161,17 +140,6 @@ def test_a_swap_loses_nothing_that_others_wrote_since_the_copy(
         images = reco.encoder.images([drawings[row].image for row in (12, 13, 14, 13, 13, 14)])
     assert stored.ids == ["kept", "changed", "again", "new", rows[1], "back"]
     np.testing.assert_allclose(stored.image, images, atol=1e-5)
-
-
-def test_daily_changes(work: Path, source: Source, lines: list[str], ask: Ask) -> None:
-    ask("memory", "build", source(lines), "--as", "shop")
-    changed = [lines[0], *lines[3:10], lines[10].replace("a ", "one ", 1), *lines[11:]]
-    names = ("added", "replaced", "unchanged", "deleted", "pairs")
-    assert counts(ask("memory", "sync", source(changed), "--as", "shop", "--dry-run"), *names) == (0, 1, 21, 2, 24)
-    assert ask("memory", "info")["pairs"] == 24
-    assert counts(ask("memory", "sync", source(changed), "--as", "shop"), *names) == (0, 1, 21, 2, 22)
-    known = source([lines[0], lines[5].replace("a ", "one ", 1), "new," + lines[6].partition(",")[2]])
-    assert counts(ask("memory", "add", known, "--only-known"), "replaced", "missing", "pairs") == (1, 1, 22)
 
 
 def test_a_sync_that_would_delete_too_much_says_how_to_allow_it(
@@ -245,12 +213,3 @@ def test_a_source_is_the_same_however_it_is_spelled_and_from_wherever(
         again = str(table)
     told = ask("memory", "sync", again, "--memory", work / "memory")
     assert counts(told, "unchanged", "deleted", "pairs") == (9, 1, 9)
-
-
-def test_evaluation_images_are_excluded(
-    work: Path, source: Source, lines: list[str], ask: Ask, catalogue: Path
-) -> None:
-    again = [f"again-{line}" for line in lines[13:16]]
-    table = source([lines[0], *lines[13:14], *again[:1]])
-    found = ask("memory", "add", table, "--exclude", catalogue, "--memory", "c")
-    assert counts(found, "added", "excluded", "files") == (0, 2, {"rejected": "c.rejected.jsonl"})

@@ -221,10 +221,3 @@ def test_vectors_that_the_service_would_refuse_are_refused_while_it_is_away() ->
     service.trouble = down
     with pytest.raises(VectorError):
         client.refine(2 * PLAIN, modality="text")
-
-
-def test_what_the_service_degraded_is_told() -> None:
-    service = Served()
-    service.headers = {"x-reco-degraded": "memory_timeout"}
-    with pytest.warns(DegradedWarning):
-        assert (service.client().embed(TEXTS, modality="text")).degraded == "memory_timeout"

@@ -172,12 +172,6 @@ def test_a_client_that_is_closed_says_so_and_no_outage():
     assert client.circuit.failures == 0
 
 
-def test_a_queue_that_is_full_is_asked_again():
-    service = Service(failed(429, **{"retry-after": "0"}), failed(503, **{"retry-after": "0"}), embedded(ROWS))
-    assert np.array_equal(service.client().embed_texts(["a", "b", "c"]), ROWS)
-    assert len(service.asked) == 3
-
-
 def test_it_is_not_asked_for_ever():
     service = Service(*[failed(429, "queue_full", **{"retry-after": "0"})] * 3)
     with pytest.raises(SessionOverloaded, match=r"http://reco/v1/embeddings answered 429 \(queue_full\): some words"):

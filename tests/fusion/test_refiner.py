@@ -288,28 +288,12 @@ def test_padding_has_neither_trust_nor_weight(refiner, queries, modality):
 
 
 @one_side
-def test_hidden_ids_are_not_found_for_their_query_only(refiner, queries, modality):
-    usual = refiner.refine(queries, modality=modality, explain=True).neighbours.ids
-    hidden = [ids[:1] if row % 2 else [] for row, ids in enumerate(usual)]
-    found = refiner.refine(queries, modality=modality, exclude=hidden, explain=True).neighbours.ids
-    assert [ids[: K - 1] for ids in found] == [ids[1:] if row % 2 else ids[: K - 1] for row, ids in enumerate(usual)]
-
-
-@one_side
 def test_it_says_which_vectors_the_memory_had_something_for(refiner, queries, modality):
     everything = [id_ for records in refiner.memory.store.scroll() for id_ in records.ids]
     rows = BLOCK + 2  # more than one block
     hidden = [everything if row in (1, BLOCK) else [] for row in range(rows)]
     result = refiner.refine(np.resize(queries, (rows, D)), modality=modality, exclude=hidden)
     assert np.flatnonzero(~result.retrieved).tolist() == [1, BLOCK]
-
-
-@one_side
-def test_filters_hold(refiner, queries, modality):
-    result = refiner.refine(queries, modality=modality, where={"half": 1, "group": {"lt": 30}}, explain=True)
-    payloads = [payload for row in result.neighbours.payloads for payload in row]
-    assert len(payloads) == GROUPS * K
-    assert all(payload["half"] == 1 and payload["group"] < 30 for payload in payloads)
 
 
 def test_without_the_gate_no_pair_is_weighed(refiner, queries, modality):

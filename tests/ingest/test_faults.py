@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ from typer.testing import CliRunner
 from reco_plugin import Reco
 from reco_plugin.cli.app import app
 from reco_plugin.errors import SessionError
-from reco_plugin.ingest.write import Writer
 
 from .conftest import Catalogue, Fill, assert_equal, content
 
@@ -47,27 +45,6 @@ def test_an_encoder_that_fails_stops_all_stages(
     assert fill(source, shop).unchanged == 14
     fill(source, reco)
     assert_equal(content(shop), content(reco))
-
-
-def test_an_interrupt_leaves_whole_batches(
-    write_catalogue: Catalogue, shop: Reco, fill: Fill, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    source, before = write_catalogue(), our_threads()
-    records, batches = Writer.records, []
-
-    def interrupted(self: Writer, batch: Any) -> Any:
-        batches.append(batch)
-        if len(batches) == 3:
-            signal.raise_signal(signal.SIGINT)
-        return records(self, batch)
-
-    monkeypatch.setattr(Writer, "records", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        fill(source, shop)
-    assert our_threads() <= before
-    assert len(shop.memory) == 14
-    monkeypatch.undo()
-    assert fill(source, shop).unchanged == 14
 
 
 def build(*arguments: object, model: Path) -> str:

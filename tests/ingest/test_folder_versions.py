@@ -126,21 +126,6 @@ def test_versions_lie_beside_the_folder_that_a_link_leads_to(tmp_path: Path) -> 
     assert sorted(path.name for path in folder.parent.iterdir()) == ["memory", "memory--v1", "memory--v2"]
 
 
-def test_who_came_by_a_link_to_the_link_goes_on_with_its_version(
-    versions: FolderVersions, place: Path, tmp_path: Path
-) -> None:
-    for pairs_of in (3, 5):
-        versions.use(build(versions, pairs_of))
-    versions.use("memory--v1")
-    (tmp_path / "link").symlink_to("memory")
-    reader = opened(tmp_path / "link")
-    versions.use("memory--v2")
-    reader.set_calibration({"pid": 1})
-    reader.close()
-    first, second = (each.header.calibration for each in versions.all())
-    assert (first, second) == ({"pid": 1}, {})
-
-
 def test_an_unfinished_version_is_not_used_and_goes_on(versions: FolderVersions, place: Path) -> None:
     versions.use(build(versions, 3))
     name = build(versions, 5, finish=False)

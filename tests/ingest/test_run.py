@@ -181,17 +181,6 @@ def test_two_sources_keep_apart(sync: Any, shop: Reco, drawn: TableRows) -> None
     assert sync(drawn[:3], "one").deleted == 0
 
 
-def test_too_much_is_not_deleted_and_a_dry_run_says_so(sync: Any, shop: Reco, drawn: TableRows) -> None:
-    sync(drawn[:10])
-    sync(drawn[10:11], "other")
-    now = drawn[3:15]  # of 15 pairs then, 3 are gone
-    assert "--max-delete 0.21" in sync(now, max_share=0.19, dry_run=True).refused
-    assert sync(now, max_share=0.2, dry_run=True).refused is None
-    with pytest.raises(DataError, match=r"nothing was deleted.* 3 of the 15 pairs"):
-        sync(now, max_share=0.19)
-    assert sync(now, max_share=0.2).deleted == 3
-
-
 def test_a_dry_run_counts_what_the_run_then_does(sync: Any, shop: Reco, drawn: TableRows, tmp_path: Path) -> None:
     sync(drawn[:10])
     changed = [*drawn[2:9], (drawn[9][0], drawn[9][1], "changed"), *drawn[10:12], ("gone", "gone.png", "x")]

@@ -135,19 +135,6 @@ def test_killed_writer_loses_nothing_acknowledged(tmp_path: Path) -> None:
     memory.close()
 
 
-def test_a_process_that_is_killed_while_it_stores_what_it_learned_keeps_the_old(tmp_path: Path) -> None:
-    code = """
-        memory.set_calibration({"old": 1})
-        os.fsync = lambda handle: os.kill(os.getpid(), signal.SIGKILL)
-        memory.set_calibration({"new": 1})
-    """
-    with process(tmp_path / "m", code) as writer:
-        assert writer.wait(60) == -signal.SIGKILL
-    memory = open_memory(tmp_path / "m", FINGERPRINT)
-    assert memory.header.calibration == {"old": 1}
-    memory.close()
-
-
 def test_creation_that_was_cut_short_is_gone_on_with(tmp_path: Path) -> None:
     folder = tmp_path / "m"
     open_memory(folder, FINGERPRINT).close()

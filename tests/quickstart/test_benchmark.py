@@ -14,8 +14,7 @@ from reco_plugin.encoders.local import Encoder
 from reco_plugin.encoders.model_folder import Artifact
 from reco_plugin.fusion.base import Fuser, Learned
 from reco_plugin.fusion.refiner import Refiner
-from reco_plugin.quickstart.dataset import ALL_SPLITS, HELD_STYLE, QUERY_STYLES, Quickstart
-from reco_plugin.reco import Reco
+from reco_plugin.quickstart.dataset import HELD_STYLE, QUERY_STYLES, Quickstart
 from reco_plugin.settings import load_settings
 from reco_plugin.types import MODALITIES
 
@@ -83,23 +82,6 @@ def refined(line: Top1, group: str) -> float:
 # --- what ships --------------------------------------------------------------------------------------------------
 
 
-def test_the_shipped_model_is_small_and_whole(artifact: Artifact) -> None:
-    assert sum(path.stat().st_size for path in MODEL.rglob("*") if path.is_file()) < 20e6
-    artifact.verify()
-
-
-def test_the_embedded_engine_is_as_good_as_exact_search(study: Study, tmp_path: Path) -> None:
-    """Also what the memory learns from its pairs as they are added, against what it learns from all at once."""
-    exact = study.bench.measure(study.refine(study.full, None, gate=True), ("both",))
-    with Reco.open(MODEL, memory=tmp_path / "memory") as model:
-        model.memory.add_records([study.pairs.take(study.data.memory_rows(ALL_SPLITS))])
-        assert len(model.memory) == study.full.store.count()
-        shipped = study.bench.measure(model, ("both",), k=K)
-    for group in ("unseen", "seen", "all"):
-        for top in ("top1", "top5"):
-            assert shipped[group]["both"][top] == pytest.approx(exact[group]["both"][top], abs=1.0), (group, top)
-
-
 # --- the training data -------------------------------------------------------------------------------------------
 
 
@@ -165,7 +147,7 @@ def test_the_closed_form_is_about_as_good_as_the_best_training_free_baseline(
     fuser, k = best_baseline(study, study.full)
     baseline = line(fuser, gate=False, k=k)
     assert refined(ours, "seen") > refined(baseline, "seen") - 1
-    assert refined(ours, "unseen") > refined(baseline, "unseen") - 1  # ahead on all entities, of which these are few
+    assert refined(ours, "unseen") > refined(baseline, "unseen") - 1
 
 
 def test_the_gate_prevents_most_harm_by_a_memory_that_knows_nothing_of_the_query(line: Line, study: Study) -> None:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import queue
 import threading
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +18,8 @@ from reco_plugin.fusion.base import open_fusers
 from reco_plugin.memory import Memory, open_memory
 from reco_plugin.pairs import PairMemory
 from reco_plugin.settings import load_settings
-from reco_plugin.types import Refinement
 
 ADDRESS = "http://memory:6333"
-ENOUGH = 40
-PATIENCE_S = 60  # until a test is given up; nothing waits that long when all is well
 
 
 class Clock:
@@ -128,60 +122,6 @@ class Rig:
     def ask(self, **options: Any) -> Any:
         """Refine the three texts."""
         return self.reco.refine(self.frozen, modality="text", **options)
-
-
-class Traffic:
-    """Answers to threads that ask without pause."""
-
-    def __init__(self, rig: Rig) -> None:
-        self.rig = rig
-        self._stop, self._answers = threading.Event(), queue.SimpleQueue()
-
-    def ask(self) -> None:
-        """Ask until told to stop, and keep what went wrong as an answer too."""
-        while not self._stop.is_set():
-            try:
-                self._answers.put(self.rig.ask())
-            except BaseException as error:
-                self._answers.put(error)
-
-    def until(self, wanted: str | None, happened: Callable[[], bool] = lambda: True) -> None:
-        """Look at answers, all of which must be right, until something happened and enough have this reason."""
-        seen, given_up = 0, time.monotonic() + PATIENCE_S
-        while not happened() or seen < ENOUGH:
-            assert time.monotonic() < given_up, f"{wanted}: {seen} answers, {self.rig.reco.circuit}"
-            answer = self._answers.get(timeout=PATIENCE_S)
-            assert isinstance(answer, Refinement), answer
-            if answer.degraded is None:
-                np.testing.assert_allclose(answer.vectors, self.rig.refined, atol=1e-6)
-            else:
-                assert self.rig.is_frozen(answer)
-            seen += answer.degraded == wanted
-
-    def stop(self) -> None:
-        self._stop.set()
-
-
-@contextmanager
-def asking(rig: Rig, count: int = 6) -> Iterator[Traffic]:
-    """Threads that ask, stopped in the end."""
-    running = Traffic(rig)
-    threads = [threading.Thread(target=running.ask) for _ in range(count)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield running
-    finally:
-        running.stop()
-        for thread in threads:
-            thread.join(PATIENCE_S)
-    assert not any(thread.is_alive() for thread in threads)
-
-
-@pytest.fixture
-def traffic() -> Callable[..., Any]:
-    """A function that starts threads that ask a rig, for as long as a block lasts."""
-    return asking
 
 
 @pytest.fixture(scope="session")

@@ -1,47 +1,16 @@
-"""A memory that is killed and started again, or hangs, while threads go on asking."""
+"""A slow memory server, and callers that wait for their turn."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import pytest
-from qdrant_stand_in import serving
-
-from reco_plugin.encoders.model_folder import Artifact
-from reco_plugin.memory import open_memory
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::reco_plugin.retrieval.guard.DegradedWarning")]
 Build = Callable[..., Any]
-THREADS = 6
-
-
-def test_a_server_that_is_killed_and_started_again(rig: Build, traffic: Build, model: Path) -> None:
-    with serving() as server:
-        store = open_memory(server.url("grpc"), Artifact.load(model).manifest.fingerprint)
-        one = rig(store, memory_timeout_s=60, breaker_failures=3)
-        with traffic(one) as load:
-            load.until(None)
-            server.stop()
-            load.until("memory_circuit_open")
-            server.start()
-            load.until(None, probing(one))
-    assert one.reasons("degraded").keys() == {"memory_error", "memory_circuit_open"}
-
-
-def test_a_memory_that_hangs_holds_nobody_up(rig: Build, traffic: Build, hanging: Any) -> None:
-    one = rig(remote=True, memory_timeout_s=1.0, breaker_failures=THREADS)
-    with traffic(one, THREADS) as load:
-        load.until(None)
-        one.memory.trouble = hanging
-        load.until("memory_circuit_open", lambda: bool(one.reco.circuit.opened))
-        hanging.release()
-        one.memory.trouble = None
-        load.until(None, probing(one))
-    assert one.reasons("degraded")["memory_timeout"] >= THREADS
 
 
 def test_a_slow_server_that_answers_within_its_limit_stays_in_use(rig: Build) -> None:
@@ -66,13 +35,3 @@ def test_a_caller_that_waits_too_long_for_its_turn_is_late_and_the_server_is_not
         hanging.release()
     assert [answer.result().degraded for answer in running] == [None, None]
     assert one.reco.circuit.failures == 0
-
-
-def probing(rig: Any) -> Callable[[], bool]:
-    """Lets callers probe until the circuit is closed."""
-
-    def look() -> bool:
-        rig.clock.now += 10.0
-        return bool(rig.reco.circuit.state == "closed")
-
-    return look

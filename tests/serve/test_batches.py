@@ -99,41 +99,6 @@ def test_requests_that_wait_are_encoded_together_and_answered_as_if_alone(filled
     assert gate.sizes == [1]
 
 
-def test_a_large_request_lets_a_small_one_into_its_next_batch(filled, live, gate, ask):
-    size = filled.settings.batch_size
-    with live(filled, threads=1, queue=16) as (url, _):
-        gate.shut.set()
-        large = ask(url)(*["a red circle"] * (4 * size), begins=gate.begun)
-        small = ask(url)("a blue circle")
-        gate.go.release()
-        assert gate.begun.acquire(timeout=PATIENCE_S)
-        gate.go.release()
-        assert small.result(PATIENCE_S).status_code == 200
-        assert not large.done()
-        gate.open()
-        assert vectors(large.result(PATIENCE_S)).shape[0] == 4 * size
-
-
-def test_a_request_that_cannot_be_read_fails_alone(filled, live, gate, ask):
-    with live(filled, threads=1, queue=16) as (url, _):
-        gate.shut.set()
-        first = ask(url)("a first one", begins=gate.begun)
-        waiting = ask(url)("a red circle")
-        broken = {"input": [{"image": "bm8gaW1hZ2U="}]}  # which needs no encoder, and does not wait
-        assert httpx.post(f"{url}/v1/embeddings", json=broken, timeout=PATIENCE_S).status_code == 415
-        gate.open()
-        assert [one.result(PATIENCE_S).status_code for one in (first, waiting)] == [200, 200]
-
-
-def test_the_queue_is_full_also_where_all_wait_for_a_batch(filled, live, gate, ask):
-    with live(filled, threads=1, queue=1) as (url, _):
-        gate.shut.set()
-        accepted = [ask(url)("a first one", begins=gate.begun), ask(url)("a red circle")]
-        assert post(url, "one more").status_code == 429
-        gate.open()
-        assert [one.result(PATIENCE_S).status_code for one in accepted] == [200, 200]
-
-
 def test_without_batches_requests_are_answered_too(model, live):
     with Reco.open(model, memory=":memory:", batch_callers=False) as reco:
         assert not reco.encoder.batches_callers

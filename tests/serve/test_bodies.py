@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import io
 import json
 import re
 import socket
@@ -16,7 +14,6 @@ from pathlib import Path
 import httpx
 import pytest
 from live_service import wait_until
-from PIL import Image
 from pydantic import BaseModel, ValidationError
 
 from reco_plugin.serve.dialects.clip import VectorizeRequest
@@ -114,22 +111,6 @@ def test_a_few_megabytes_never_take_hundreds(running, name):
     assert answer.status_code in (400, 413), answer.text
     assert memory_bytes(pid, "VmHWM") - before < 300_000_000
     assert httpx.get(f"{url}/livez", timeout=60).status_code == 200
-
-
-def test_large_pictures_in_small_files_are_decoded_one_at_a_time(tmp_path, model):
-    file = io.BytesIO()
-    Image.new("RGB", (4000, 4000)).save(file, "WEBP", lossless=True)  # takes 260 MB while it is decoded
-    body = {"input": [{"image": base64.b64encode(file.getvalue()).decode()}]}
-    with (
-        process(tmp_path, model, "--memory", ":memory:", RECO_MAX_PIXELS="16000000") as (started, url),
-        ThreadPoolExecutor(8) as callers,
-    ):
-        wait_until(lambda: started.poll() is not None or httpx.get(f"{url}/readyz", timeout=60).status_code == 200)
-        before = memory_bytes(started.pid, "VmHWM")
-        answers = callers.map(lambda _: httpx.post(f"{url}/v1/embeddings", json=body, timeout=300), range(8))
-        assert [answer.status_code for answer in answers] == [200] * 8
-        assert memory_bytes(started.pid, "VmHWM") - before < 400_000_000
-        wait_until(lambda: memory_bytes(started.pid, "VmRSS") - before < 100_000_000, 10)
 
 
 # --- over sockets -----------------------------------------------------------------------------------------------------

@@ -121,26 +121,6 @@ def test_a_call_that_waits_is_dropped_when_it_is_given_up() -> None:
     asyncio.run(ask())
 
 
-def test_beside_callers_with_hundreds_of_pictures_queries_are_answered_and_have_the_same_vectors(filled, live) -> None:
-    """How soon, ``python -m benchmarks.torture lanes`` measures."""
-    file = io.BytesIO()
-    Image.effect_noise((320, 240), 80).convert("RGB").save(file, "JPEG")
-    picture = base64.b64encode(file.getvalue()).decode()
-    body = {"input": [{"image": picture}] * 256, "model": "clip"}
-    text = {"input": ["a red circle"], "model": "clip-reco-query"}
-    with (
-        live(filled, max_pending_bytes=2_000_000_000, deadline_s=600) as (url, server),
-        ThreadPoolExecutor(4) as callers,
-    ):
-        alone = httpx.post(f"{url}/v1/embeddings", json=text, timeout=60).json()["data"]
-        sent = [callers.submit(httpx.post, f"{url}/v1/embeddings", json=body, timeout=600) for _ in range(4)]
-        wait_until(lambda: server.config.app.state.shared.executor.pending == 4 or any(one.done() for one in sent))
-        for _ in range(3):
-            assert httpx.post(f"{url}/v1/embeddings", json=text, timeout=60).json()["data"] == alone
-        assert not all(one.done() for one in sent)
-        assert {one.result(600).status_code for one in sent} == {200}
-
-
 def test_large_pictures_wait_for_room_and_texts_and_small_pictures_pass_them(filled, live, red_square):
     file = io.BytesIO()
     Image.new("RGB", (1100, 1000)).save(file, "PNG")

@@ -95,14 +95,3 @@ def test_what_cannot_be_meant_is_refused_and_nothing_is_stored(
     assert answer.status_code in (400, 415)
     assert why in answer.json()["error"]["message"]
     assert client.get("/v1/memory/feedback", headers=admin).json()["opinions"] == 0
-
-
-def test_a_memory_that_is_full_of_opinions_says_what_to_do(
-    client: TestClient, admin: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("reco_plugin.signals.opinions.MOST", 1)
-    judgments = [{"text": text, "pair": "circle-red-18"} for text in ("a red circle", "a green square")]
-    answer = client.post("/v1/memory/feedback", json={"judgments": judgments}, headers=admin)
-    assert (answer.status_code, "retry-after" in answer.headers) == (400, False)  # the same again would not help
-    assert "a memory keeps 1 opinions, and these would be 2: withdraw old ones" in answer.json()["error"]["message"]
-    assert client.get("/v1/memory/feedback", headers=admin).json()["opinions"] == 0

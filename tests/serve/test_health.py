@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import threading
-import time
 from contextlib import suppress
 from unittest.mock import Mock
 
 import numpy as np
 import pytest
+from live_service import wait_until
 from prometheus_client.parser import text_string_to_metric_families
 from qdrant_stand_in import serving
 
@@ -178,23 +178,15 @@ def test_a_warm_up_that_failed_for_a_server_is_tried_again(troubled, monkeypatch
     watching = threading.Thread(target=state.watch)
     watching.start()
     try:
-        until(lambda: state.problems()["encoder"])
+        wait_until(lambda: state.problems()["encoder"])
         assert state.ready().reasons == ["the model server is down: try again later"]
         check.side_effect = None
         encode.side_effect = lambda texts: np.eye(len(texts), made.reco.manifest.dimension, dtype=np.float32)
-        until(lambda: state.ready().status == "ready")
+        wait_until(lambda: state.ready().status == "ready")
     finally:
         state.stop()
         watching.join()
     assert state.ready().reasons == ["the service is stopping"] and not state.problems()["encoder"]
-
-
-def until(true):
-    """Wait, for a minute at most."""
-    deadline = time.monotonic() + 60
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 def families(text: str) -> dict[str, dict[str, float]]:

@@ -9,7 +9,6 @@ from typing import Any
 
 import httpx
 import numpy as np
-import pytest
 from live_service import wait_until
 
 from reco_plugin.serve.schemas import RefinedItem
@@ -181,18 +180,3 @@ def test_workers_that_hang_make_the_service_not_ready(blocked, live):
         blocked.go.set()
         wait_until(lambda: httpx.get(f"{url}/readyz").status_code == 200)
         assert httpx.get(f"{url}/livez").status_code == 200
-
-
-def test_requests_in_flight_are_answered_when_the_service_stops(blocked, live):
-    with live(blocked.reco, threads=1) as (url, server), ThreadPoolExecutor(2) as callers:
-        blocked.armed.set()
-        flying = callers.submit(post, url)
-        assert blocked.reached.acquire(timeout=60)
-        server.should_exit = True
-        with pytest.raises(httpx.TransportError):  # it takes no more connections
-            wait_until(lambda: httpx.get(f"{url}/livez") is None)
-        blocked.go.set()
-        answer = flying.result(60)
-        assert answer.status_code == 200
-    with pytest.raises(httpx.ConnectError):
-        httpx.get(f"{url}/livez")

@@ -153,19 +153,6 @@ def test_the_page_says_what_was_decided_and_by_what_coverage(filled: Reco, serve
     assert unlearned["moved"] == pytest.approx(0.0, abs=1e-6)
 
 
-def test_a_query_that_cannot_be_read_is_refused_in_words(filled: Reco, served: Any) -> None:
-    with served(filled, page=True) as client:
-        answers = {
-            "image_decode_failed": compare(client, input={"image": "bm8gaW1hZ2U="}),
-            "image_not_base64": compare(client, input={"image": "%%%"}),
-            "invalid_request": compare(client, input={}),
-            "k_too_large": compare(client, "red", k=1000),
-        }
-    for code, answer in answers.items():
-        assert 400 <= answer.status_code < 500
-        assert answer.json()["error"]["code"] == code
-
-
 @pytest.mark.filterwarnings("ignore:answering with frozen CLIP vectors")
 def test_a_memory_that_fails_costs_rankings_and_refinement_but_not_the_answer(troubled: Any, served: Any) -> None:
     made = troubled()

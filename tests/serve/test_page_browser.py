@@ -288,23 +288,6 @@ def test_a_phone_needs_no_scrolling_sideways(shown: Reco, opens: Opens, drawing:
         assert seen.sideways() <= 0
 
 
-def test_pairs_without_pictures_say_how_to_show_them(shown: Reco, opens: Opens) -> None:
-    with opens(shown) as seen:
-        seen.ask("a large red square")
-        assert seen.page.is_hidden("#no-pictures")
-        shown.memory.remove(shown.memory.search("red", k=24).ids[0])
-        shown.memory.add([Pair("one", Image.new("RGB", (9, 9)), "red", {"caption": "red"})])
-        seen.ask("red")
-        assert "--page-pictures" in seen.page.inner_text("#no-pictures")
-
-
-def test_an_empty_memory_is_no_refinement(reco: Reco, opens: Opens) -> None:
-    with opens(reco) as seen:
-        seen.ask("red")
-        assert "memory is empty" in seen.page.inner_text("#retrieved-none")
-        assert seen.page.is_hidden("#no-pictures")
-
-
 def test_every_control_has_a_name(shown: Reco, opens: Opens, drawing: Path) -> None:
     with opens(shown) as seen:
         page = seen.page

@@ -54,17 +54,6 @@ def test_after_sigterm_it_answers_for_a_while_and_says_that_it_is_not_ready(tmp_
         assert running.wait(60) == 0
 
 
-def test_callers_whose_connections_are_short_are_answered_until_the_drain_ends(tmp_path, model):
-    with process(tmp_path, model, "--memory", ":memory:", "--drain-s", "4") as (running, url):
-        ready(running, url)
-        running.send_signal(signal.SIGTERM)
-        until = time.monotonic() + 3
-        while time.monotonic() < until:
-            assert get(f"{url}/livez").is_success
-            time.sleep(0.3)
-        assert running.wait(60) == 0
-
-
 def test_what_is_in_flight_is_told_too(tmp_path, model):
     """Of a body that arrives slowly, with the signal in the middle."""
     with process(tmp_path, model, "--memory", ":memory:", *PATIENT) as (running, url):

@@ -140,16 +140,6 @@ def test_a_memory_keeps_a_bounded_number(reco: Reco, monkeypatch: pytest.MonkeyP
     assert len(reco.memory.opinions) == 2
 
 
-def test_another_version_of_a_memory_takes_it_over(known: Reco) -> None:
-    known.memory.reject("a red circle", f"{SHAPES[0]}-{COLOURS[0]}-18")
-    fresh = open_memory(":memory:", known.manifest.fingerprint)
-    fresh.change_said(list(known.memory.store.header.said.values()), ())  # as a build that was begun then
-    late = known.memory.reject("a blue circle", f"{SHAPES[0]}-{COLOURS[0]}-18")
-    known.memory.move_to(fresh)
-    assert len(known.memory.opinions) == 2
-    assert late in known.memory.opinions
-
-
 def test_an_opinion_that_is_given_while_another_version_is_put_to_use_is_kept(
     known: Reco, monkeypatch: pytest.MonkeyPatch
 ) -> None:

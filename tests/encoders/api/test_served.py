@@ -40,12 +40,6 @@ def test_vectors_of_a_service_are_those_of_the_model(
         assert np.abs(reco.encoder.images(images) - local.encoder.images(images)).max() <= 1e-5
 
 
-def test_more_texts_than_a_batch_keep_their_order(local: Reco, service: str) -> None:
-    texts = ["a fox" + " in the snow" * (row % 7) for row in range(70)]
-    with Reco.open(f"reco+{service}", batch_size=16) as reco:
-        assert np.abs(reco.embed_texts(texts) - local.encoder.texts(texts)).max() <= 1e-5
-
-
 @pytest.mark.parametrize(("said", "coverage"), [({"coverage": 0.25}, 0.25), ({"coverage": None}, None), ({}, None)])
 def test_coverage_is_that_of_the_service_where_it_says_one(said: dict[str, float], coverage: float | None) -> None:
     listed = {"data": [{"id": "clip", "name": "n", "fingerprint": "f", "dimension": 32, "k": 7, **said}]}

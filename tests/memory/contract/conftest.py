@@ -70,6 +70,13 @@ def stand_in() -> Iterator[StandIn]:
         yield server
 
 
+@pytest.fixture
+def server() -> Iterator[StandIn]:
+    """A stand-in of the test's own."""
+    with serving() as running:
+        yield running
+
+
 def _location(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if name.endswith("-ram"):
         return ":memory:"

@@ -100,13 +100,6 @@ def test_searches_and_reads_either_side(memory: Memory) -> None:
         np.testing.assert_allclose(found.vectors[0, 0], stored[read][row], atol=1e-6)
 
 
-def test_exclusion_is_per_query(memory: Memory) -> None:
-    memory.upsert(records(["a", "b", "c"], [axis(0), lean(0, 1, 0.8), lean(0, 1, 0.6)]))
-    queries = np.stack([axis(0)] * 3)
-    found = memory.search(Search(queries, by="image", read="text", k=2, exclude=[["a"], [], {"b", "a", "unknown"}]))
-    assert found.ids == [["b", "c"], ["a", "b"], ["c"]]
-
-
 def test_bounds_of_a_key_that_holds_texts_are_refused(memory: Memory) -> None:
     memory.upsert(records(["a", "b"], payloads=[{"price": "9", "n": 1}, {"price": "30"}]))
     asked = Search(axis(0)[None], by="image", read="text", k=2)
@@ -247,17 +240,6 @@ def test_payload_round_trip(memory: Memory) -> None:
     assert everything(memory)["a"][2] == payload
 
 
-def test_delete_counts_what_was_there(memory: Memory) -> None:
-    memory.upsert(records(["a", "b", "c"], [axis(0), axis(1), axis(2)]))
-    assert memory.delete(["a", "c", "unknown", "a"]) == 2
-    assert memory.delete(["a"]) == 0
-    assert memory.delete([]) == 0
-    assert memory.count() == 1
-    assert memory.search(Search(axis(0)[None], by="image", read="text", k=3)).ids == [["b"]]
-    memory.upsert(records(["a"], [axis(0)]))
-    assert memory.search(Search(axis(0)[None], by="image", read="image", k=1)).ids == [["a"]]
-
-
 # --- what is refused
 
 
@@ -345,18 +327,6 @@ def test_feedback_is_there_again_beside_calibration_and_goes_with_a_copy(persist
     last.change_said([], [second["id"]])
     last.close()
     assert persistent(create=False).header.said == {}
-
-
-def test_what_was_learned_is_there_again_and_goes_with_a_copy(persistent: OPENER) -> None:
-    memory = persistent()
-    memory.upsert(records([f"p{i}" for i in range(30)]))
-    memory.set_calibration({"format": 1, "blob": "AAAA"})
-    memory.close()
-    again = persistent(create=False)
-    assert again.header.calibration == {"format": 1, "blob": "AAAA"}
-    target = open_memory(":memory:", FINGERPRINT)
-    assert copy(again, target, batch_size=7) == 30
-    assert target.header.calibration == again.header.calibration
 
 
 # --- open and close

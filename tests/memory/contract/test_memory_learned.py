@@ -5,13 +5,13 @@ from __future__ import annotations
 import base64
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
-from qdrant_stand_in import Refusal, StandIn, serving
+from qdrant_stand_in import Refusal, StandIn
 from small_records import D, records, said_record
 
 from reco_plugin.errors import MemoryFull, MemoryStoreError
@@ -55,12 +55,6 @@ def test_what_a_folder_cannot_write_leaves_the_old_state(
 
 
 # --- on a server
-
-
-@pytest.fixture
-def server() -> Iterator[StandIn]:
-    with serving() as running:
-        yield running
 
 
 @pytest.fixture(params=["http", "grpc"])

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from qdrant_client import QdrantClient, models
-from qdrant_stand_in import StandIn, serving
+from qdrant_stand_in import StandIn
 
 from reco_plugin.errors import FingerprintMismatch
 from reco_plugin.memory import Fingerprint, Memory, open_memory
@@ -22,12 +22,6 @@ D = 4
 MINE, OTHER = Fingerprint("mini/clip", "ab" * 32, D), Fingerprint("other/clip", "cd" * 32, D)
 AXES = np.eye(D, dtype=np.float32)
 Open = Callable[..., Memory]
-
-
-@pytest.fixture
-def server() -> Iterator[StandIn]:
-    with serving() as running:
-        yield running
 
 
 @pytest.fixture(params=["http", "grpc"])

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
-from pathlib import Path
 from threading import Thread
 from typing import Any
 
@@ -16,11 +15,11 @@ import grpc
 import numpy as np
 import pytest
 import trustme
+from live_service import wait_until
 from qdrant_client import models
 from qdrant_stand_in import Engine, Refusal, StandIn, serving
 from qdrant_stand_in.server import Certificate
 
-from reco_plugin import Pair, Reco
 from reco_plugin.errors import (
     ConfigError,
     MemoryOverloaded,
@@ -30,7 +29,6 @@ from reco_plugin.errors import (
 )
 from reco_plugin.memory import Fingerprint, Memory, open_memory, part_of_a_write
 from reco_plugin.memory import connection as memory_server
-from reco_plugin.memory.base import copy
 from reco_plugin.memory.connection import Server
 from reco_plugin.settings import MemoryOptions
 from reco_plugin.types import Records, Search
@@ -53,12 +51,6 @@ def pairs(n: int) -> Records:
 
 def options(**chosen: Any) -> MemoryOptions:
     return MemoryOptions(**chosen)
-
-
-@pytest.fixture
-def server() -> Iterator[StandIn]:
-    with serving() as running:
-        yield running
 
 
 @pytest.fixture(params=SCHEMES)
@@ -188,7 +180,7 @@ def test_a_server_that_is_killed_and_comes_back(server: StandIn, opened: Callabl
         memory.upsert(Records(["late"], axes(1), axes(1), [{}]))  # a write waits for it
         assert memory.count() == 4
     finally:
-        _until(lambda: _listens(server.rest_port))
+        wait_until(lambda: _listens(server.rest_port))
 
 
 LOST = "Service internal error: 1 of 1 read operations failed: status: Unavailable, message: transport error"
@@ -220,13 +212,6 @@ def test_what_a_write_reads_first_waits_as_a_write_does(server, opened, lost, mo
 def _listens(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def _until(true: Callable[[], bool]) -> None:
-    end = time.monotonic() + 10
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 @pytest.mark.parametrize("scheme", ["http", "https", "grpc", "grpcs"])
@@ -292,25 +277,6 @@ def test_tls_with_the_authority_named(secure: StandIn, certificate: Certificate,
 def test_no_tls_or_an_authority_that_is_not_known(secure: StandIn, scheme: str) -> None:
     with pytest.raises(MemoryUnavailable, match=r"memory_options\.ca_file"):
         open_memory(secure.url(scheme), FINGERPRINT, api_key=KEY, options=MemoryOptions(timeout_s=3))
-
-
-def test_refined_vectors_are_those_of_a_memory_in_ram(
-    server: StandIn, scheme: str, model: Path, drawings: list[Pair]
-) -> None:
-    def refine(reco: Reco) -> np.ndarray:
-        hidden = [pair.id for pair in drawings[:3]]
-        images = reco.embed_images([pair.image for pair in drawings[:6]], target="text", exclude=hidden)
-        return np.concatenate([images, reco.embed_texts([pair.text for pair in drawings[6:12]])])
-
-    with Reco.open(model, memory=":memory:") as reco:
-        reco.memory.add(drawings)
-        with closing(open_memory(server.url(scheme), reco.manifest.fingerprint)) as served:
-            assert copy(reco.memory.store, served) == len(drawings)  # with the gate's constants
-        refined = [refine(reco)]
-    with Reco.open(model, memory=server.url(scheme)) as reco:
-        refined.append(refine(reco))
-    np.testing.assert_allclose(refined[0], refined[1], atol=1e-5)
-    assert server.engine.seen["query"] == 3  # a batch of images, one of words, one of texts
 
 
 # --- which limit ended a call

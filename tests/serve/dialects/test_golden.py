@@ -68,8 +68,3 @@ def test_golden(file: Path, client: TestClient, filled: Reco, red_square: str, p
     assert response.status_code == case["status"], response.text
     assert response.headers["content-type"] == "application/json"
     compare(response.json(), case["response"], Vectors(filled, picture))
-
-
-def test_every_dialect_has_one() -> None:
-    paths = {json.loads(file.read_text("utf-8"))["path"] for file in GOLDEN}
-    assert {"/v1/embeddings", "/v1/multimodalembeddings", "/v2/embed", "/vectorize", "/titan"} <= paths

@@ -44,13 +44,6 @@ class TestPythonClient:
         assert np.allclose(answer.data[0].embedding, filled.embed_images([picture], refine=False)[0], atol=1e-5)
         assert len(sdk.embeddings.create(model="clip", input="a fox").data) == 1
 
-    def test_the_models_own_dimensions_are_accepted(self, sdk: openai.OpenAI, filled: Reco) -> None:
-        native = filled.manifest.dimension
-        assert len(sdk.embeddings.create(model="clip", input="a fox", dimensions=native).data[0].embedding) == native
-        with pytest.raises(openai.BadRequestError) as raised:
-            sdk.embeddings.create(model="clip", input="a fox", dimensions=native // 2)
-        assert raised.value.param == "dimensions" and str(native) in raised.value.message
-
     def test_errors_arrive_as_the_clients_own(self, sdk: openai.OpenAI, url: str) -> None:
         with pytest.raises(openai.NotFoundError) as raised:
             sdk.embeddings.create(model="gpt", input="a fox")

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from reco_plugin.settings import MemoryOptions
 
-DOCS = Path(__file__).resolve().parents[1] / "docs" / "memory.md"
+DOCS = Path(__file__).resolve().parents[2] / "docs" / "memory.md"
 
 
 def test_every_option_is_in_the_documentation() -> None:
