@@ -161,6 +161,12 @@ _add(
     "reco compare 'postgresql://host/shop?table=products&text=title' --memory ./memory --queries log.csv",
 )
 _add(
+    "clean",
+    "clean",
+    "List the captions that are probably wrong, with suggestions, and write a page to correct them by keys.",
+    "reco clean catalogue.csv --model my_model\n\nreco clean --memory ./memory",
+)
+_add(
     "memory build",
     "memory_fill",
     "Build a memory from a source; an interrupted build resumes when you run it again.",

@@ -21,7 +21,7 @@ def demo_command(
 
     Model and drawings come with reco-plugin: nothing is fetched.
     """
-    for module in ("onnxruntime", "qdrant_edge", "jinja2"):
+    for module in ("onnxruntime", "qdrant_edge", "jinja2", "scipy"):
         need(module, "reco demo", "demo")
     from ..demo.run import run
 

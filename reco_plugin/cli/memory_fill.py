@@ -16,6 +16,7 @@ from ..encoders.remote import load_model
 from ..errors import ConfigError, DataError
 from ..files import in_home
 from ..fusion.explain import why_plain
+from ..ingest.corrections import correct
 from ..ingest.run_options import Cluster, IngestOptions
 from ..memory import Memory, memory_of
 from ..memory.versions import FolderVersions, Version, version_name
@@ -59,6 +60,13 @@ class FillOptions(OpenOptions):
     exclude: Annotated[
         list[str] | None,
         typer.Option(metavar="SOURCE", help="Keep these images out of the memory; repeat the flag for more."),
+    ] = None
+    corrections: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Read the source with the decisions of `reco clean` about its captions, in corrections.csv.",
+        ),
     ] = None
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only print what would happen; decode no image and write nothing.")
@@ -219,6 +227,10 @@ class Fill:
             typer.echo(f"note: {self.rows.note}", err=True)
         if named:
             given = {"source": source_name(self.rows)} | given
+        if flags.corrections is not None:
+            self.rows, notes = correct(self.rows, flags.corrections)
+            for note in notes:
+                typer.echo(f"note: {note}", err=True)
         self.options = IngestOptions(**{"rejected": self._rejected_path(), **given}, only_known=only_known)
 
     def _rejected_path(self) -> Path:

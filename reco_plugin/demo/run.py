@@ -18,6 +18,7 @@ from ..quickstart.dataset import EntitySplit, Quickstart, load
 from ..reco import Reco
 from ..sources.images import allow_folders
 from ..types import Pair
+from .corrected import correct_captions
 from .page import KNOWN, TEST_GROUPS, Accuracies, Bench, drawing, pairs, prepare, write_page
 
 _STAGES = {
@@ -27,7 +28,7 @@ _STAGES = {
 }
 _MARK = ".made-by-reco-demo"
 _PICTURES = "memory.pictures"
-_PHOTOS, _CATALOGUE = "photos", "catalogue.csv"
+_PHOTOS, _CATALOGUE, _CLEAN = "photos", "catalogue.csv", "clean"
 """Sample user data of the unseen entities, for the tour in the README."""
 
 
@@ -55,6 +56,7 @@ def run(model: Path, out: Path) -> dict[str, Any]:
         write_page(out / "index.html", reco, data, bench, results, _STAGES)
     _write_photos(data, out / _PHOTOS)
     _write_catalogue(data, out / _CATALOGUE)
+    results["clean"] = correct_captions(model, data, (out / _PICTURES).resolve(), out / _CLEAN)
     with whole_file(out / "results.json") as part:
         part.write_text(json.dumps(results, indent=1), encoding="utf-8")
     _report(results, out)
@@ -68,7 +70,7 @@ def _clear(out: Path) -> None:
         MemoryStoreError: it has a memory or pictures that no demo made.
     """
     is_demo = (out / _MARK).is_file()
-    for folder in (out / "memory", out / _PICTURES, out / _PHOTOS):
+    for folder in (out / "memory", out / _PICTURES, out / _PHOTOS, out / _CLEAN):
         if folder.exists() and not is_demo:
             raise MemoryStoreError(f"{folder} was not made by the demo and is kept: give another folder by --out")
         shutil.rmtree(folder, ignore_errors=True)

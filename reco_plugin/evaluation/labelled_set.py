@@ -14,14 +14,16 @@ from typing import Literal, TypeAlias, cast
 
 import numpy as np
 
+from ..defaults import SCROLL_BATCH
 from ..encoders.local import Encoder
 from ..errors import ConfigError, DataError
 from ..files import in_home
 from ..ingest.fill import encode_source
 from ..ingest.prepare import Encoded, Loaded, Skipped, add_marks, given_vectors, hash64
 from ..ingest.run_options import IngestOptions
+from ..memory import Memory
 from ..sources import Labelled, is_vector_file, open_source, read_labelled, read_records, write_pairs
-from ..sources.images import RemoteImage
+from ..sources.images import PictureFiles, RemoteImage, allowed_folders
 from ..sources.location import Location, caption_table, is_index_address, parse_source
 from ..sources.reading import is_memory
 from ..sources.rows import FilePart, Rejected, Rows, check_column, group_of, groups_of
@@ -115,6 +117,21 @@ def read_labelled_set(source: str, options: ReadOptions) -> LabelledSet:
     group = None if options.group is None else check_column(rows, options.group)
     pairs, pictures, notes = _encode(rows, replace(options, group=group))
     return replace(_captioned(rows.name, pairs, group), pictures=pictures, notes=notes)
+
+
+def labelled_set_of(store: Memory) -> LabelledSet:
+    """Return the pairs of a memory, with their pictures if it knows their folders.
+
+    Raises:
+        DataError: it holds more than :data:`MAX_ROWS` pairs.
+        MemoryStoreError: it cannot be read.
+    """
+    if (count := store.count()) > MAX_ROWS:
+        raise DataError(f"{store.location} holds {count:,} pairs, and {MAX_ROWS:,} are the most: give a source")
+    pairs = Records.join(list(store.scroll(SCROLL_BATCH)), store.header.fingerprint.dimension)
+    found, files = _captioned(store.location, pairs, None), PictureFiles(allowed_folders(store.location))
+    named = {id_: files.find(id_, payload) for id_, payload in zip(pairs.ids, pairs.payloads, strict=True)}
+    return replace(found, pictures={id_: path for id_, path in named.items() if path is not None})
 
 
 def needs_encoder(source: str) -> bool:

@@ -12,6 +12,7 @@ from collections.abc import Hashable
 from dataclasses import replace
 from importlib.resources import files as package_files
 from pathlib import Path
+from typing import Any
 
 from ..encoders.preprocess.image import thumbnail
 from ..errors import DataError, ImageError, need
@@ -57,6 +58,16 @@ def render_page(record: Record) -> str:
     Raises:
         MissingExtra: jinja2 is not installed.
     """
+    titles, rows = table_of(record)
+    return render_template("page", record=record, titles=titles, rows=rows)
+
+
+def render_template(name: str, **values: Any) -> str:
+    """Render ``NAME.html`` with its script ``NAME.js`` and the style of all pages.
+
+    Raises:
+        MissingExtra: jinja2 is not installed.
+    """
     need("jinja2", "the HTML page", "measure")
     from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
     from markupsafe import Markup, escape
@@ -72,12 +83,9 @@ def render_page(record: Record) -> str:
         lstrip_blocks=True,
     )
     environment.filters["prose"] = prose
-    script = _template("page.js")
-    titles, rows = table_of(record)
-    return environment.get_template("page.html").render(
-        record=record,
-        titles=titles,
-        rows=rows,
+    script = _template(f"{name}.js")
+    return environment.get_template(f"{name}.html").render(
+        values,
         style=Markup(_template("page.css")),  # noqa: S704 - our own file
         script=Markup(script),  # noqa: S704
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),

@@ -19,6 +19,7 @@ from some_drawings import load_some
 from typer.testing import CliRunner
 
 from reco_plugin.cli.app import app
+from reco_plugin.ingest.corrections import read_corrections
 from reco_plugin.memory import open_memory
 from reco_plugin.sources.images import allowed_folders
 
@@ -67,7 +68,17 @@ def results(ran: Any, out: Path) -> dict[str, Any]:
 
 
 def test_results_have_exactly_the_promised_keys(results: dict[str, Any]) -> None:
-    assert set(results) == {*GROUPS, "without_unseen", "empty_memory", "pairs"}
+    assert set(results) == {*GROUPS, "without_unseen", "empty_memory", "pairs", "clean"}
+
+
+def test_exchanged_captions_are_listed_and_the_decisions_are_a_file_that_a_sync_reads(
+    results: dict[str, Any], out: Path
+) -> None:
+    assert set(results["clean"]) == {"right", "exchanged", "corrected", "listed"}
+    decisions = read_corrections(out / "clean" / "corrections.csv")
+    assert len(decisions) == 30
+    assert sum(one.decision == "replace" for one in decisions.values()) == results["clean"]["listed"] > 0
+    assert (out / "clean" / "clean.html").is_file()
     for stage in (results, results["without_unseen"], results["empty_memory"]):
         for group in GROUPS:
             assert set(stage[group]) == SIDES
