@@ -137,7 +137,7 @@ def accident(shop: Shop, kind: str) -> None:
         case "backup":
             shop.run("copy", "memory", "backup.npz", "--yes")
             for folder in shop.place.glob("memory*"):
-                shutil.rmtree(folder) if folder.is_dir() else folder.unlink()
+                shutil.rmtree(folder) if folder.is_dir() and not folder.is_symlink() else folder.unlink()
             shop.run("copy", "backup.npz", "memory")
         case "previous":
             shop.run("build", "catalogue.csv?text=title", "--as", "shop", "--swap")
