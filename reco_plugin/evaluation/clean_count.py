@@ -115,7 +115,7 @@ def _draw(score: Floats, random: Floats, near: Floats, rng: np.random.Generator)
     middle = (edges[1:] + edges[:-1]) / 2
     place = np.clip(np.digitize(score, edges) - 1, 0, _BINS - 1)
     seen = np.bincount(place, minlength=_BINS) * min(1.0, _TRUST / len(score))
-    nulls = [_smooth(np.histogram(part, edges)[0]) for part in (random, near)]
+    nulls = [_smooth(np.asarray(np.histogram(part, edges)[0], np.float32)) for part in (random, near)]
     centre, width = float(np.median(score)), float(score.std()) + 1e-6
     ceiling = float(np.median(random))
 
