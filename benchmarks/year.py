@@ -88,13 +88,13 @@ class Shop:
 
     def run(self, *words: str, fails: bool = False) -> Any:
         """Run ``reco memory``; its JSON. It must fail with an error of one line if ``fails``, and succeed otherwise."""
-        process = self.start(*words, *(["--json"] if words[0] != "versions" or len(words) > 1 else []))
+        process = self.start(*words, "--json")
         out, err = process.communicate()
         if fails:
             assert process.returncode == 1 and "Traceback" not in err, (words, process.returncode, err)
             return None
         assert process.returncode == 0, (words, process.returncode, err)
-        return json.loads(out) if out.startswith(("{", "[")) else None
+        return json.loads(out)
 
     def sync(self, *, fails: bool = False) -> None:
         """Sync; then there are as many pairs as rows."""

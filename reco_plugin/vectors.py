@@ -22,9 +22,10 @@ def multiply(x: Floats, matrix: Floats) -> Floats:
     >>> multiply(np.ones((3, 2), np.float32), np.eye(2, dtype=np.float32)).tolist()
     [[1.0, 1.0], [1.0, 1.0], [1.0, 1.0]]
     """
-    rows = max(2, _ALONE // max(matrix.size, 1))
-    if len(x) > _SMALL:
+    rows = _ALONE // max(matrix.size, 1)
+    if len(x) > _SMALL or (rows < 2 and len(x) > 1):  # two rows of a large matrix already take a second thread
         return np.asarray(x @ matrix, np.float32)
+    rows = max(rows, 1)
     out = np.empty((len(x), matrix.shape[1]), np.float32)
     for start in range(0, len(x), rows):
         block = slice(start, start + rows)

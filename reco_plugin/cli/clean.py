@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import ConfigError, need
-from .shared import AllowPrivateUrls, JsonOption, keeps, on_one_line, print_result, reco_of
+from .shared import AllowPrivateUrls, JsonOption, ModelOption, keeps, on_one_line, print_result, reco_of
 
 if TYPE_CHECKING:
     from ..evaluation.clean_report import CleanRecord
@@ -31,7 +31,7 @@ def clean_command(
     memory: Annotated[
         str | None, typer.Option(metavar="MEMORY", help="Without a source: judge the captions of this memory.")
     ] = None,
-    model: Annotated[str | None, typer.Option(metavar="MODEL", help="Encode the source by this model folder.")] = None,
+    model: ModelOption = None,
     out: Annotated[
         Path, typer.Option(metavar="FOLDER", help="Write clean.html, and what was encoded, to this folder.")
     ] = Path("clean"),
@@ -73,8 +73,7 @@ def render(record: CleanRecord) -> str:
         chance = "" if card.chance is None else f"  {100 * card.chance:.0f} % wrong"
         listed += [f"{number:>3}  {card.name}{chance}", f"     {card.caption}"]
         listed += [f"     -> {card.suggestion}"] * bool(card.suggestion) + [f"     {card.why}"]
-    sentences = [one if isinstance(one, str) else one[0] for one in record.sentences]
-    return "\n\n".join(["\n".join(map(on_one_line, listed)), *sentences, *record.notes])
+    return "\n\n".join(["\n".join(map(on_one_line, listed)), *record.sentences, *record.notes])
 
 
 def _of_source(source: str, model: str | None, out: Path, allow_private: bool) -> LabelledSet:

@@ -6,7 +6,6 @@ some captions exchanged, so it needs no labels and fits what CLIP knows of this 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,10 +18,6 @@ from ..learning.plda import measure_plda
 from ..types import Vectors
 from ..vectors import Floats
 
-SIGNALS = ("clip", "image to text", "text to image", "alike pictures", "alike captions", "same caption")
-"""In order: CLIP's score of the pair above its best other captions; the score of the caption, or of the picture, that a
-ridge map of the other pairs expects; captions of the pictures around; pictures of the captions around; and the
-likelihood ratio of the picture under the caption's other pictures (PLDA)."""
 FEWEST = 100
 """Pairs below which no model is fitted."""
 K = 16
@@ -41,7 +36,9 @@ class CaptionScores:
 
     Attributes:
         score: (N,) logarithm of odds up to a constant; the largest is the worst.
-        signals: (N, 6) what each of :data:`SIGNALS` adds to the score.
+        signals: (N, 6) what each signal adds to the score: CLIP's score of the pair above its best other captions; the
+            score of the caption, and of the picture, that a ridge map of the other pairs expects; captions of similar
+            pictures; pictures of similar captions; and the picture under the caption's other pictures (PLDA).
         several: (N,) whether other pictures have the same or a similar caption.
         exchanged: scores of exchanged captions, at random and among similar pictures, with ``several`` of each.
         picture: (N,) number of each picture; pairs of the same picture have the same one.
@@ -63,9 +60,7 @@ class CaptionScores:
         return np.argsort(-self.score, kind="stable")
 
 
-def score_captions(
-    image: Vectors, text: Vectors, *, suggestions: int = 500, seed: int = 0, progress: Callable[[int], object] = int
-) -> CaptionScores:
+def score_captions(image: Vectors, text: Vectors, *, suggestions: int = 500, seed: int = 0) -> CaptionScores:
     """Score pairs (N, D), unit-norm; a row's caption is its row of ``text``.
 
     Args:
@@ -73,14 +68,13 @@ def score_captions(
         text: of their captions.
         suggestions: how many of the worst get one.
         seed: of the exchanges.
-        progress: gets steps done, of 2 N and a few.
 
     Raises:
         DataError: fewer than :data:`FEWEST` pairs, or all captions are the same.
     """
     if len(image) < FEWEST:
         raise DataError(f"{len(image)} pairs are too few to judge captions by one another: {FEWEST} are the fewest")
-    pairs, rng = _Pairs(image, text, seed, progress), np.random.default_rng(seed)
+    pairs, rng = _Pairs(image, text, seed), np.random.default_rng(seed)
     rows = np.arange(len(image))
     given, several = pairs.signals(rows), pairs.company(rows)[1].sum(axis=1) > COMPANY
     rounds = [(near, *pairs.exchange(rng, near)) for near in (False, True) for _ in range(_ROUNDS)]
@@ -113,15 +107,15 @@ def score_captions(
 class _Pairs:
     """Pairs, with what an exchange of captions leaves as it is."""
 
-    def __init__(self, image: Vectors, text: Vectors, seed: int, progress: Callable[[int], object]) -> None:
+    def __init__(self, image: Vectors, text: Vectors, seed: int) -> None:
         rng, count = np.random.default_rng(seed), len(image)
         self.image, self.text, k = image, text, min(K, len(image) - 1)
         self._x, self._y = image - image.mean(axis=0), text - text.mean(axis=0)
         if min(float(np.square(side).sum(axis=1).mean()) for side in (self._x, self._y)) < _TINY:
             raise DataError("all pictures, or all captions, are the same: nothing tells a wrong caption")
         self._near_x, self._near_y = _unit(self._x), _unit(self._y)
-        self.near_image = nearest_rows(self._near_x, self._near_x, k, progress, others=True)
-        self.near_text = nearest_rows(self._near_y, self._near_y, k, progress, others=True)
+        self.near_image = nearest_rows(self._near_x, self._near_x, k, others=True)
+        self.near_text = nearest_rows(self._near_y, self._near_y, k, others=True)
         other = np.where(self.near_text[1] < 1 - _TINY, self.near_text[1], -1.0).max(axis=1)  # not the same caption
         self._apart = max(float(np.median(1 - other)), 1e-3)
         self._fold = rng.permutation(count) % _FOLDS
@@ -129,7 +123,6 @@ class _Pairs:
         best = max(1, int(_BEST * len(self._some)))
         self._best = np.partition(image @ text[self._some].T, -best, axis=1)[:, -best:].mean(axis=1)
         self._weight = _softmax(self.near_image[1])
-        self._source = np.arange(count)
 
     def signals(self, source: RowNumbers) -> Floats:
         """Signals (N, 6) where row n has the caption of row ``source[n]``, a permutation."""
@@ -174,7 +167,7 @@ class _Pairs:
 
     def suggest(self, rows: RowNumbers, weights: Floats) -> dict[int, int]:
         """The row whose caption fits each picture best, by the signals that are linear in a caption."""
-        kept, expected = np.arange(len(self.image)), self._expected(np.arange(len(self.image)))[rows]
+        expected = self._expected(np.arange(len(self.image)))[rows]
         scale = (expected @ self._y[self._some].T).std(axis=1, keepdims=True) + _TINY
         clip, ridge, alike = (max(-float(weights[n]), 0.0) for n in (0, 1, 3))
         fits = np.asarray(
@@ -183,7 +176,7 @@ class _Pairs:
             + alike * self._of_alike(self._near_y)[rows] @ self._near_y.T
         )
         fits[self._near_y[rows] @ self._near_y.T > 1 - 1e-4] = -np.inf
-        return dict(zip(rows.tolist(), kept[fits.argmax(axis=1)].tolist(), strict=True))
+        return dict(zip(rows.tolist(), fits.argmax(axis=1).tolist(), strict=True))
 
     def count_alike(self, row: int, other: int) -> int:
         """How many of the pictures most similar to a row's have a caption like that of another row."""

@@ -16,6 +16,8 @@ from ..learning.nearest import RowNumbers
 from ..vectors import Floats
 from .clean import CaptionScores
 
+LENGTHS = (20, 100, 500)
+"""Lengths of the beginnings of the list that are counted."""
 _BINS, _DRAWS, _THIN, _WARM_UP = 60, 300, 20, 1_500
 _TRUST = 100.0
 """Pairs that the scores count as, at most: a model that is only nearly true must not be surer with more of them."""
@@ -70,15 +72,12 @@ class Counts:
     is_known: npt.NDArray[np.bool_]
 
 
-def count_wrong(
-    scores: CaptionScores, order: RowNumbers, lengths: tuple[int, ...] = (20, 100, 500), seed: int = 0
-) -> Counts:
+def count_wrong(scores: CaptionScores, order: RowNumbers, seed: int = 0) -> Counts:
     """Count the wrong captions of N, each part of the catalogue by itself.
 
     Args:
         scores: of the captions.
         order: rows of the list, the worst first; some may be left out.
-        lengths: of the beginnings of the list that are counted.
         seed: of the sampler.
     """
     rng, count = np.random.default_rng(seed), len(scores.score)
@@ -97,7 +96,7 @@ def count_wrong(
         known = wrong.high - wrong.low <= _WIDEST * rows.sum()
         is_known[rows] = known
         parts.append(Part(name, int(rows.sum()), wrong, bool(known)))
-    first = {length: _count(draws[:, order[:length]], rng) for length in lengths if length <= len(order)}
+    first = {length: _count(draws[:, order[:length]], rng) for length in LENGTHS if length <= len(order)}
     return Counts(first, tuple(parts), draws.mean(axis=0), is_known)
 
 

@@ -13,11 +13,10 @@ import numpy as np
 from ..files import as_data_error, whole_file
 from ..ingest.corrections import Correction
 from .clean import CaptionScores, K, score_captions
-from .clean_count import Count, Counts, count_wrong
+from .clean_count import LENGTHS, Count, Counts, count_wrong
 from .labelled_set import LabelledSet
 from .report import Thumbnails, render_template
 
-LENGTHS = (20, 100, 500)
 _WHY = (
     "CLIP scores other captions higher for this picture",
     "pictures like this have other captions",
@@ -58,7 +57,7 @@ class CleanRecord:
     Attributes:
         title, command, key: of the page, and of the decisions that the browser keeps.
         setup: names and counts.
-        sentences: the answer; a tuple of one: what cannot be told.
+        sentences: how many captions are wrong, and what cannot be told.
         cards: the worst first, after pictures with many captions.
         first, parts: the counts behind the sentences.
         notes: what a reader has to know.
@@ -68,7 +67,7 @@ class CleanRecord:
     command: str
     key: str
     setup: Mapping[str, Any]
-    sentences: Sequence[str | tuple[str]]
+    sentences: Sequence[str]
     cards: Sequence[CaptionCard]
     first: Mapping[int, Count]
     parts: Sequence[Any]
@@ -109,14 +108,15 @@ def find_wrong(
     same = _same_pictures(scores, texts)
     hidden = done.union(*same) if same else done
     order = np.array([row for row in scores.order.tolist() if row not in hidden], np.intp)
-    counts = count_wrong(scores, order, LENGTHS, seed)
+    counts = count_wrong(scores, order, seed)
     cards = [_many(labelled, rows, thumbnails) for rows in same if not done.intersection(rows)]
     cards += [_card(labelled, scores, counts, row, thumbnails) for row in order[:show].tolist()]
-    digest = hashlib.sha256("\0".join(id_ for card in cards for id_, _ in card.pairs).encode()).hexdigest()[:16]
+    judged = "\0".join(word for card in cards for pair in card.pairs for word in pair)
+    digest = hashlib.sha256(judged.encode()).hexdigest()[:16]  # a changed caption asks for a new decision
     setup = {"source": labelled.name, "pairs": f"{len(pairs):,}", "captions": f"{len(set(texts)):,}"}
     if done:
         setup["decided before"] = f"{len(done):,}"
-    sentences = _sentences(counts, len(same), len(pairs))
+    sentences = _sentences(counts, len(same))
     return CleanRecord(
         "Captions to look at first",
         command,
@@ -184,20 +184,20 @@ def _picture(labelled: LabelledSet, row: int, thumbnails: Thumbnails) -> str | N
     return thumbnails.of(id_, labelled.pictures[id_]) if id_ in labelled.pictures else None
 
 
-def _sentences(counts: Counts, same: int, pairs: int) -> list[str | tuple[str]]:
-    unknown = [part for part in counts.parts if not part.known]
-    made = list[str | tuple[str]]()
-    if len(unknown) < len(counts.parts):
+def _sentences(counts: Counts, same: int) -> list[str]:
+    made = list[str]()
+    if all(part.known for part in counts.parts):
         expected = [f"{_range(count)} of the first {length}" for length, count in counts.first.items()]
         made.append(f"Expected to be wrong: {', '.join(expected)} (90 % intervals).")
-    for part in unknown:
-        made.append(
-            (
-                f"How many of the {part.pairs:,} {part.name} are wrong cannot be told: between "
-                f"{part.wrong.low:,.0f} and {part.wrong.high:,.0f}. The encoder does not know these names well. "
-                "The order is still the best guess.",
+    for part in counts.parts:
+        many, how = f"{part.pairs:,} {part.name}", f"{_range(part.wrong)} (90 % interval)"
+        if part.known:
+            made.append(f"Of the {many}, {how} are expected to be wrong.")
+        else:
+            made.append(
+                f"How many of the {many} are wrong cannot be told: {how}. Right and wrong ones score alike. "
+                "The order is still the best guess."
             )
-        )
     if same:
         made.append(f"{same:,} pictures stand under three captions or more; they come first.")
     return made

@@ -98,11 +98,6 @@ class Entity:
     subgroup: int
     split: EntitySplit
 
-    @property
-    def code_points(self) -> tuple[str, ...]:
-        """Spellings of the key in icon sets, with and without variation selectors."""
-        return (self.key, self.key.replace("-fe0f", ""), f"{self.key}-fe0f")
-
 
 def make_rng(*parts: object) -> random.Random:
     """Return a random generator seeded by the parts, the same on every machine and Python version."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from chromium_started import silent_page
 
 from reco_plugin.evaluation.clean_report import CaptionCard, CleanRecord, write_clean
 from reco_plugin.ingest.corrections import Correction, read_corrections
@@ -22,17 +23,10 @@ def page(browser, tmp_path):
     many = CaptionCard(
         [("q1", "a"), ("q2", "b, c"), ("q3", "d")], "3 pairs", "a; b, c; d", "", "the same picture", None
     )
-    record = CleanRecord("Captions", "reco clean", "k", {}, ["Some.", ("Not known.",)], [many, *cards], {}, (), ())
-    context = browser.new_context(viewport={"width": 400, "height": 800}, accept_downloads=True, has_touch=True)
-    opened = context.new_page()
-    opened.set_default_timeout(20_000)
-    complaints: list[str] = []
-    opened.on("console", lambda message: complaints.append(message.text))
-    opened.on("pageerror", lambda error: complaints.append(str(error)))
-    opened.goto(f"file://{write_clean(record, tmp_path)}")
-    yield opened
-    context.close()
-    assert complaints == []
+    record = CleanRecord("Captions", "reco clean", "k", {}, ["Some.", "Not known."], [many, *cards], {}, (), ())
+    file, phone = write_clean(record, tmp_path), {"width": 400, "height": 800}
+    with silent_page(browser, file, viewport=phone, has_touch=True) as opened:
+        yield opened
 
 
 def saved(page, tmp_path):

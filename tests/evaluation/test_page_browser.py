@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from chromium_started import silent_page
 from PIL import Image
 
 from reco_plugin.evaluation import CompareOptions, QueryLog, Record, SearchOptions, SearchQuery
@@ -55,16 +56,8 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def page(browser, folder) -> Iterator[Any]:
-    context = browser.new_context(viewport={"width": 1240, "height": 900}, accept_downloads=True)
-    opened = context.new_page()
-    opened.set_default_timeout(20_000)
-    complaints: list[str] = []
-    opened.on("console", lambda message: complaints.append(message.text))
-    opened.on("pageerror", lambda error: complaints.append(str(error)))
-    opened.goto(f"file://{folder / 'compare.html'}")
-    yield opened
-    context.close()
-    assert complaints == []
+    with silent_page(browser, folder / "compare.html", viewport={"width": 1240, "height": 900}) as opened:
+        yield opened
 
 
 def test_it_shows_what_gains_most_and_one_key_opens_the_marks(page):

@@ -15,7 +15,6 @@ from reco_plugin.retrieval.guard import DegradedWarning
 
 Build = Callable[..., Any]
 PATIENCE_S = 60
-HOW = ("image", "text", 3, False, False, False, True)
 
 
 @pytest.fixture

@@ -20,7 +20,6 @@ pytestmark = pytest.mark.slow
 
 TEXTS = ["a red circle", "an orange square"]
 SOON = {"memory_timeout_s": 60, "breaker_failures": 2, "breaker_retry_s": 1e-6}
-NEVER = SOON | {"breaker_retry_s": 1e6}
 quiet = pytest.mark.filterwarnings("ignore::reco_plugin.retrieval.guard.DegradedWarning")
 
 

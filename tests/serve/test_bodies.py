@@ -15,6 +15,7 @@ import httpx
 import pytest
 from live_service import wait_until
 from pydantic import BaseModel, ValidationError
+from service_process import process
 
 from reco_plugin.serve.dialects.clip import VectorizeRequest
 from reco_plugin.serve.dialects.cohere import CohereRequest
@@ -23,8 +24,6 @@ from reco_plugin.serve.dialects.voyage import VoyageRequest
 from reco_plugin.serve.memory_routes import AddPairs
 from reco_plugin.serve.refine_routes import ExplainRequest, RefineRequest
 from reco_plugin.serve.routing import MAX_VALUES
-
-from .test_core_run import process
 
 JSON = {"content-type": "application/json"}
 ONE = {"input": [{"text": "a red circle"}]}

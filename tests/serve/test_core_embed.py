@@ -102,6 +102,12 @@ def test_a_long_text_is_cut_and_says_so_or_is_refused(embedder, filled):
         assert (refused.value.failure.code, refused.value.failure.param) == ("text_too_long", "input[1]")
 
 
+def test_a_request_without_inputs_is_refused(embedder):
+    with pytest.raises(Refused) as refused:
+        embedder.embed(request_of())
+    assert (refused.value.failure.status, refused.value.failure.code) == (400, "empty_input")
+
+
 @pytest.mark.parametrize(
     ("options", "targets"),
     [

@@ -11,14 +11,12 @@ import socket
 import subprocess
 import sys
 import typing
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 import httpx
 import pytest
 from live_service import serve_on_a_free_port, wait_until
 from pydantic import SecretStr
+from service_process import command, environment, process
 from typer.testing import CliRunner
 
 from reco_plugin import Reco
@@ -33,36 +31,6 @@ from reco_plugin.settings import load_settings
 pytestmark = pytest.mark.slow
 
 HIDDEN = {"api_keys", "admin_key"}
-
-
-def environment(**variables: str) -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if not name.startswith("RECO_")} | variables
-
-
-def command(*flags: str) -> list[str]:
-    return [sys.executable, "-m", "reco_plugin", "serve", *flags]
-
-
-@contextmanager
-def process(
-    folder: Path, model: Path | str, *flags: str, **variables: str
-) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A service in a process of its own, and its URL."""
-    started = subprocess.Popen(
-        command("--model", str(model), "--port", "0", *flags),
-        cwd=folder,
-        env=environment(**variables),
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        for line in typing.cast(typing.IO[str], started.stderr):
-            if found := re.search(r"http://[\d.]+:\d+", json.loads(line)["message"]):
-                yield started, found[0]
-                break
-    finally:
-        started.kill()
-        started.communicate()
 
 
 def test_it_serves_and_ends_cleanly(tmp_path, model, red_square):

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import json
-import re
 import signal
 import socket
-import subprocess
-import sys
 import time
-import typing
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
 from live_service import wait_until
+from service_process import process
 
 from reco_plugin.serve.note import NAME
-
-from .test_core_run import environment, process
 
 pytestmark = pytest.mark.slow
 
@@ -114,28 +109,16 @@ def test_it_ends_in_time_though_a_call_hangs(tmp_path, model):
         "sys.argv[0] = 'reco'\n"
         "app()\n"
     )
-    flags = ["serve", "--model", str(model), "--memory", ":memory:", "--port", "0", "--drain-s", "0.5"]
-    started = subprocess.Popen(
-        [sys.executable, str(hangs), *flags, "--shutdown-s", "1", "--deadline-s", "60"],
-        cwd=tmp_path,
-        env=environment(RECO_SERVE_ADMIN_KEY="k"),
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        for line in typing.cast(typing.IO[str], started.stderr):
-            if found := re.search(r"http://[\d.]+:\d+", line):
-                break
-        assert found is not None
-        ask = {"json": {"text": "a"}, "headers": {"authorization": "Bearer k"}}
-        with ThreadPoolExecutor(1) as callers:
-            flying = callers.submit(httpx.post, f"{found[0]}/v1/memory/search", timeout=60, **ask)
-            wait_until(lambda: flying.done() or "reco_queue_inputs 1.0" in get(f"{found[0]}/metrics").text)
-            begun = time.monotonic()
-            started.send_signal(signal.SIGTERM)
-            assert flying.result(60).status_code == 503
-            started.wait(60)
-            assert time.monotonic() - begun < 10
-    finally:
-        started.kill()
-        started.communicate()
+    flags = ("--memory", ":memory:", "--drain-s", "0.5", "--shutdown-s", "1", "--deadline-s", "60")
+    ask = {"json": {"text": "a"}, "headers": {"authorization": "Bearer k"}}
+    with (
+        process(tmp_path, model, *flags, program=(str(hangs),), RECO_SERVE_ADMIN_KEY="k") as (started, url),
+        ThreadPoolExecutor(1) as callers,
+    ):
+        flying = callers.submit(httpx.post, f"{url}/v1/memory/search", timeout=60, **ask)
+        wait_until(lambda: flying.done() or "reco_queue_inputs 1.0" in get(f"{url}/metrics").text)
+        begun = time.monotonic()
+        started.send_signal(signal.SIGTERM)
+        assert flying.result(60).status_code == 503
+        started.wait(60)
+        assert time.monotonic() - begun < 10

@@ -7,10 +7,9 @@ import logging
 
 import httpx
 import pytest
+from service_process import process
 
 from reco_plugin.serve.logs import JsonLines, PlainLines
-
-from .test_core_run import process
 
 pytestmark = pytest.mark.slow
 

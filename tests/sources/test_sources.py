@@ -7,6 +7,7 @@ import pickle
 import shutil
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,28 +31,18 @@ def folder(path: Path) -> str:
     return str(path)
 
 
-def csv(path: Path) -> str:
-    folder(path)
-    (path / "t.csv").write_text("id,image,text\na.png,a.png,a fox\nb.png,b.png,b fox\n")
-    return f"{path}/t.csv"
+TABLES = {  # name -> its source below a folder, and its text
+    "csv": ("t.csv", "id,image,text\na.png,a.png,a fox\nb.png,b.png,b fox\n"),
+    "tsv": ("", "\ufeffimage\ttext\na.png\ta fox\nb.png\tb fox\n"),  # a folder that holds captions.* is that table
+    "semicolons": ("t.csv", "image;text\na.png;a fox\nb.png;b fox\n"),
+    "jsonl": ("t.jsonl", '{"image": "a.png", "text": "a fox"}\n\n{"image": "b.png", "text": "b fox"}\n'),
+}
 
 
-def tsv(path: Path) -> str:
-    folder(path)
-    (path / "captions.tsv").write_text("\ufeffimage\ttext\na.png\ta fox\nb.png\tb fox\n")
-    return str(path)  # a folder that holds captions.* is that table
-
-
-def semicolons(path: Path) -> str:
-    folder(path)
-    (path / "t.csv").write_text("image;text\na.png;a fox\nb.png;b fox\n")
-    return f"{path}/t.csv"
-
-
-def jsonl(path: Path) -> str:
-    folder(path)
-    (path / "t.jsonl").write_text('{"image": "a.png", "text": "a fox"}\n\n{"image": "b.png", "text": "b fox"}\n')
-    return f"{path}/t.jsonl"
+def table(kind: str, path: Path) -> str:
+    name, text = TABLES[kind]
+    (Path(folder(path)) / (name or "captions.tsv")).write_text(text)
+    return str(path / name)
 
 
 def parquet_of_paths(path: Path) -> str:
@@ -73,7 +64,7 @@ def shards(path: Path) -> str:
     return str(path)
 
 
-KINDS = [folder, csv, tsv, semicolons, jsonl, parquet_of_paths, parquet_of_hugging_face, shards]
+KINDS = [folder, *(partial(table, kind) for kind in TABLES), parquet_of_paths, parquet_of_hugging_face, shards]
 
 
 @pytest.mark.parametrize("make", KINDS)

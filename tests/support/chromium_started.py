@@ -22,3 +22,17 @@ def chromium() -> Iterator[Any]:
         opened = started.chromium.launch(executable_path=path, args=["--no-sandbox"])
         yield opened
         opened.close()
+
+
+@contextmanager
+def silent_page(browser: Any, file: Path, **context: Any) -> Iterator[Any]:
+    """A page of a file, in a context with these options; it must not complain."""
+    within, complaints = browser.new_context(accept_downloads=True, **context), list[str]()
+    opened = within.new_page()
+    opened.set_default_timeout(20_000)
+    opened.on("console", lambda message: complaints.append(message.text))
+    opened.on("pageerror", lambda error: complaints.append(str(error)))
+    opened.goto(f"file://{file}")
+    yield opened
+    within.close()
+    assert complaints == []
