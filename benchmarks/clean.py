@@ -16,7 +16,7 @@ import numpy.typing as npt
 from scipy.optimize import minimize
 
 from reco_plugin import Reco
-from reco_plugin.demo.page import pairs
+from reco_plugin.demo.bench import pairs
 from reco_plugin.evaluation.clean import score_captions
 from reco_plugin.evaluation.clean_count import count_wrong
 from reco_plugin.quickstart.dataset import load

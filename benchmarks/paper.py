@@ -21,7 +21,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from reco_plugin.defaults import DEFAULT_K
-from reco_plugin.demo.page import KNOWN, Bench, Group, drawing, prepare
+from reco_plugin.demo.bench import KNOWN, Bench, Group, drawing, prepare
 from reco_plugin.encoders.local import Encoder
 from reco_plugin.encoders.model_folder import Artifact
 from reco_plugin.evaluation.memories import RamMemory, ram_memory

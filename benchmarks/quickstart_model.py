@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from reco_plugin.defaults import DEFAULT_K
-from reco_plugin.demo.page import KNOWN, Bench, Group, drawing, prepare
+from reco_plugin.demo.bench import KNOWN, Bench, Group, drawing, prepare
 from reco_plugin.encoders.local import Encoder, PairEncoder
 from reco_plugin.encoders.model_folder import Artifact, FusionInfo, Policy
 from reco_plugin.evaluation.memories import ram_memory

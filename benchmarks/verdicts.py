@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from reco_plugin import Reco
-from reco_plugin.demo.page import drawing
+from reco_plugin.demo.bench import drawing
 from reco_plugin.evaluation import CompareOptions, Judgments, QueryLog, SearchQuery, compare
 from reco_plugin.evaluation.evaluate import QuerySplit, hold_out
 from reco_plugin.evaluation.judgments import measure_rankings

@@ -212,6 +212,7 @@ class Neighbours(ToldShort):
         words: B texts, the part of a caption that has the query's words and stands in for it; empty where none does.
         word_ids: B lists, the ids of the pairs that were found by words and stand in for the query.
         own: (B, K, D) float32 vectors that were compared; 0 where padded, and (B, 0, D) if not requested.
+        confirmed: (B, K) bool, whether a person confirmed the pair's caption; None: of none.
     """
 
     ids: list[list[str]]
@@ -224,6 +225,7 @@ class Neighbours(ToldShort):
     words: Sequence[str] = ()
     word_ids: Sequence[Sequence[str]] = ()
     own: npt.NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0, 0), np.float32))
+    confirmed: npt.NDArray[np.bool_] | None = None
 
     @classmethod
     def join(cls, parts: Sequence[Neighbours]) -> Neighbours:
@@ -239,7 +241,13 @@ class Neighbours(ToldShort):
             words=[text for part in parts for text in part.words],
             word_ids=[ids for part in parts for ids in part.word_ids],
             own=np.concatenate([part.own for part in parts]),
+            confirmed=np.concatenate([part.is_confirmed for part in parts]),
         )
+
+    @property
+    def is_confirmed(self) -> npt.NDArray[np.bool_]:
+        """``confirmed`` (B, K), also where it is None."""
+        return np.zeros(self.found.shape, np.bool_) if self.confirmed is None else self.confirmed
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,8 @@ ROW = "reco_row"
 """Payload key of the digest of a pair's row, by which a later run knows that the row is unchanged."""
 SOURCE = "reco_source"
 """Payload key of the source that a pair came from, by `build` or `sync`."""
+CONFIRMED = "reco_confirmed"
+"""Payload key, True where a person decided that the caption is right: the pair is trusted."""
 
 
 def strip_marks(payload: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import numpy as np
 from benchmarks.processes import started
 from reco_plugin import Reco
 from reco_plugin.client import Client
-from reco_plugin.demo.page import drawing, pairs
+from reco_plugin.demo.bench import drawing, pairs
 from reco_plugin.quickstart.dataset import ALL_SPLITS, QUERY_STYLES, Entity, load
 from reco_plugin.types import Vectors
 

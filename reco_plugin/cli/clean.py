@@ -68,11 +68,13 @@ def clean_command(
 
 def render(record: CleanRecord) -> str:
     """The first captions, each with its suggestion and the reason, and the sentences."""
-    listed = list[str]()
-    for number, card in enumerate(record.cards[:_LISTED], 1):
-        chance = "" if card.chance is None else f"  {100 * card.chance:.0f} % wrong"
-        listed += [f"{number:>3}  {card.name}{chance}", f"     {card.caption}"]
-        listed += [f"     -> {card.suggestion}"] * bool(card.suggestion) + [f"     {card.why}"]
+    listed, sections = list[str](), {"Certain:": record.certain, "Captions that are probably wrong:": record.cards}
+    for title, cards in sections.items():
+        listed += [title] * bool(cards and record.certain)
+        for number, card in enumerate(cards[:_LISTED], 1):
+            chance = "" if card.chance is None else f"  {100 * card.chance:.0f} % wrong"
+            listed += [f"{number:>3}  {card.name}{chance}", f"     {card.caption}"]
+            listed += [f"     -> {card.suggestion}"] * bool(card.suggestion) + [f"     {card.why}"]
     return "\n\n".join(["\n".join(map(on_one_line, listed)), *record.sentences, *record.notes])
 
 
@@ -81,7 +83,7 @@ def _of_source(source: str, model: str | None, out: Path, allow_private: bool) -
     from ..progress import progress_bar
     from ..settings import load_settings
 
-    reading = ReadOptions(folder=out, allow_private_urls=allow_private)
+    reading = ReadOptions(folder=out, allow_private_urls=allow_private, most_damaged=1.0)
     encoded = needs_encoder(source)
     with (
         reco_of(load_settings(memory=":memory:", model=model)) if encoded else nullcontext() as reco,

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from ..evaluation.clean_report import CaptionCard, find_wrong, write_clean
 from ..evaluation.labelled_set import ReadOptions, read_labelled_set
+from ..evaluation.ranking import rank_sides, refine_task
 from ..files import whole_file
 from ..ingest.corrections import Correction, correct, write_corrections
 from ..ingest.fill import ingest
@@ -16,15 +19,15 @@ from ..ingest.run_options import IngestOptions
 from ..quickstart.dataset import Quickstart
 from ..reco import Reco
 from ..sources import open_source
-from .page import Bench, pairs, prepare
+from .bench import Bench, pairs, prepare
 
 _WRONG, _DECISIONS = 0.05, 30
 
 
-def correct_captions(model: Path, data: Quickstart, pictures: Path, out: Path) -> dict[str, float]:
-    """Exchange captions, list and correct them, and measure a memory of each; top-1 in percent, by what it holds.
+def correct_captions(model: Path, data: Quickstart, pictures: Path, out: Path, seed: int = 0) -> dict[str, list[float]]:
+    """Exchange captions, list and correct them, and measure a memory of each.
 
-    The 30 decisions are those that a person would make by ``y``, ``n`` and ``e`` on the page, written to
+    The 30 decisions are those that a person would make by ``n``, ``y`` and ``e`` on the page, written to
     ``corrections.csv`` as the page saves them.
 
     Args:
@@ -32,24 +35,26 @@ def correct_captions(model: Path, data: Quickstart, pictures: Path, out: Path) -
         data: the drawings.
         pictures: folder of the memory's drawings.
         out: folder for the table, the page and the corrections.
+        seed: of the exchange.
+
+    Returns:
+        ``right``, ``exchanged``, ``corrected``: top-1 in percent by a memory with such captions, of all unseen things,
+        and of those whose captions were corrected. ``listed``: captions that were exchanged, and how many of them are
+        among the decisions.
     """
-    rows, rng = pairs(data, ("unseen",)), np.random.default_rng(0)
+    rows, rng = pairs(data, ("unseen",)), np.random.default_rng(seed)
     texts = [str(pair.text) for pair in rows]
+    things = [str(pair.payload["entity"]) for pair in rows]
     chosen = rng.choice(len(rows), round(_WRONG * len(rows)), replace=False)
-    wrong = list(texts)
-    for row, other in zip(chosen.tolist(), np.roll(chosen, 1).tolist(), strict=True):
-        wrong[row] = texts[other]
+    source = np.arange(len(rows))
+    source[chosen] = np.roll(chosen, 1)
+    wrong = [texts[row] for row in source.tolist()]
     tables = {"right": out / "right.csv", "exchanged": out / "exchanged.csv"}
     out.mkdir(parents=True, exist_ok=True)
     for path, captions in zip(tables.values(), (texts, wrong), strict=True):
-        with whole_file(path) as part, part.open("w", newline="", encoding="utf-8") as file:
-            table = csv.writer(file)
-            table.writerow(["id", "image", "text"])
-            table.writerows(
-                (pair.id, pictures / f"{pair.id}.png", text) for pair, text in zip(rows, captions, strict=True)
-            )
-    names = {text: {pair.payload["entity"] for pair in rows if pair.text == text} for text in texts}
-    shows = {pair.id: str(pair.payload["entity"]) for pair in rows}
+        _write_table(path, [(pair.id, pictures / f"{pair.id}.png") for pair in rows], captions)
+    names = {text: {thing for thing, own in zip(things, texts, strict=True) if own == text} for text in texts}
+    shows = {pair.id: thing for pair, thing in zip(rows, things, strict=True)}
     with Reco.open(model, memory=":memory:") as reco:
         reading = ReadOptions(reco.encoder, reco.manifest.fingerprint, out)
         record = find_wrong(read_labelled_set(str(tables["exchanged"]), reading), command="reco demo")
@@ -60,18 +65,36 @@ def correct_captions(model: Path, data: Quickstart, pictures: Path, out: Path) -
         bench = prepare(data, reco.encoder, ("unseen",))
     write_clean(record, out)
     write_corrections(out / "corrections.csv", decided)
-    found = sum(wrong[row] != texts[row] for row, pair in enumerate(rows) if pair.id in decided)
+    found = [row for row in chosen.tolist() if rows[row].id in decided and wrong[row] != texts[row]]
+    touched = {things[row] for row in (*found, *source[found].tolist())}
+    is_touched = np.array([bench.entities[label].key in touched for label in bench.group("unseen").queries.labels])
+    hits = {name: _measure(model, bench, path) for name, path in tables.items()}
+    hits["corrected"] = _measure(model, bench, tables["exchanged"], out / "corrections.csv")
+    results = {
+        name: [100 * float(one[some].mean()) for some in (slice(None), is_touched)] for name, one in hits.items()
+    }
+    results["listed"] = [len(chosen), len(found)]
+    _report(results, len(touched), out)
+    return results
+
+
+def _report(results: dict[str, list[float]], touched: int, out: Path) -> None:
+    captions, (exchanged, found) = ("right", "exchanged", "corrected"), results["listed"]
+    of_all, of_touched = (", ".join(f"{results[name][place]:.1f} %" for name in captions) for place in (0, 1))
     print(
-        f"\nCaptions: {len(chosen)} of {len(rows)} were exchanged, and {found} of these are among the first "
-        f"{_DECISIONS} that `reco clean` lists.\n"
-        f"{_DECISIONS} decisions, as the keys of {out / 'clean.html'} make them, are in "
-        f"{out / 'corrections.csv'}."
+        f"\nCaptions: {exchanged} were exchanged, {found} of them are among the first {_DECISIONS} that `reco clean` lists."
+        f"\n{_DECISIONS} decisions, as the keys of {out / 'clean.html'} make them, are in {out / 'corrections.csv'}."
+        f"\nTop-1 by a memory of the unseen entities alone, with captions {', '.join(captions)}:"
+        f"\n  {of_all} of all, where two points are noise"
+        f"\n  {of_touched} of the {touched} things whose captions the decisions corrected"
     )
-    results = {name: _measure(model, bench, path) for name, path in tables.items()}
-    results["corrected"] = _measure(model, bench, tables["exchanged"], out / "corrections.csv")
-    figures = ", ".join(f"{name} {value:.1f} %" for name, value in results.items())
-    print(f"Top-1 of the unseen entities by a memory of them alone, with captions {figures}; two points are noise.")
-    return {**results, "listed": found}
+
+
+def _write_table(path: Path, files: Sequence[tuple[str, Path]], captions: Sequence[str]) -> None:
+    with whole_file(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(["id", "image", "text"])
+        table.writerows((*one, caption) for one, caption in zip(files, captions, strict=True))
 
 
 def _decide(card: CaptionCard, thing: str, names: dict[str, set[str]], label: str) -> Correction:
@@ -81,11 +104,14 @@ def _decide(card: CaptionCard, thing: str, names: dict[str, set[str]], label: st
     return Correction(card.caption, card.suggestion if thing in names.get(card.suggestion, ()) else label, "replace")
 
 
-def _measure(model: Path, bench: Bench, table: Path, *corrections: Path) -> float:
+def _measure(model: Path, bench: Bench, table: Path, *corrections: Path) -> npt.NDArray[np.bool_]:
+    """Which unseen test queries (Q,) have the right name first, by a memory of a table."""
     rows = open_source(str(table))
     for path in corrections:
         rows, notes = correct(rows, path)
         print("\n".join(notes))
     with Reco.open(model, memory=":memory:", on_memory_failure="fail") as reco:
         ingest(rows, reco, IngestOptions(rejected=table.with_suffix(".rejected.jsonl")))
-        return bench.measure(reco, ("both",), ("unseen",))["unseen"]["both"]["top1"]
+        refined = refine_task(reco, bench.task, ("both",))
+    ranks = rank_sides(bench.group("unseen"), bench.group("unseen", refined), ("both",))
+    return np.asarray(ranks["both"] == 0)

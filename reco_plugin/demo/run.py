@@ -6,20 +6,24 @@ import csv
 import json
 import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ..encoders.model_folder import Artifact
 from ..errors import MemoryStoreError
+from ..evaluation.evaluate import evaluate, query_memory
+from ..evaluation.labelled_set import LabelledSet
+from ..evaluation.report import render_page
 from ..evaluation.table import align
 from ..files import as_data_error, whole_file
-from ..quickstart.dataset import EntitySplit, Quickstart, load
+from ..quickstart.dataset import EMOJI_SOURCES, NAMES_SOURCE, EntitySplit, Quickstart, load
 from ..reco import Reco
 from ..sources.images import allow_folders
-from ..types import Pair
+from ..types import Pair, Records
+from .bench import KNOWN, TEST_GROUPS, Accuracies, Bench, drawing, pairs, prepare
 from .corrected import correct_captions
-from .page import KNOWN, TEST_GROUPS, Accuracies, Bench, drawing, pairs, prepare, write_page
 
 _STAGES = {
     "empty_memory": "memory empty",
@@ -53,8 +57,8 @@ def run(model: Path, out: Path) -> dict[str, Any]:
         bench = prepare(data, reco.encoder)
         stages = _measure_stages(reco, data, bench, out / _PICTURES)
         results: dict[str, Any] = dict(stages.pop("full")) | stages | {"pairs": len(reco.memory)}
-        write_page(out / "index.html", reco, data, bench, results, _STAGES)
-    _write_photos(data, out / _PHOTOS)
+        photos = _write_photos(data, out / _PHOTOS)
+        _write_page(out / "index.html", reco, bench, photos)
     _write_catalogue(data, out / _CATALOGUE)
     results["clean"] = correct_captions(model, data, (out / _PICTURES).resolve(), out / _CLEAN)
     with whole_file(out / "results.json") as part:
@@ -100,14 +104,36 @@ def _write_drawings(data: Quickstart, splits: tuple[EntitySplit, ...], folder: P
     return drawn
 
 
-def _write_photos(data: Quickstart, folder: Path) -> None:
-    """Write the unseen test queries, one folder per class."""
+def _write_photos(data: Quickstart, folder: Path) -> list[Path]:
+    """Write the unseen test queries, one folder per class; returns their files."""
+    files = list[Path]()
     for row in data.query_rows("unseen"):
         item = data.items[row]
         name = data.by_key[item.entity].label.replace("/", " ")
+        files.append(folder / name / f"{item.style}.png")
         with as_data_error(f"{folder / name} cannot be written"):
-            (folder / name).mkdir(parents=True, exist_ok=True)
-            drawing(data, row).save(folder / name / f"{item.style}.png")
+            files[-1].parent.mkdir(parents=True, exist_ok=True)
+            drawing(data, row).save(files[-1])
+    return files
+
+
+def _write_page(path: Path, reco: Reco, bench: Bench, photos: Sequence[Path]) -> None:
+    """Write the page of `reco eval` for the unseen test queries, whose drawings are in ``photos``."""
+    queries = bench.group("unseen").queries
+    names = [bench.entities[label].label for label in queries.labels.tolist()]
+    ids = [f"{file.parent.name}/{file.name}" for file in photos]
+    records = Records(ids, queries.vectors, bench.task.candidates.vectors[queries.labels], [{}] * len(ids))
+    source = LabelledSet("classes", "drawings", records, names, names, dict(zip(ids, photos, strict=True)))
+    record = evaluate(query_memory(source, reco.memory.store), reco, command="reco demo")
+    credits = "; ".join(f"{one.credit} ({one.license})" for one in (*EMOJI_SOURCES, NAMES_SOURCE))
+    notes = [
+        *record.notes,
+        f"The mini CLIP, {reco.manifest.name}, never saw these things: their pairs are in the memory alone.",
+        f"Drawings and names: {credits}. The method is RECO (Iscen, Caron, Fathi, Schmid, ICLR 2024).",
+    ]
+    page = render_page(replace(record, title="Things that the encoder never saw", notes=notes))
+    with whole_file(path) as part:
+        part.write_text(page, encoding="utf-8")
 
 
 def _write_catalogue(data: Quickstart, path: Path) -> None:
@@ -133,7 +159,7 @@ def _report(results: dict[str, Any], out: Path) -> None:
     print(
         f"\n{gain:+.1f} points top-1, both refined, on entities that the mini CLIP never saw: pairs were added, "
         "no weight changed."
-        f"\n\nLook:  {out / 'index.html'}   (queries, neighbours, ranks before and after)"
+        f"\n\nLook:  {out / 'index.html'}   (what changes, by kind of query, and examples)"
         f"\n       {out / 'results.json'}"
         f"\n       {out / _PHOTOS}, {out / _CATALOGUE}   (unseen entities in the layout of your own data, for the tour)"
         f"\n\nNext:  {reco} memory search 'a fox' --memory {out / 'memory'}"

@@ -23,6 +23,8 @@ FEWEST = 100
 K = 16
 COMPANY = 0.3
 """Weight of other pictures under the same or a similar caption, from which a caption counts as one with several."""
+SURE = 30.0
+"""Weight of a caption that is known to be right, among those that are taken for right."""
 _ROUNDS, _SHARE, _NEAR = 4, 0.15, 0.5  # rounds of exchange of each kind, pairs of a round, and how they count
 _FOLDS, _SAMPLE, _BEST = 5, 500, 0.05
 _WARM = 0.1  # of cosine, in the weight of neighbours
@@ -60,12 +62,15 @@ class CaptionScores:
         return np.argsort(-self.score, kind="stable")
 
 
-def score_captions(image: Vectors, text: Vectors, *, suggestions: int = 500, seed: int = 0) -> CaptionScores:
+def score_captions(
+    image: Vectors, text: Vectors, *, confirmed: Wrong | None = None, suggestions: int = 500, seed: int = 0
+) -> CaptionScores:
     """Score pairs (N, D), unit-norm; a row's caption is its row of ``text``.
 
     Args:
         image: of the pictures.
         text: of their captions.
+        confirmed: (N,) captions that are known to be right; None: of none.
         suggestions: how many of the worst get one.
         seed: of the exchanges.
 
@@ -81,7 +86,8 @@ def score_captions(image: Vectors, text: Vectors, *, suggestions: int = 500, see
     features = [pairs.signals(source) for _, source, _ in rounds]
     middle, spread = np.median(given, axis=0), given.std(axis=0) + _TINY
     wrong = [mask for *_, mask in rounds]
-    weight = [_balanced(mask, _NEAR if near else 1.0) for near, _, mask in rounds]
+    sure = np.where(np.zeros(len(rows), bool) if confirmed is None else confirmed, SURE, 1.0)
+    weight = [_balanced(mask, _NEAR if near else 1.0) * np.where(mask, 1.0, sure) for near, _, mask in rounds]
     ready = [np.clip((part - middle) / spread, -5, 5) for part in (given, *features)]
     fitted = _fit_logistic(np.concatenate(ready[1:]), np.concatenate(wrong), np.concatenate(weight))
     score = [np.asarray(part @ fitted, np.float32) for part in ready]

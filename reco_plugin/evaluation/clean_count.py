@@ -72,21 +72,25 @@ class Counts:
     is_known: npt.NDArray[np.bool_]
 
 
-def count_wrong(scores: CaptionScores, order: RowNumbers, seed: int = 0) -> Counts:
+def count_wrong(
+    scores: CaptionScores, order: RowNumbers, confirmed: npt.NDArray[np.bool_] | None = None, seed: int = 0
+) -> Counts:
     """Count the wrong captions of N, each part of the catalogue by itself.
 
     Args:
         scores: of the captions.
         order: rows of the list, the worst first; some may be left out.
+        confirmed: (N,) captions that are known to be right, and are not counted; None: of none.
         seed: of the sampler.
     """
     rng, count = np.random.default_rng(seed), len(scores.score)
     parts, draws = list[Part](), np.zeros((_DRAWS, count), np.float32)  # chance of each, by draw
-    is_known = np.ones(count, bool)
-    several = scores.several if _FEWEST <= scores.several.sum() <= count - _FEWEST else np.zeros(count, bool)
+    is_known, left = np.ones(count, bool), np.ones(count, bool) if confirmed is None else ~confirmed
+    one, more = (int((left & kind).sum()) for kind in (~scores.several, scores.several))
+    several = scores.several if min(one, more) >= _FEWEST else np.zeros(count, bool)
     names = ("captions with one picture", "captions with several pictures") if several.any() else ("all captions",)
     for kind, name in enumerate(names):
-        rows = several == kind
+        rows = (several == kind) & left
         null = [drawn[(of == kind) | (len(names) == 1)] for drawn, of in scores.exchanged]
         null = [
             part if len(part) >= _FEWEST else whole for part, (whole, _) in zip(null, scores.exchanged, strict=True)

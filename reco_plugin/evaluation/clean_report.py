@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ..files import as_data_error, whole_file
 from ..ingest.corrections import Correction
+from ..sources.rows import Rejected
+from ..values import CONFIRMED
 from .clean import CaptionScores, K, score_captions
 from .clean_count import LENGTHS, Count, Counts, count_wrong
 from .labelled_set import LabelledSet
 from .report import Thumbnails, render_template
 
+Chosen = npt.NDArray[np.bool_]
 _WHY = (
     "CLIP scores other captions higher for this picture",
     "pictures like this have other captions",
@@ -58,7 +62,8 @@ class CleanRecord:
         title, command, key: of the page, and of the decisions that the browser keeps.
         setup: names and counts.
         sentences: how many captions are wrong, and what cannot be told.
-        cards: the worst first, after pictures with many captions.
+        certain: broken pictures, and pictures with many captions.
+        cards: captions that are probably wrong, the worst first.
         first, parts: the counts behind the sentences.
         notes: what a reader has to know.
     """
@@ -68,6 +73,7 @@ class CleanRecord:
     key: str
     setup: Mapping[str, Any]
     sentences: Sequence[str]
+    certain: Sequence[CaptionCard]
     cards: Sequence[CaptionCard]
     first: Mapping[int, Count]
     parts: Sequence[Any]
@@ -76,7 +82,7 @@ class CleanRecord:
     def to_dict(self) -> dict[str, Any]:
         """JSON-like values, without pictures."""
         values = asdict(self)
-        for card in values["cards"]:
+        for card in (*values["certain"], *values["cards"]):
             del card["picture"]
         return values
 
@@ -91,43 +97,60 @@ def find_wrong(
 ) -> CleanRecord:
     """List the captions of N pairs that are probably wrong.
 
+    A caption that was found right, in ``decided`` or in the pair's payload, is not listed again, and the list learns
+    from it. One that was found wrong, and is still there, is left out.
+
     Args:
         labelled: pairs with captions and pictures.
         show: how many to list.
-        decided: earlier decisions; a pair that still has the judged caption is not listed again.
+        decided: earlier decisions by id, each of its own caption only.
         command: that makes the list again.
         seed: of what is drawn.
 
     Raises:
         DataError: fewer than 100 pairs, or captions that are all the same.
     """
-    pairs, texts, thumbnails = labelled.pairs, list(labelled.texts), Thumbnails()
-    scores = score_captions(pairs.image, pairs.text, suggestions=max(show, LENGTHS[-1]), seed=seed)
-    known = decided or {}
-    done = {row for row, id_ in enumerate(pairs.ids) if id_ in known and known[id_].old == texts[row]}
-    same = _same_pictures(scores, texts)
-    hidden = done.union(*same) if same else done
-    order = np.array([row for row in scores.order.tolist() if row not in hidden], np.intp)
-    counts = count_wrong(scores, order, seed)
-    cards = [_many(labelled, rows, thumbnails) for rows in same if not done.intersection(rows)]
-    cards += [_card(labelled, scores, counts, row, thumbnails) for row in order[:show].tolist()]
-    judged = "\0".join(word for card in cards for pair in card.pairs for word in pair)
+    labelled, confirmed, gone = _split(labelled, decided or {})
+    pairs, texts, thumbnails = labelled.pairs, labelled.texts, Thumbnails()
+    suggestions = max(show, LENGTHS[-1])
+    scores = score_captions(pairs.image, pairs.text, confirmed=confirmed, suggestions=suggestions, seed=seed)
+    same = [rows for rows in _same_pictures(scores, texts) if not confirmed[rows].any()]
+    hidden = confirmed.copy()
+    hidden[[row for rows in same for row in rows]] = True
+    order = np.array([row for row in scores.order.tolist() if not hidden[row]], np.intp)
+    counts = count_wrong(scores, order, confirmed, seed)
+    certain = [_broken(text, row) for text, row in labelled.broken if row.id not in (decided or {})]
+    certain += [_many(labelled, rows, thumbnails) for rows in same]
+    cards = [_card(labelled, scores, counts, row, thumbnails) for row in order[:show].tolist()]
+    judged = "\0".join(word for card in (*certain, *cards) for pair in card.pairs for word in pair)
     digest = hashlib.sha256(judged.encode()).hexdigest()[:16]  # a changed caption asks for a new decision
     setup = {"source": labelled.name, "pairs": f"{len(pairs):,}", "captions": f"{len(set(texts)):,}"}
-    if done:
-        setup["decided before"] = f"{len(done):,}"
-    sentences = _sentences(counts, len(same))
+    if before := int(confirmed.sum()) + gone:
+        setup["decided before"] = f"{before:,}"
     return CleanRecord(
         "Captions to look at first",
         command,
         digest,
         setup,
-        sentences,
+        _sentences(counts),
+        certain,
         cards,
         counts.first,
         counts.parts,
         labelled.notes,
     )
+
+
+def _split(labelled: LabelledSet, decided: Mapping[str, Correction]) -> tuple[LabelledSet, Chosen, int]:
+    """The pairs (N,) without captions that were found wrong, which were found right, and how many are left out."""
+    pairs, texts = labelled.pairs, labelled.texts
+    found = [(decided.get(id_), text) for id_, text in zip(pairs.ids, texts, strict=True)]
+    right = np.array([one is not None and one.confirms(text) for one, text in found], np.bool_)
+    right |= np.array([payload.get(CONFIRMED) is True for payload in pairs.payloads], np.bool_)
+    wrong = np.array([one is not None and one.old == text for one, text in found], np.bool_) & ~right
+    kept = np.flatnonzero(~wrong)
+    labels, texts = ([column[row] for row in kept.tolist()] for column in (labelled.labels, texts))
+    return replace(labelled, pairs=pairs.take(kept), labels=labels, texts=texts), right[kept], int(wrong.sum())
 
 
 def write_clean(record: CleanRecord, folder: Path) -> Path:
@@ -151,6 +174,11 @@ def _same_pictures(scores: CaptionScores, texts: Sequence[str]) -> list[list[int
         groups.setdefault(group, []).append(row)
     many = [rows for rows in groups.values() if len({texts[row] for row in rows}) > 2]
     return sorted(many, key=len, reverse=True)
+
+
+def _broken(text: str, row: Rejected) -> CaptionCard:
+    name = str(row.id)
+    return CaptionCard([(name, text)], name, text, "", row.reason, None)
 
 
 def _many(labelled: LabelledSet, rows: Sequence[int], thumbnails: Thumbnails) -> CaptionCard:
@@ -184,7 +212,7 @@ def _picture(labelled: LabelledSet, row: int, thumbnails: Thumbnails) -> str | N
     return thumbnails.of(id_, labelled.pictures[id_]) if id_ in labelled.pictures else None
 
 
-def _sentences(counts: Counts, same: int) -> list[str]:
+def _sentences(counts: Counts) -> list[str]:
     made = list[str]()
     if all(part.known for part in counts.parts):
         expected = [f"{_range(count)} of the first {length}" for length, count in counts.first.items()]
@@ -198,8 +226,6 @@ def _sentences(counts: Counts, same: int) -> list[str]:
                 f"How many of the {many} are wrong cannot be told: {how}. Right and wrong ones score alike. "
                 "The order is still the best guess."
             )
-    if same:
-        made.append(f"{same:,} pictures stand under three captions or more; they come first.")
     return made
 
 

@@ -37,7 +37,6 @@ from .queries import columns_of
 Kind: TypeAlias = Literal["classes", "captions"]
 MAX_ROWS = 100_000
 """A larger source is sampled, by whole labels."""
-_MAX_DAMAGED = 0.05  # share of the rows
 _LABEL_COLUMNS = ("label", "class")
 
 
@@ -53,6 +52,7 @@ class LabelledSet:
         texts: N names or captions.
         pictures: id -> picture, if that is a file or a URL.
         notes: on the source, one sentence each.
+        broken: captions and rows of pairs whose picture or text cannot be used.
     """
 
     kind: Kind
@@ -62,6 +62,7 @@ class LabelledSet:
     texts: Sequence[str]
     pictures: Mapping[str, Path | RemoteImage] = field(default_factory=dict)
     notes: Sequence[str] = ()
+    broken: Sequence[tuple[str, Rejected]] = ()
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -77,6 +78,7 @@ class ReadOptions:
         group: column of the labels; None: the caption.
         templates: prompts with ``{}`` for the name of a class; empty: of the source, else of the model.
         needs_labels: whether captions are refused.
+        most_damaged: largest share of rows that cannot be used.
         progress: called with the number of rows read.
     """
 
@@ -86,6 +88,7 @@ class ReadOptions:
     group: str | None = None
     templates: Sequence[str] = ()
     needs_labels: bool = False
+    most_damaged: float = 0.05
     allow_private_urls: bool = False
     progress: Callable[[int], object] = lambda count: None
 
@@ -94,7 +97,7 @@ def read_labelled_set(source: str, options: ReadOptions) -> LabelledSet:
     """Read and encode a source of any kind.
 
     Raises:
-        DataError: the source cannot be read, is empty, or more than a twentieth of its rows are damaged.
+        DataError: the source cannot be read, is empty, or more than ``most_damaged`` of its rows are damaged.
         ConfigError: the source needs an encoder, or an option does not fit.
         FingerprintMismatch: the vectors are of another encoder.
     """
@@ -115,8 +118,7 @@ def read_labelled_set(source: str, options: ReadOptions) -> LabelledSet:
             "give a folder of one folder per class, or name the column of the labels, as in 'catalogue.csv?label=name'"
         )
     group = None if options.group is None else check_column(rows, options.group)
-    pairs, pictures, notes = _encode(rows, replace(options, group=group))
-    return replace(_captioned(rows.name, pairs, group), pictures=pictures, notes=notes)
+    return _encode(rows, replace(options, group=group))
 
 
 def labelled_set_of(store: Memory) -> LabelledSet:
@@ -170,11 +172,11 @@ def _read_classes(source: str, options: ReadOptions) -> LabelledSet:
     prompts = np.asarray(total / np.linalg.norm(total, axis=1, keepdims=True), np.float32)
     notes = ["Prompts of the classes: " + ", ".join(map(repr, templates)) + "."]
     part = FilePart(source, lambda: _pairs_of(labelled, prompts))
-    pairs, pictures, more = _encode(Rows(labelled.name, (part,), len(labelled), check=False), options)
+    encoded = _encode(Rows(labelled.name, (part,), len(labelled), check=False), options)
     classes = (labelled.classes[label] for label in labelled.labels.tolist())
     name_of = dict(zip(labelled.query_ids, classes, strict=True))
-    names = [name_of[id_] for id_ in pairs.ids]
-    return LabelledSet("classes", labelled.name, pairs, names, names, pictures, notes + more)
+    names = [name_of[id_] for id_ in encoded.pairs.ids]
+    return replace(encoded, kind="classes", labels=names, texts=names, notes=[*notes, *encoded.notes])
 
 
 def _pairs_of(labelled: Labelled, prompts: Vectors) -> Iterator[Pair]:
@@ -183,12 +185,13 @@ def _pairs_of(labelled: Labelled, prompts: Vectors) -> Iterator[Pair]:
         yield Pair(labelled.query_ids[row], labelled.images[row], prompts[label], caption)
 
 
-def _encode(rows: Rows, options: ReadOptions) -> tuple[Records, dict[str, Path | RemoteImage], list[str]]:
-    """Encode the pairs of a source that the folder does not hold yet; returns pairs, pictures by id, and notes."""
+def _encode(rows: Rows, options: ReadOptions) -> LabelledSet:
+    """Encode the pairs of a source that the folder does not hold yet."""
     if options.encoder is None or options.fingerprint is None:
         raise ConfigError(f"{rows.name} holds pictures, not vectors: give a model (--model)")
     stored = _EncodedRows(options.folder / "vectors" / options.fingerprint.digest[:16])
     pictures, digests, rejected = dict[str, Path | RemoteImage](), dict[str, str](), list[Rejected]()
+    captions = dict[str, str]()  # by id, to name those whose picture is broken
     total = sum(1 for part in rows.parts for _ in part.read()) if rows.total is None else rows.total
     share, private = min(1.0, MAX_ROWS / max(total, 1)), options.allow_private_urls
 
@@ -197,6 +200,8 @@ def _encode(rows: Rows, options: ReadOptions) -> tuple[Records, dict[str, Path |
         if share < 1.0 and uniform_hash(f"sample\0{label}") >= share:
             return False
         image = cast(object, row.image) if isinstance(row, Pair) else None
+        if isinstance(row, Pair) and isinstance(row.text, str):
+            captions[row.id] = row.text
         if isinstance(row, Pair) and isinstance(image, RemoteImage):
             pictures[row.id] = replace(image, allow_private=private)
         elif isinstance(row, Pair) and isinstance(image, Path):
@@ -219,14 +224,16 @@ def _encode(rows: Rows, options: ReadOptions) -> tuple[Records, dict[str, Path |
             stored.write(list(encoded.values()))
             options.progress(len(batch))
     damaged = [row for row in rejected if not row.is_incomplete]
-    if not digests or len(damaged) > _MAX_DAMAGED * (len(digests) + len(damaged)):
+    if not digests or len(damaged) > options.most_damaged * (len(digests) + len(damaged)):
         first = f", the first: {(damaged or rejected)[0]}" if rejected else ""
         raise DataError(
             f"{len(rejected):,} of {len(digests) + len(rejected):,} rows of {rows.name} cannot be used{first}"
         )
     notes = [f"A sample of whole things, {len(digests):,} of {total:,} rows, was measured."] * (share < 1.0)
     notes += [f"{counted(len(rejected), 'row')} could not be used, the first: {rejected[0]}."] if rejected else []
-    return stored.read(digests, options.fingerprint.dimension), pictures, notes
+    found = _captioned(rows.name, stored.read(digests, options.fingerprint.dimension), options.group)
+    broken = [(captions[row.id], row) for row in damaged if row.id in captions]
+    return replace(found, pictures=pictures, notes=notes, broken=broken)
 
 
 class _EncodedRows:

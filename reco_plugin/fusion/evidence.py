@@ -31,6 +31,7 @@ UNKNOWN = 0.3
 """Share of the right pairs that CLIP is taken not to know: its low score says no more against a pair."""
 BOTH = 0.35
 """Weight of what moves images, where texts that compete for them move too: both know the same pictures."""
+_KNOWN = 30.0  # nats that speak for a confirmed pair
 _MOST = 8.0  # nats by which CLIP, or a caption's other pictures, may speak for a pair or against it
 _TURNS = 2  # in which pairs of a caption judge one another
 _TINY = 1e-6
@@ -53,7 +54,7 @@ class Trust:
     level: float
     temper: float
 
-    def of(self, plda: Plda, x: Floats, clip: Floats, company: Floats) -> Floats:
+    def of(self, plda: Plda, x: Floats, clip: Floats, company: Floats, confirmed: Booleans | None = None) -> Floats:
         """Trust (B, K), in [0, 1], in pairs that were found together.
 
         Args:
@@ -62,8 +63,11 @@ class Trust:
             clip: (B, K) cosine of each image with its caption, less that with the mean caption.
             company: (B, K, K) how alike the captions of two pairs are, 0 to 1, or (B, 1, K) how alike each is to one
                 caption; 0 where padded.
+            confirmed: (B, K) pairs whose caption is known to be right; None: of none.
         """
         own = np.clip(self.clip * clip - self.level, np.log(UNKNOWN), _MOST) + logit(1 - self.wrong)
+        if confirmed is not None:
+            own = np.where(confirmed, np.float32(_KNOWN), own)
         trust, others = sigmoid(own), company * (1 - np.eye(company.shape[2], dtype=np.float32))
         for _ in range(_TURNS):
             weight = (others * trust[:, None]).astype(np.float32)
@@ -171,7 +175,7 @@ def text_evidence(
     """
     x, clip = plda.of(found.vectors), found.cosine - found.vectors @ caption
     alike = found.found * likeness(found.similarity[:, :1] - found.similarity, gate.apart)
-    right = trust.of(plda, x, clip, alike[:, None])
+    right = trust.of(plda, x, clip, alike[:, None], found.confirmed)
     weight = alike * right if keep is None else alike * right * keep
     total = np.maximum(weight.sum(axis=1, keepdims=True), np.float32(_TINY))
     pictures = total if coverage is None else np.maximum(alike.sum(axis=1, keepdims=True), np.float32(1.0))
@@ -219,7 +223,8 @@ def image_evidence(
     """
     x, captions = plda.of(found.own), found.vectors - values.mean
     same = (np.matmul(found.vectors, found.vectors.transpose(0, 2, 1)) >= gate.same) & found.found[:, None]
-    right = trust.of(plda, x, found.cosine - found.own @ values.mean, same.astype(np.float32)) * found.found
+    clip = found.cosine - found.own @ values.mean
+    right = trust.of(plda, x, clip, same.astype(np.float32), found.confirmed) * found.found
     kept = right if keep is None else right * keep
     ratio, first, end = caption_ratios(plda, plda.of(query), x, kept, same, gate.captions)
     nats, odds = image_nats(gate.temper * ratio + gate.offset + logit(coverage), end, first & found.found)

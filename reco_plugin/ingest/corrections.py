@@ -15,7 +15,7 @@ from ..sources.location import describe_missing_file
 from ..sources.rows import Rejected, Rows, SourcePart
 from ..sources.tables import TableFile
 from ..types import Pair
-from ..values import did_you_mean
+from ..values import CONFIRMED, did_you_mean
 
 CaptionDecision: TypeAlias = Literal["replace", "right", "leave out"]
 COLUMNS = ("id", "old", "new", "decision")
@@ -31,15 +31,17 @@ class Correction:
 
     def of(self, pair: Pair) -> Pair | None:
         """The pair as it shall be; None: it is left out. A caption that the owner changed since stays."""
-        if not self.fits(pair) or self.decision == "right":
+        if self.confirms(pair.text):
+            return replace(pair, payload={**pair.payload, CONFIRMED: True})
+        if pair.text != self.old:
             return pair
         if self.decision == "leave out":
             return None
-        return replace(pair, text=self.new, payload={**pair.payload, "caption": self.new})
+        return replace(pair, text=self.new, payload={**pair.payload, "caption": self.new, CONFIRMED: True})
 
-    def fits(self, pair: Pair) -> bool:
-        """Whether the pair still has the caption that was judged."""
-        return pair.text == self.old
+    def confirms(self, text: object) -> bool:
+        """Whether a caption was found right, or is the one that was chosen."""
+        return text == (self.new if self.decision == "replace" else self.old) and self.decision != "leave out"
 
 
 @dataclass(frozen=True)
@@ -110,9 +112,9 @@ def correct(rows: Rows, path: Path) -> tuple[Rows, list[str]]:
             continue
         if not isinstance(row.text, str):
             raise DataError(f"{rows.name} brings the caption of {row.id!r} as a vector, which {path} cannot correct")
-        if found.fits(row):
+        if row.text == found.old:
             counts[found.decision] += 1
-        elif found.decision == "replace" and row.text == found.new:
+        elif found.confirms(row.text):
             counts["taken over"] += 1
         else:
             changed.append(row.id)

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from ..defaults import SCROLL_BATCH
 from ..errors import ConfigError, MemoryStoreError
 from ..types import MODALITIES, Fingerprint, Modality, Neighbours, Payload, Records, Search, Vectors, caption_of
+from ..values import CONFIRMED
 from .checks import CheckedSearch, check_ids, check_positive, check_records, check_search, chunks
 from .filters import check_numbers
 from .header import Header
@@ -42,6 +43,7 @@ class ExactMemory(StoredHeader):
         self._payloads: list[dict[str, Any]] = []
         self._sides: dict[Modality, Vectors] = {m: np.zeros((0, dimension), np.float32) for m in MODALITIES}
         self._cosine = np.zeros(0, np.float32)  # of each row's image and text
+        self._confirmed = np.zeros(0, np.bool_)  # whether a person confirmed each row's caption
         self._words: list[list[int]] = []  # of each row's caption
         self._rows_of: dict[int, list[int]] | None = None  # word -> rows; None after a write
 
@@ -72,6 +74,7 @@ class ExactMemory(StoredHeader):
             for modality in MODALITIES:
                 self._sides[modality][rows] = checked.side(modality)
             self._cosine[rows] = checked.cosine
+            self._confirmed[rows] = [payload.get(CONFIRMED) is True for payload in checked.payloads]
             self._rows_of = None
 
     def delete(self, ids: Collection[str]) -> int:
@@ -87,7 +90,7 @@ class ExactMemory(StoredHeader):
             self._payloads = [self._payloads[row] for row in rows]
             self._words, self._rows_of = [self._words[row] for row in rows], None
             self._sides = {m: side[rows] for m, side in self._sides.items()}
-            self._cosine = self._cosine[rows]
+            self._cosine, self._confirmed = self._cosine[rows], self._confirmed[rows]
             return gone
 
     def search(self, search: Search) -> Neighbours:
@@ -118,6 +121,7 @@ class ExactMemory(StoredHeader):
                     out.similarity[row, : len(best)] = score[best]
                     out.vectors[row, : len(best)] = self._sides[search.read][best]
                     out.cosine[row, : len(best)] = self._cosine[best]
+                    out.is_confirmed[row, : len(best)] = self._confirmed[best]
                     if search.own:
                         out.own[row, : len(best)] = self._sides[search.by][best]
                     if out.payloads is not None:
@@ -213,6 +217,7 @@ class ExactMemory(StoredHeader):
         for modality, side in self._sides.items():
             self._sides[modality] = np.concatenate([side, np.zeros((more, self._dimension), np.float32)])
         self._cosine = np.concatenate([self._cosine, np.zeros(more, np.float32)])
+        self._confirmed = np.concatenate([self._confirmed, np.zeros(more, np.bool_)])
 
     def _read(self, ids: Sequence[str]) -> Records:
         with self._lock:

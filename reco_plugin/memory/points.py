@@ -19,6 +19,7 @@ import numpy as np
 from ..defaults import SCROLL_BATCH
 from ..errors import FORKED, MemoryFull, MemoryLocked, MemoryStoreError, RecoError
 from ..types import MODALITIES, Modality, Neighbours, Payload, Records, Search, Vectors, caption_of
+from ..values import CONFIRMED
 from .base import part_of_a_write
 from .checks import CheckedSearch, check_ids, check_positive, check_records, check_search, chunks
 from .filters import COSINE, RESERVED, USER_ID, Library, check_numbers
@@ -126,7 +127,7 @@ def _unfit_vector(error: Exception, dimension: int) -> ValueError:
 
 def wanted_payload(search: Search) -> bool | list[str]:
     """What a search reads of each payload."""
-    return search.payloads or ([USER_ID, COSINE] if search.ids else [COSINE])
+    return search.payloads or [*([USER_ID] if search.ids else []), COSINE, CONFIRMED]
 
 
 def to_neighbours(found: Sequence[Sequence[ScoredPoint]], dimension: int, search: Search, *, k: int) -> Neighbours:
@@ -137,7 +138,7 @@ def to_neighbours(found: Sequence[Sequence[ScoredPoint]], dimension: int, search
     """
     out = empty_neighbours(len(found), k, dimension, search)
     pack, step, into = struct.Struct(f"{dimension}f").pack_into, 4 * dimension, out.vectors.data  # as in `to_sides`
-    own = out.own.data if search.own else None
+    own, confirmed = out.own.data if search.own else None, out.is_confirmed
     try:
         for row, hits in enumerate(found):  # one loop for all columns: a search is the most frequent call of all
             ids = out.ids[row]
@@ -150,6 +151,7 @@ def to_neighbours(found: Sequence[Sequence[ScoredPoint]], dimension: int, search
                 if own is not None:
                     pack(own, (row * k + column) * step, *hit.vector[search.by])
                 out.cosine[row, column] = payload[COSINE]
+                confirmed[row, column] = payload.get(CONFIRMED) is True
                 if out.payloads is not None:
                     out.payloads[row].append({key: value for key, value in payload.items() if key not in RESERVED})
             out.found[row, : len(hits)] = True
@@ -179,6 +181,7 @@ def empty_neighbours(batch: int, k: int, dimension: int, search: Search) -> Neig
         np.zeros((batch, k), np.float32),
         list(map(list[Payload], [()] * batch)) if search.payloads else None,
         own=np.zeros((batch, k if search.own else 0, dimension), np.float32),
+        confirmed=np.zeros((batch, k), np.bool_),
     )
 
 

@@ -328,9 +328,10 @@ class GuardedMemory:
         rows = (search.vectors, search.words or [None] * size)
         batcher = min(self._batchers, key=lambda each: each.load)
         try:
-            ids, similarity, vectors, found, cosine, payloads, asked, words, word_ids, own = batcher(how, rows)
+            columns = batcher(how, rows)
         except TimeoutError:
             raise self._guard.kept_waiting() from None
+        ids, similarity, vectors, found, cosine, payloads, asked, words, word_ids, own, confirmed = columns
         return Neighbours(
             ids,
             similarity,
@@ -342,6 +343,7 @@ class GuardedMemory:
             words if search.words else (),
             word_ids if search.words else (),
             own,
+            confirmed,
         )
 
     def _run(self, key: _Key, rows: Columns) -> Columns:
@@ -358,7 +360,7 @@ class GuardedMemory:
         by_words = found.words or [""] * len(vectors), found.word_ids or [()] * len(vectors)
         asked = vectors if found.asked is None else found.asked
         here = found.ids, found.similarity, found.vectors, found.found, found.cosine
-        return *here, found.payloads or nothing, asked, *by_words, found.own
+        return *here, found.payloads or nothing, asked, *by_words, found.own, found.is_confirmed
 
     def _ask(self, search: Search) -> Neighbours:
         try:

@@ -11,7 +11,7 @@ import pytest
 from shop_worlds import made
 from some_drawings import all_drawings
 
-from reco_plugin.demo.page import drawing
+from reco_plugin.demo.bench import drawing
 from reco_plugin.encoders.model_folder import Artifact
 from reco_plugin.sources import write_pairs
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from reco_plugin import Reco
 from reco_plugin.cli.app import app
-from reco_plugin.demo.page import pairs
+from reco_plugin.demo.bench import pairs
 from reco_plugin.errors import DataError
 from reco_plugin.evaluation.clean import score_captions
 from reco_plugin.evaluation.clean_count import count_wrong
@@ -21,7 +21,9 @@ from reco_plugin.evaluation.clean_report import find_wrong
 from reco_plugin.evaluation.labelled_set import LabelledSet
 from reco_plugin.ingest.corrections import Correction
 from reco_plugin.quickstart.dataset import load
+from reco_plugin.sources.rows import Rejected
 from reco_plugin.types import Records
+from reco_plugin.values import CONFIRMED
 
 THINGS, WRONG = 80, 24
 
@@ -83,22 +85,42 @@ def test_most_intervals_hold_the_number_and_nothing_wrong_is_no_alarm(drawn):
     assert max(means[:2]) < min(means[-2:])
 
 
-def test_what_was_decided_is_not_listed_again(exchanged):
+@pytest.mark.parametrize("decision", ["right", "leave out", "replace"])
+def test_what_was_decided_is_not_listed_again(exchanged, decision):
     things, _ = exchanged
     first = find_wrong(things, show=5).cards[0]
-    decided = {first.name: Correction(first.caption, "", "right")}
+    decided = {first.name: Correction(first.caption, "new", decision)}
     assert first.name not in [card.name for card in find_wrong(things, show=50, decided=decided).cards]
-    changed = {first.name: Correction("another caption", "", "right")}
+    changed = {first.name: Correction("another caption", "new", decision)}
     assert find_wrong(things, show=5, decided=changed).cards[0].name == first.name
 
 
-def test_one_picture_under_many_captions_comes_first(exchanged):
+def test_a_memory_remembers_what_was_confirmed_and_the_list_learns_from_it(exchanged):
+    things, wrong = exchanged
+    names = [card.name for card in find_wrong(things, show=200).cards]
+    right = [name for name in names if not wrong[things.pairs.ids.index(name)]][:60]
+    marked = [
+        {**payload, CONFIRMED: id_ in right}
+        for id_, payload in zip(things.pairs.ids, things.pairs.payloads, strict=True)
+    ]
+    taught = find_wrong(replace(things, pairs=replace(things.pairs, payloads=marked)), show=200)
+    after = [card.name for card in taught.cards]
+    assert not set(after) & set(right)
+    assert after != [name for name in names if name not in right][: len(after)], "their scores teach the others'"
+
+
+def test_broken_pictures_and_one_under_many_captions_come_first(exchanged):
     things, _ = exchanged
     image = things.pairs.image.copy()
     image[7:13] = image[7]
-    card = find_wrong(replace(things, pairs=replace(things.pairs, image=image)), show=3).cards[0]
-    assert {id_ for id_, _ in card.pairs} >= set(things.pairs.ids[7:13])
-    assert card.suggestion == ""
+    broken = [("a fox", Rejected("row 1", "its image is damaged", "gone"))]
+    spoiled = replace(things, pairs=replace(things.pairs, image=image), broken=broken)
+    gone, many = find_wrong(spoiled, show=3).certain
+    assert (gone.pairs, gone.why) == ([("gone", "a fox")], "its image is damaged")
+    assert {id_ for id_, _ in many.pairs} >= set(things.pairs.ids[7:13])
+    assert many.suggestion == ""
+    decided = {id_: Correction(text, "", "leave out") for id_, text in (*gone.pairs, *many.pairs)}
+    assert find_wrong(spoiled, show=3, decided=decided).certain == []
 
 
 def test_too_few_pairs_and_equal_captions_are_refused(drawn):

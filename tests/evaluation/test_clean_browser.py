@@ -23,7 +23,7 @@ def page(browser, tmp_path):
     many = CaptionCard(
         [("q1", "a"), ("q2", "b, c"), ("q3", "d")], "3 pairs", "a; b, c; d", "", "the same picture", None
     )
-    record = CleanRecord("Captions", "reco clean", "k", {}, ["Some.", "Not known."], [many, *cards], {}, (), ())
+    record = CleanRecord("Captions", "reco clean", "k", {}, ["Some.", "Not known."], [many], cards, {}, (), ())
     file, phone = write_clean(record, tmp_path), {"width": 400, "height": 800}
     with silent_page(browser, file, viewport=phone, has_touch=True) as opened:
         yield opened

@@ -14,6 +14,7 @@ from reco_plugin.cli.app import app
 from reco_plugin.errors import DataError
 from reco_plugin.ingest.corrections import Correction, correct, read_corrections, write_corrections
 from reco_plugin.sources import open_rows
+from reco_plugin.values import CONFIRMED
 
 from .conftest import all_rows
 
@@ -56,7 +57,9 @@ def test_a_sync_stores_the_decisions_and_a_rebuild_the_same(table, decisions, tm
     assert (again["added"], again["replaced"], again["deleted"]) == (0, 0, 0)
     run("build", "--swap")
     with Reco.open(model, tmp_path / "memory") as reco:
-        assert reco.memory.get([rows[0][0]]).payloads[0]["caption"] == 'the "right" one'
+        stored = reco.memory.get([rows[number][0] for number in (0, 2, 3)])
+        assert stored.payloads[0]["caption"] == 'the "right" one'
+        assert [payload.get(CONFIRMED) for payload in stored.payloads] == [True, True, None]
         assert len(reco.memory) == len(rows) - 1
 
 
@@ -77,7 +80,9 @@ def test_a_caption_that_the_owner_changed_since_stays_and_is_named(write_catalog
 def test_a_caption_that_the_owner_took_over_is_no_conflict(write_catalogue, table, decisions):
     rows, _ = table
     taken = [(rows[0][0], rows[0][1], 'the "right" one'), *rows[1:]]
-    assert len(correct(open_rows(write_catalogue(taken)), decisions)[1]) == 1
+    corrected, notes = correct(open_rows(write_catalogue(taken)), decisions)
+    assert len(notes) == 1
+    assert [pair.payload.get(CONFIRMED) for pair in corrected][:2] == [True, True]
 
 
 @pytest.mark.parametrize(

@@ -79,9 +79,12 @@ def test_a_pair_is_trusted_as_far_as_the_others_of_its_caption_agree() -> None:
     x[0, 5] = rng.normal(size=8) * 3  # of another caption
     found = np.float32([[1, 1, 1, 1, 0, 1]])  # the fifth is padding
     company = found[:, None] * np.ones((1, 6, 1), np.float32)
-    trust = Trust(wrong=0.2, clip=0.0, level=0.0, temper=0.5).of(model, x.astype(np.float32), np.zeros((1, 6)), company)
+    given = model, x.astype(np.float32), np.zeros((1, 6)), company
+    trust = Trust(wrong=0.2, clip=0.0, level=0.0, temper=0.5).of(*given)
     assert trust[0, :4].min() > 0.9
     assert trust[0, 5] < 0.1
+    confirmed = Trust(wrong=0.2, clip=0.0, level=0.0, temper=0.5).of(*given, confirmed=np.arange(6)[None] == 5)
+    assert confirmed[0, 5] > 0.999, "a person's word counts more"
     ratio, first, end = caption_ratios(
         model,
         x[:, 0].astype(np.float32),

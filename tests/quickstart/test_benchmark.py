@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from reco_plugin.defaults import SAME_IMAGE
-from reco_plugin.demo.page import drawing
+from reco_plugin.demo.bench import drawing
 from reco_plugin.encoders.local import Encoder
 from reco_plugin.encoders.model_folder import Artifact
 from reco_plugin.fusion.base import Fuser, Learned

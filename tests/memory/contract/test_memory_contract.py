@@ -27,6 +27,7 @@ from reco_plugin.errors import (
 from reco_plugin.memory import Fingerprint, Memory, open_memory
 from reco_plugin.memory.base import copy
 from reco_plugin.types import MODALITIES, Records, Search
+from reco_plugin.values import CONFIRMED
 
 OPENER = Callable[..., Memory]
 FINGERPRINT = Fingerprint("mini/clip", "ab" * 32, D)
@@ -81,8 +82,10 @@ def test_pairs_are_read_in_parts_while_others_are_written(memory: Memory) -> Non
 
 
 def test_k_beyond_count_is_padded(memory: Memory) -> None:
-    memory.upsert(records(["near", "far"], [axis(0), lean(0, 1, 0.6)], [axis(2), axis(3)]))
+    marked = [{}, {CONFIRMED: True}]
+    memory.upsert(records(["near", "far"], [axis(0), lean(0, 1, 0.6)], [axis(2), axis(3)], marked))
     found = memory.search(Search(axis(0)[None], by="image", read="text", k=4))
+    assert found.is_confirmed.tolist() == [[False, True, False, False]]
     assert found.ids == [["near", "far"]]
     assert found.found.tolist() == [[True, True, False, False]]
     np.testing.assert_allclose(found.similarity, [[1, 0.6, 0, 0]], atol=1e-6)
