@@ -94,7 +94,7 @@ class CommandOptions(BaseModel):
         except ValidationError as error:
             first = error.errors()[0]
             name = str(first["loc"][0]) if first["loc"] else ""
-            flag = said_of(type(self).model_fields.get(name)).get("flag", "--" + name.replace("_", "-"))
+            flag = flag_options(type(self).model_fields.get(name)).get("flag", "--" + name.replace("_", "-"))
             own = first["type"] == "value_error"  # of a validator here, whose message has the value
             raise ConfigError(
                 f"{flag} {in_words(first['msg'])}" + ("" if own else f" (got {first['input']!r:.60})")
@@ -106,7 +106,7 @@ def option(default: Any, description: str, *, ge: float | None = None, le: float
     return Field(default, description=description, ge=ge, le=le, json_schema_extra=said)
 
 
-def said_of(field: FieldInfo | None) -> dict[str, Any]:
+def flag_options(field: FieldInfo | None) -> dict[str, Any]:
     """The extras of a field's flag, see :class:`CommandOptions`."""
     extra = field.json_schema_extra if field else None
     return dict(extra) if isinstance(extra, dict) else {}

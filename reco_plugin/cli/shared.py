@@ -40,7 +40,7 @@ from ..files import in_home
 from ..memory import Memory, memory_of
 from ..options import options_of
 from ..serve.note import read_note
-from ..settings import CommandOptions, Settings, load_settings, said_of
+from ..settings import CommandOptions, Settings, flag_options, load_settings
 from ..types import Fingerprint, Records
 from ..values import counted
 
@@ -112,7 +112,7 @@ def flags_of(kind: Any) -> Iterator[Parameter]:
     elif issubclass(kind, CommandOptions | BaseSettings):
         for name, field in kind.model_fields.items():
             if field.description and SecretStr not in _parts(field.annotation):
-                options = {"help": field.description, **said_of(field)}
+                options = {"help": field.description, **flag_options(field)}
                 if issubclass(kind, CommandOptions):  # settings check their bounds themselves
                     options |= {
                         bound: getattr(each, word)

@@ -82,7 +82,7 @@ def _report(results: dict[str, list[float]], touched: int, out: Path) -> None:
     captions, (exchanged, found) = ("right", "exchanged", "corrected"), results["listed"]
     of_all, of_touched = (", ".join(f"{results[name][place]:.1f} %" for name in captions) for place in (0, 1))
     print(
-        f"\nCaptions: {exchanged} were exchanged, {found} of them are among the first {_DECISIONS} that `reco clean` lists."
+        f"\nCaptions: {exchanged} were exchanged. The first {_DECISIONS} that `reco clean` lists hold {found} of them."
         f"\n{_DECISIONS} decisions, as the keys of {out / 'clean.html'} make them, are in {out / 'corrections.csv'}."
         f"\nTop-1 by a memory of the unseen entities alone, with captions {', '.join(captions)}:"
         f"\n  {of_all} of all, where two points are noise"

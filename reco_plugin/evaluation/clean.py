@@ -23,13 +23,14 @@ FEWEST = 100
 K = 16
 COMPANY = 0.3
 """Weight of other pictures under the same or a similar caption, from which a caption counts as one with several."""
-SURE = 30.0
-"""Weight of a caption that is known to be right, among those that are taken for right."""
+SURE = 3.0
+"""Weight of a caption that a person decided, beside one that is taken for right."""
 _ROUNDS, _SHARE, _NEAR = 4, 0.15, 0.5  # rounds of exchange of each kind, pairs of a round, and how they count
 _FOLDS, _SAMPLE, _BEST = 5, 500, 0.05
 _WARM = 0.1  # of cosine, in the weight of neighbours
 _TINY = 1e-6
 Wrong = npt.NDArray[np.bool_]
+Decided = npt.NDArray[np.int8]
 
 
 @dataclass(frozen=True)
@@ -63,14 +64,14 @@ class CaptionScores:
 
 
 def score_captions(
-    image: Vectors, text: Vectors, *, confirmed: Wrong | None = None, suggestions: int = 500, seed: int = 0
+    image: Vectors, text: Vectors, *, decided: Decided | None = None, suggestions: int = 500, seed: int = 0
 ) -> CaptionScores:
     """Score pairs (N, D), unit-norm; a row's caption is its row of ``text``.
 
     Args:
         image: of the pictures.
         text: of their captions.
-        confirmed: (N,) captions that are known to be right; None: of none.
+        decided: (N,) 1: a person found the caption right; -1: wrong; 0: not known. None: of none.
         suggestions: how many of the worst get one.
         seed: of the exchanges.
 
@@ -85,19 +86,24 @@ def score_captions(
     rounds = [(near, *pairs.exchange(rng, near)) for near in (False, True) for _ in range(_ROUNDS)]
     features = [pairs.signals(source) for _, source, _ in rounds]
     middle, spread = np.median(given, axis=0), given.std(axis=0) + _TINY
-    wrong = [mask for *_, mask in rounds]
-    sure = np.where(np.zeros(len(rows), bool) if confirmed is None else confirmed, SURE, 1.0)
-    weight = [_balanced(mask, _NEAR if near else 1.0) * np.where(mask, 1.0, sure) for near, _, mask in rounds]
+    known = np.zeros(len(rows), np.int8) if decided is None else decided
+    teaches = (known != 0) & (known == -1).any()  # the right alone are the hardest of the right: they mislead
+    given_as = [source == rows for _, source, _ in rounds]
+    wrong = [mask | (as_is & (known == -1)) for as_is, (*_, mask) in zip(given_as, rounds, strict=True)]
+    weight = [
+        _balanced(mask, _NEAR if near else 1.0) * np.where(as_is & teaches, SURE, 1.0)
+        for as_is, (near, _, mask) in zip(given_as, rounds, strict=True)
+    ]
     ready = [np.clip((part - middle) / spread, -5, 5) for part in (given, *features)]
     fitted = _fit_logistic(np.concatenate(ready[1:]), np.concatenate(wrong), np.concatenate(weight))
     score = [np.asarray(part @ fitted, np.float32) for part in ready]
     exchanged = []
     for near in (False, True):
         chosen = [n for n, (kind, *_) in enumerate(rounds) if kind == near]
-        source = [rounds[n][1][wrong[n]] for n in chosen]  # a caption takes its company along
+        source = [rounds[n][1][rounds[n][2]] for n in chosen]  # a caption takes its company along
         exchanged.append(
             (
-                np.concatenate([score[n + 1][wrong[n]] for n in chosen]),
+                np.concatenate([score[n + 1][rounds[n][2]] for n in chosen]),
                 np.concatenate([several[rows] for rows in source]),
             )
         )

@@ -73,19 +73,19 @@ class Counts:
 
 
 def count_wrong(
-    scores: CaptionScores, order: RowNumbers, confirmed: npt.NDArray[np.bool_] | None = None, seed: int = 0
+    scores: CaptionScores, order: RowNumbers, decided: npt.NDArray[np.bool_] | None = None, seed: int = 0
 ) -> Counts:
     """Count the wrong captions of N, each part of the catalogue by itself.
 
     Args:
         scores: of the captions.
         order: rows of the list, the worst first; some may be left out.
-        confirmed: (N,) captions that are known to be right, and are not counted; None: of none.
+        decided: (N,) captions that are known to be right or wrong, and are not counted; None: none is.
         seed: of the sampler.
     """
     rng, count = np.random.default_rng(seed), len(scores.score)
     parts, draws = list[Part](), np.zeros((_DRAWS, count), np.float32)  # chance of each, by draw
-    is_known, left = np.ones(count, bool), np.ones(count, bool) if confirmed is None else ~confirmed
+    is_known, left = np.ones(count, bool), np.ones(count, bool) if decided is None else ~decided
     one, more = (int((left & kind).sum()) for kind in (~scores.several, scores.several))
     several = scores.several if min(one, more) >= _FEWEST else np.zeros(count, bool)
     names = ("captions with one picture", "captions with several pictures") if several.any() else ("all captions",)

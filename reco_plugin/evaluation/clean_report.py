@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ..files import as_data_error, whole_file
 from ..ingest.corrections import Correction
 from ..sources.rows import Rejected
 from ..values import CONFIRMED
-from .clean import CaptionScores, K, score_captions
+from .clean import CaptionScores, Decided, K, score_captions
 from .clean_count import LENGTHS, Count, Counts, count_wrong
 from .labelled_set import LabelledSet
 from .report import Thumbnails, render_template
 
-Chosen = npt.NDArray[np.bool_]
 _WHY = (
     "CLIP scores other captions higher for this picture",
     "pictures like this have other captions",
@@ -97,8 +95,8 @@ def find_wrong(
 ) -> CleanRecord:
     """List the captions of N pairs that are probably wrong.
 
-    A caption that was found right, in ``decided`` or in the pair's payload, is not listed again, and the list learns
-    from it. One that was found wrong, and is still there, is left out.
+    A caption that was decided, in ``decided`` or as right in the pair's payload, is not listed again, and the list
+    learns from it.
 
     Args:
         labelled: pairs with captions and pictures.
@@ -110,23 +108,24 @@ def find_wrong(
     Raises:
         DataError: fewer than 100 pairs, or captions that are all the same.
     """
-    labelled, confirmed, gone = _split(labelled, decided or {})
     pairs, texts, thumbnails = labelled.pairs, labelled.texts, Thumbnails()
+    known = _decisions(labelled, decided or {})
     suggestions = max(show, LENGTHS[-1])
-    scores = score_captions(pairs.image, pairs.text, confirmed=confirmed, suggestions=suggestions, seed=seed)
-    same = [rows for rows in _same_pictures(scores, texts) if not confirmed[rows].any()]
-    hidden = confirmed.copy()
+    scores = score_captions(pairs.image, pairs.text, decided=known, suggestions=suggestions, seed=seed)
+    done = known != 0
+    same = [rows for rows in _same_pictures(scores, texts) if not done[rows].any()]
+    hidden = done.copy()
     hidden[[row for rows in same for row in rows]] = True
     order = np.array([row for row in scores.order.tolist() if not hidden[row]], np.intp)
-    counts = count_wrong(scores, order, confirmed, seed)
+    counts = count_wrong(scores, order, done, seed)
     certain = [_broken(text, row) for text, row in labelled.broken if row.id not in (decided or {})]
     certain += [_many(labelled, rows, thumbnails) for rows in same]
     cards = [_card(labelled, scores, counts, row, thumbnails) for row in order[:show].tolist()]
     judged = "\0".join(word for card in (*certain, *cards) for pair in card.pairs for word in pair)
     digest = hashlib.sha256(judged.encode()).hexdigest()[:16]  # a changed caption asks for a new decision
     setup = {"source": labelled.name, "pairs": f"{len(pairs):,}", "captions": f"{len(set(texts)):,}"}
-    if before := int(confirmed.sum()) + gone:
-        setup["decided before"] = f"{before:,}"
+    if done.any():
+        setup["decided before"] = f"{done.sum():,}"
     return CleanRecord(
         "Captions to look at first",
         command,
@@ -141,16 +140,16 @@ def find_wrong(
     )
 
 
-def _split(labelled: LabelledSet, decided: Mapping[str, Correction]) -> tuple[LabelledSet, Chosen, int]:
-    """The pairs (N,) without captions that were found wrong, which were found right, and how many are left out."""
-    pairs, texts = labelled.pairs, labelled.texts
-    found = [(decided.get(id_), text) for id_, text in zip(pairs.ids, texts, strict=True)]
-    right = np.array([one is not None and one.confirms(text) for one, text in found], np.bool_)
-    right |= np.array([payload.get(CONFIRMED) is True for payload in pairs.payloads], np.bool_)
-    wrong = np.array([one is not None and one.old == text for one, text in found], np.bool_) & ~right
-    kept = np.flatnonzero(~wrong)
-    labels, texts = ([column[row] for row in kept.tolist()] for column in (labelled.labels, texts))
-    return replace(labelled, pairs=pairs.take(kept), labels=labels, texts=texts), right[kept], int(wrong.sum())
+def _decisions(labelled: LabelledSet, decided: Mapping[str, Correction]) -> Decided:
+    """What is known of the captions (N,): 1: right, -1: wrong, 0: nothing."""
+    known = np.zeros(len(labelled), np.int8)
+    for row, (id_, text) in enumerate(zip(labelled.pairs.ids, labelled.texts, strict=True)):
+        one = decided.get(id_)
+        if labelled.pairs.payloads[row].get(CONFIRMED) is True or (one is not None and one.confirms(text)):
+            known[row] = 1
+        elif one is not None and one.old == text:
+            known[row] = -1
+    return known
 
 
 def write_clean(record: CleanRecord, folder: Path) -> Path:

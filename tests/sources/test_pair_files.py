@@ -107,21 +107,3 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, suffix: str) -> None
 def test_what_cannot_be_written(tmp_path: Path, name: str, batches: list[Records]) -> None:
     with pytest.raises(DataError, match=name):
         write_pairs(tmp_path / name, batches)
-
-
-def test_the_recipe_for_clip_retrieval_makes_a_pair_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    for number, count in ((2, 4), (10, 3)):
-        for kind, seed in (("img_emb", number), ("text_emb", number + 1)):
-            Path("embeddings", kind).mkdir(parents=True, exist_ok=True)
-            np.save(f"embeddings/{kind}/{kind}_{number}.npy", unit(count, 8, seed).astype(np.float16))
-        names = [f"{number}/{row}.jpg" for row in range(count)]
-        columns = {"image_path": names, "caption": [f"no. {n}" for n in names]}
-        write_parquet(Path(f"embeddings/metadata/metadata_{number}.parquet"), columns)
-    page = Path(__file__).parents[2] / "docs" / "sources.md"
-    (recipe,) = [block for block in page.read_text().split("```python\n") if "img_emb" in block]
-    exec(compile(recipe.partition("```")[0], str(page), "exec"), {})
-    found = {pair.id: pair for pair in pairs_of(open_rows("pairs.parquet"))}
-    assert len(found) == 7
-    np.testing.assert_allclose(found["10/0.jpg"].image, unit(3, 8, 10)[0], atol=1e-3)  # type: ignore[arg-type]
-    assert found["2/3.jpg"].payload == {"caption": "no. 2/3.jpg"}

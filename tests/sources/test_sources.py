@@ -9,7 +9,6 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -340,21 +339,3 @@ def test_parquet_without_pyarrow_says_what_to_install(tmp_path: Path, monkeypatc
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)  # as if it were not installed
     with pytest.raises(MissingExtra, match=r"reco-plugin\[data\]"):
         open_rows(path)
-
-
-@pytest.mark.fetched
-def test_the_recipe_for_the_hub_makes_one_row_of_each_caption(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    datasets: Any = pytest.importorskip("datasets")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
-    images = [{"bytes": png(shade), "path": None} for shade in (0, 9)]
-    found = {"image": images, "caption": [["a fox", "fox"], ["bear"]]}
-    features = datasets.Features({"image": datasets.Image(), "caption": datasets.List(datasets.Value("string"))})
-    datasets.Dataset.from_dict(found, features=features).to_parquet("hub.parquet")
-    page = Path(__file__).parents[2] / "docs" / "sources.md"
-    (recipe,) = [block for block in page.read_text().split("```python\n") if "load_dataset" in block]
-    here = '"parquet", data_files="hub.parquet", split="train"'
-    recipe = recipe.partition("```")[0].replace('"nlphuji/flickr30k", split="test"', here)
-    exec(compile(recipe, str(page), "exec"), {})
-    pairs = [("0#0", "a fox"), ("0#1", "fox"), ("1#0", "bear")]
-    assert [(pair.id, pair.text) for pair in read_pairs("flickr30k")] == pairs
