@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import sys
 import warnings
 from collections.abc import Callable
 from functools import cached_property, wraps
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, ParamSpec, TextIO, TypeVar
+from typing import Annotated, Any, ParamSpec, TextIO, TypeVar, cast
 
 import typer
 from typer.core import TyperCommand
@@ -34,6 +36,14 @@ class LateCommand(TyperCommand):
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
         """Make the context of the command, which then runs."""
         return self.made.make_context(info_name, args, parent=parent, **extra)
+
+    def get_short_help_str(self, limit: int = 45) -> str:
+        """Return the first paragraph of the function's docstring, from its source: lists of commands import nothing."""
+        module = cast(Any, self.callback).__module__
+        source = cast(Any, find_spec(module)).loader.get_source(module)
+        functions = (one for one in ast.parse(source).body if isinstance(one, ast.FunctionDef))
+        texts = (ast.get_docstring(one) for one in functions if one.name == f"{self.name}_command")
+        return " ".join((next(texts) or "").partition("\n\n")[0].split())
 
     def get_params(self, ctx: Any) -> list[Any]:
         """Return the parameters of the command."""
@@ -109,137 +119,65 @@ GROUPS = {"": app, "memory": memory_app, "model": model_app}
 """Words before the name of a command -> its group."""
 
 
-def _add(words: str, module: str, summary: str, example: str) -> None:
-    """List a command in its group; its module, with ``NAME_command``, is imported when it runs or shows its help.
-
-    ``summary`` repeats the first paragraph of the function's docstring, because lists of commands import no module.
-    """
+def _add(words: str, module: str, example: str) -> None:
+    """List a command in its group; its module is imported when it runs or shows its help."""
     group, _, name = words.rpartition(" ")
 
     def load() -> Callable[..., None]:
         command: Callable[..., None] = getattr(import_module(f".{module}", __package__), f"{name}_command")
         return command
 
-    GROUPS[group].command(name, cls=LateCommand, short_help=summary, epilog=f"Example: {example}")(load)
+    load.__module__ = f"{__package__}.{module}"
+    GROUPS[group].command(name, cls=LateCommand, epilog=f"Example: {example}")(load)
 
 
-_add(
-    "demo",
-    "demo",
-    "Classify drawings of things that CLIP never saw, before and after their pairs join the memory.",
-    "reco demo --out demo",
-)
-_add(
-    "doctor",
-    "doctor",
-    "Show versions and settings, and check the model, the memory and one refinement. Keys are never shown.",
-    "reco doctor --json",
-)
-_add(
-    "embed",
-    "embed",
-    "Embed texts and images, refined through the memory by default; one vector each, unit-norm.",
-    "reco embed --text 'a red fox' --image fox.jpg --memory ./memory"
-    "\n\nreco embed --input queries.txt --out vectors.npy",
-)
-_add(
-    "serve",
-    "serve",
-    "Serve the embedding APIs of OpenAI and others, /v1/refine, the memory, health and metrics over HTTP.",
-    "reco serve --memory ./memory --port 8080",
-)
-_add(
-    "eval",
-    "evaluate",
-    "Measure what refinement changes on your pictures, by side and direction, and write the page.",
-    "reco eval photos/test --memory ./memory\n\nChoose a policy and write a model: reco eval photos --tune",
-)
-_add(
-    "compare",
-    "compare",
-    "Search an index by real queries, plain and refined, and say what to do. The index is only read.",
-    "reco compare 'postgresql://host/shop?table=products&text=title' --memory ./memory --queries log.csv",
-)
-_add(
-    "clean",
-    "clean",
-    "List the captions that are probably wrong, with suggestions, and write a page to correct them by keys.",
-    "reco clean catalogue.csv --model my_model\n\nreco clean --memory ./memory",
-)
-_add(
-    "memory build",
-    "memory_fill",
-    "Build a memory from a source; an interrupted build resumes when you run it again.",
-    "reco memory build catalogue.csv --memory ./memory --swap"
-    "\n\nA table has the columns id, image and text; every other column becomes payload. See docs/sources.md.",
-)
-_add(
-    "memory add",
-    "memory_fill",
-    "Encode pairs and store them; an id that exists is replaced if its row changed.",
-    "reco memory add catalogue.csv --memory ./memory",
-)
-_add(
-    "memory sync",
-    "memory_fill",
-    "Make the memory match the source: add, replace, and delete pairs that are gone from the source.",
-    "reco memory sync catalogue.csv --as catalogue --dry-run",
-)
-_add(
-    "memory remove",
-    "memory",
-    "Delete pairs by id; an id that no pair has is named in a warning. Needs no model.",
-    "reco memory remove fox-1 fox-2 --memory ./memory",
-)
-_add(
-    "memory search",
-    "memory",
-    "Find the pairs nearest to a text or an image, as a query would retrieve them.",
-    "reco memory search 'a red fox' --k 5\n\nreco memory search --image fox.jpg --where '{\"shop\": \"de\"}'",
-)
-_add(
-    "memory info",
-    "memory",
-    "Show where a memory is, how many pairs it holds, their encoder, and what was learned. Needs no model.",
-    "reco memory info --memory ./memory --json",
-)
-_add(
-    "memory copy",
-    "memory_copy",
-    "Copy a memory to another one or to a file, or back from a file: pairs, feedback, and what was learned.",
-    "reco memory copy ./memory grpc://localhost:6334\n\nreco memory copy ./memory backup.parquet",
-)
-_add(
-    "memory versions",
-    "memory_versions",
-    "List the versions of a memory, put one to use, or delete old ones. Needs no model.",
-    "reco memory versions --use memory--v3 --memory ./memory",
-)
-_add(
-    "memory feedback",
-    "memory",
-    "List feedback on answers, oldest first, or give it: a pair that is wrong for a query no longer moves it.",
-    "reco memory feedback --not wolf-17 --image fox.jpg --by ann --memory ./memory",
-)
-_add(
-    "model export",
-    "model",
-    "Export an open_clip model to a model folder: ONNX graphs, tokenizer, manifest, Triton configuration.",
-    "reco model export --model ViT-B-32 --pretrained laion2b_s34b_b79k --out my_model",
-)
-_add(
-    "model add",
-    "model",
-    "Make a model folder of ready ONNX towers, as optimum and transformers.js write them. Needs no torch.",
-    "reco model add Xenova/clip-vit-base-patch32 --out my_model",
-)
-_add(
-    "model train",
-    "model",
-    "Train the paper's layer on your pairs, around a frozen encoder, by the paper's loss.",
-    "reco model train catalogue.csv --model ViT-B-32 --pretrained laion2b_s34b_b79k --out runs/x",
-)
+COMMANDS = {
+    "demo": ("demo", "reco demo --out demo"),
+    "doctor": ("doctor", "reco doctor --json"),
+    "embed": (
+        "embed",
+        "reco embed --text 'a red fox' --image fox.jpg\n\nreco embed --input queries.txt --out vectors.npy",
+    ),
+    "serve": ("serve", "reco serve --memory ./memory --port 8080"),
+    "eval": (
+        "evaluate",
+        "reco eval photos/test --memory ./memory\n\nChoose a policy and write a model: reco eval photos --tune",
+    ),
+    "compare": (
+        "compare",
+        "reco compare 'postgresql://host/shop?table=products&text=title' --memory ./memory --queries log.csv",
+    ),
+    "clean": ("clean", "reco clean catalogue.csv --model my_model\n\nreco clean --memory ./memory"),
+    "memory build": (
+        "memory_fill",
+        "reco memory build catalogue.csv --memory ./memory --swap"
+        "\n\nA table has the columns id, image and text; every other column becomes payload. See docs/sources.md.",
+    ),
+    "memory add": ("memory_fill", "reco memory add catalogue.csv --memory ./memory"),
+    "memory sync": ("memory_fill", "reco memory sync catalogue.csv --as catalogue --dry-run"),
+    "memory remove": ("memory", "reco memory remove fox-1 fox-2 --memory ./memory"),
+    "memory search": (
+        "memory",
+        "reco memory search 'a red fox' --k 5\n\nreco memory search --image fox.jpg --where '{\"shop\": \"de\"}'",
+    ),
+    "memory info": ("memory", "reco memory info --memory ./memory --json"),
+    "memory copy": (
+        "memory_copy",
+        "reco memory copy ./memory grpc://localhost:6334\n\nreco memory copy ./memory backup.parquet",
+    ),
+    "memory versions": ("memory_versions", "reco memory versions --use memory--v3 --memory ./memory"),
+    "memory feedback": ("memory", "reco memory feedback --not wolf-17 --image fox.jpg --by ann --memory ./memory"),
+    "model export": ("model", "reco model export --model ViT-B-32 --pretrained laion2b_s34b_b79k --out my_model"),
+    "model add": ("model", "reco model add Xenova/clip-vit-base-patch32 --out my_model"),
+    "model train": (
+        "model",
+        "reco model train catalogue.csv --model ViT-B-32 --pretrained laion2b_s34b_b79k --out runs/x",
+    ),
+}
+"""Words of a command -> the module with its ``NAME_command``, and examples."""
 
+for _words, (_module, _example) in COMMANDS.items():
+    _add(_words, _module, _example)
 for _name in ("memory", "model"):
     app.add_typer(GROUPS[_name], name=_name)
 

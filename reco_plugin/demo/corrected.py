@@ -19,6 +19,7 @@ from ..ingest.run_options import IngestOptions
 from ..quickstart.dataset import Quickstart
 from ..reco import Reco
 from ..sources import open_source
+from ..types import Pair
 from .bench import Bench, pairs, prepare
 
 _WRONG, _DECISIONS = 0.05, 30
@@ -52,7 +53,7 @@ def correct_captions(model: Path, data: Quickstart, pictures: Path, out: Path, s
     tables = {"right": out / "right.csv", "exchanged": out / "exchanged.csv"}
     out.mkdir(parents=True, exist_ok=True)
     for path, captions in zip(tables.values(), (texts, wrong), strict=True):
-        _write_table(path, [(pair.id, pictures / f"{pair.id}.png") for pair in rows], captions)
+        write_table(path, rows, captions, pictures)
     names = {text: {thing for thing, own in zip(things, texts, strict=True) if own == text} for text in texts}
     shows = {pair.id: thing for pair, thing in zip(rows, things, strict=True)}
     with Reco.open(model, memory=":memory:") as reco:
@@ -90,11 +91,13 @@ def _report(results: dict[str, list[float]], touched: int, out: Path) -> None:
     )
 
 
-def _write_table(path: Path, files: Sequence[tuple[str, Path]], captions: Sequence[str]) -> None:
+def write_table(path: Path, rows: Sequence[Pair], captions: Sequence[str], pictures: Path) -> None:
+    """Write pairs as a CSV file, with these captions, and their drawings in a folder."""
     with whole_file(path) as part, part.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
-        table.writerow(["id", "image", "text"])
-        table.writerows((*one, caption) for one, caption in zip(files, captions, strict=True))
+        table.writerow(["id", "image", "text", "style"])
+        for pair, caption in zip(rows, captions, strict=True):
+            table.writerow([pair.id, f"{pictures}/{pair.id}.png", caption, pair.payload["style"]])
 
 
 def _decide(card: CaptionCard, thing: str, names: dict[str, set[str]], label: str) -> Correction:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import shutil
 import sys
@@ -23,7 +22,7 @@ from ..reco import Reco
 from ..sources.images import allow_folders
 from ..types import Pair, Records
 from .bench import KNOWN, TEST_GROUPS, Accuracies, Bench, drawing, pairs, prepare
-from .corrected import correct_captions
+from .corrected import correct_captions, write_table
 
 _STAGES = {
     "empty_memory": "memory empty",
@@ -59,7 +58,8 @@ def run(model: Path, out: Path) -> dict[str, Any]:
         results: dict[str, Any] = dict(stages.pop("full")) | stages | {"pairs": len(reco.memory)}
         photos = _write_photos(data, out / _PHOTOS)
         _write_page(out / "index.html", reco, bench, photos)
-    _write_catalogue(data, out / _CATALOGUE)
+    rows = pairs(data, ("unseen",))
+    write_table(out / _CATALOGUE, rows, [str(pair.text) for pair in rows], Path(_PICTURES))
     results["clean"] = correct_captions(model, data, (out / _PICTURES).resolve(), out / _CLEAN)
     with whole_file(out / "results.json") as part:
         part.write_text(json.dumps(results, indent=1), encoding="utf-8")
@@ -134,15 +134,6 @@ def _write_page(path: Path, reco: Reco, bench: Bench, photos: Sequence[Path]) ->
     page = render_page(replace(record, title="Things that the encoder never saw", notes=notes))
     with whole_file(path) as part:
         part.write_text(page, encoding="utf-8")
-
-
-def _write_catalogue(data: Quickstart, path: Path) -> None:
-    """Write the pairs of the unseen entities as a CSV file."""
-    with whole_file(path) as part, part.open("w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file)
-        rows.writerow(["id", "image", "text", "style"])
-        for pair in pairs(data, ("unseen",)):
-            rows.writerow([pair.id, f"{_PICTURES}/{pair.id}.png", pair.text, pair.payload["style"]])
 
 
 def _report(results: dict[str, Any], out: Path) -> None:
