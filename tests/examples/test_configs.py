@@ -148,33 +148,17 @@ def test_opensearch_files_name_the_same_field_and_trust_the_address() -> None:
 # --- Elasticsearch -----------------------------------------------------------------------------------------------
 
 
-def elasticsearch(settings: dict[str, Any], texts: list[str], input_type: str) -> list[list[float]]:
-    """What the service ``custom`` sends and reads; what replaces a template is JSON."""
-    words = settings["input_type"]
-    known = {"input": texts, "input_type": words["translation"].get(input_type, words["default"])}
-    secret = settings["secret_parameters"]
-    headers = {
-        name: PLACEHOLDER.sub(lambda found: secret[found[2]], value) for name, value in settings["headers"].items()
-    }
-    body = PLACEHOLDER.sub(lambda found: json.dumps(known[found[2]]), settings["request"])
-    answer = post(settings["url"], body, headers)
-    assert settings["response"]["json_parser"] == {"text_embeddings": "$.data[*].embedding[*]"}
-    return [row["embedding"] for row in answer["data"]]
-
-
-@pytest.mark.parametrize(("input_type", "refine"), [("search", True), ("ingest", False), ("unspecified", False)])
-def test_elasticsearch_says_query_or_document(url: str, stocked: Reco, input_type: str, refine: bool) -> None:
-    settings = config("elasticsearch/inference-custom.json", url)["service_settings"]
-    assert close(elasticsearch(settings, TEXTS, input_type), stocked.embed_texts(TEXTS, refine=refine))
-
-
-def test_elasticsearch_by_its_openai_service(url: str, stocked: Reco) -> None:
+@pytest.mark.parametrize(("alias", "refine"), [("clip-reco-query", True), ("clip", False)])
+def test_elasticsearch_by_its_openai_service(url: str, stocked: Reco, image: str, alias: str, refine: bool) -> None:
     settings = config("elasticsearch/inference-openai.json", url)["service_settings"]
+    assert settings["model_id"] == "clip-reco-query"
     query = config("elasticsearch/query.json", "")
     assert query["knn"]["k"] == query["size"] <= query["knn"]["num_candidates"]
-    body = {"input": TEXTS, "model": settings["model_id"]}
+    body = {"input": [*TEXTS, f"data:image/png;base64,{image}"], "model": alias}
     answer = post(settings["url"], body, {"Authorization": f"Bearer {settings['api_key']}"})
-    assert close([row["embedding"] for row in answer["data"]], stocked.embed_texts(TEXTS, refine=True))
+    *texts, picture = (row["embedding"] for row in answer["data"])
+    assert close(texts, stocked.embed_texts(TEXTS, refine=refine))
+    assert close(picture, stocked.embed_images([base64.b64decode(image)], refine=refine, target="image")[0])
 
 
 # --- Vespa -------------------------------------------------------------------------------------------------------
