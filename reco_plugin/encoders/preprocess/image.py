@@ -12,7 +12,7 @@ import io
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -148,7 +148,7 @@ def _describe_other(head: bytes) -> str:
     if not head:
         return "it is empty"
     if head[4:8] == b"ftyp" and head[8:12] in _HEIC:
-        return "it is HEIC: convert it"
+        return "it is damaged" if "HEIF" in _formats() else "it is HEIC: pip install 'reco-plugin[heif]', or convert it"
     if words.startswith((b"<!doctype html", b"<html")):
         return "it is a web page"
     if words.startswith((b"<svg", b"<?xml")) and b"<svg" in words:
@@ -158,10 +158,14 @@ def _describe_other(head: bytes) -> str:
 
 @cache
 def _formats() -> tuple[str, ...]:
-    """Return the allowed formats that this PIL can read, in the order of PIL."""
+    """Return the allowed formats that this PIL can read, in the order of PIL; HEIC needs the extra ``heif``."""
     from PIL import Image
 
     Image.init()
+    with suppress(ImportError):
+        from pillow_heif import register_heif_opener
+
+        register_heif_opener()
     return tuple(name for name in Image.ID if name in _FORMATS)
 
 

@@ -21,6 +21,7 @@ from PIL import Image, features
 from pydantic import TypeAdapter, ValidationError
 
 from reco_plugin.encoders.preprocess import ImageConfig, image_to_file, images_to_array
+from reco_plugin.encoders.preprocess import image as image_module
 from reco_plugin.errors import ImageError, InputError
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("error")]
@@ -209,6 +210,23 @@ def test_what_is_no_image_is_refused_by_its_place(source: Any) -> None:
     with pytest.raises(ImageError, match=r"^image 1 ") as caught:
         images_to_array([picture("RGB", 9, 9), source], SQUARE)
     assert len(str(caught.value)) < 2_000
+
+
+def test_heic_without_its_extra_is_refused_with_the_way_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image_module, "_formats", lambda: ("JPEG", "PNG"))
+    with pytest.raises(ImageError, match=re.escape("pip install 'reco-plugin[heif]'")):
+        images_to_array([b"\0\0\0\x1cftypheic" + bytes(64)], SQUARE)
+
+
+@pytest.mark.fetched
+def test_a_heic_photo_is_read_as_its_pixels_are(tmp_path: Path) -> None:
+    pillow_heif = pytest.importorskip("pillow_heif")
+    photo = picture("RGB", 301, 240)
+    path = tmp_path / "IMG_0001.HEIC"
+    pillow_heif.from_pillow(photo).save(path, quality=-1, chroma=444, matrix_coefficients=0)  # lossless
+    np.testing.assert_array_equal(images_to_array([path], SQUARE), images_to_array([photo], SQUARE))
+    with pytest.raises(ImageError, match="it is damaged"):
+        images_to_array([path.read_bytes()[:40]], SQUARE)
 
 
 @pytest.mark.parametrize("side", [8_001, 20_000])  # PIL itself says nothing, refuses
