@@ -148,7 +148,7 @@ def _describe_other(head: bytes) -> str:
     if not head:
         return "it is empty"
     if head[4:8] == b"ftyp" and head[8:12] in _HEIC:
-        return "it is damaged" if "HEIF" in _formats() else "it is HEIC: pip install 'reco-plugin[heif]', or convert it"
+        return "it is damaged" if "HEIF" in _formats() else "it is HEIC: convert it, or pip install 'reco-plugin[heif]'"
     if words.startswith((b"<!doctype html", b"<html")):
         return "it is a web page"
     if words.startswith((b"<svg", b"<?xml")) and b"<svg" in words:
