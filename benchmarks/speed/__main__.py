@@ -21,7 +21,9 @@ BLOCKS = {  # name -> module; the function has the block's name
     "refining": "refining",
     "startup": "starting",
     "serve": "serving",
+    "peers": "peers",
 }
+ALONE = ("serve", "peers")  # run only when named: they need another commit, or install other packages
 TOOLS = ("numpy", "onnxruntime", "openvino", "faiss-cpu", "qdrant-edge-py", "torch", "open_clip_torch")
 _HERE = "--here"
 
@@ -31,7 +33,9 @@ def parsed(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.speed", description=about, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("blocks", nargs="*", help=f"some of: {', '.join(BLOCKS)}; all but serve when left out")
+    parser.add_argument(
+        "blocks", nargs="*", help=f"some of: {', '.join(BLOCKS)}; all but {' and '.join(ALONE)} when left out"
+    )
     parser.add_argument("--pairs", type=int, nargs="+", default=[10_000, 100_000], help="sizes of the memories")
     parser.add_argument("--rounds", type=int, default=5, help="how often all take turns")
     parser.add_argument("--folder", type=Path, default=Path(".cache", "speed"), help="keeps models and memories")
@@ -44,7 +48,7 @@ def parsed(arguments: Sequence[str]) -> argparse.Namespace:
         parser.error(f"no block is called {', '.join(unknown)}: choose from {', '.join(BLOCKS)}")
     if "serve" in options.blocks and options.old is None:
         parser.error("serve needs --old DIRECTORY, a work tree of the other commit: git worktree add DIRECTORY COMMIT")
-    options.blocks = options.blocks or [name for name in BLOCKS if name != "serve"]
+    options.blocks = options.blocks or [name for name in BLOCKS if name not in ALONE]
     return options
 
 

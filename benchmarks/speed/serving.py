@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from http.client import parse_headers
 from pathlib import Path
 from statistics import median
 
@@ -21,6 +16,7 @@ from reco_plugin.encoders.model_folder import Artifact
 
 from ..page import table
 from ..processes import ask, free_port, running
+from .callers import cpu_seconds, post, rate
 from .inputs import Given
 
 CALLERS, SECONDS, TEXTS, PAIRS = (1, 16, 64), 2.0, 50, 2000
@@ -70,30 +66,7 @@ def _served(tree: Path, given: Given, name: str) -> Iterator[tuple[int, int]]:
 
 def _measure(pid: int, port: int, callers: int, refined: bool) -> tuple[float, float]:
     """Answers a second, and CPU seconds of an answer."""
-    begun, worked = time.perf_counter(), _cpu(pid)
-    with ThreadPoolExecutor(callers) as pool:
-        answered = sum(pool.map(lambda _: _caller(port, begun + SECONDS, refined), range(callers)))
-    return answered / (time.perf_counter() - begun), (_cpu(pid) - worked) / answered
-
-
-def _caller(port: int, until: float, refined: bool) -> int:
-    number = 0
-    with socket.create_connection(("127.0.0.1", port), timeout=60) as connection, connection.makefile("rb") as answer:
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        while time.perf_counter() < until:
-            content = {"model": "clip-reco-query" if refined else "clip", "input": f"a red circle, {number % TEXTS}"}
-            body = json.dumps(content).encode()
-            head = f"POST /v1/embeddings HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(body)}\r\n"
-            connection.sendall(f"{head}content-type: application/json\r\n\r\n".encode() + body)
-            status, headers = answer.readline(), parse_headers(answer)
-            reply = answer.read(int(headers["content-length"] or 0))
-            if not status.startswith(b"HTTP/1.1 200"):
-                raise RuntimeError(f"the service answers {status!r} {reply[:300]!r}")
-            number += 1
-    return number
-
-
-def _cpu(pid: int) -> float:
-    """CPU seconds of a process."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    model, worked = "clip-reco-query" if refined else "clip", cpu_seconds(pid)
+    bodies = [{"model": model, "input": f"a red circle, {number}"} for number in range(TEXTS)]
+    answers, count = rate(port, [post("/v1/embeddings", body) for body in bodies], callers, SECONDS)
+    return answers, (cpu_seconds(pid) - worked) / count

@@ -20,7 +20,7 @@ from ..errors import ConfigError
 from ..types import Modality
 from ..values import DIMENSIONS, KEY_LIKE, did_you_mean, in_words, show, split_options, unpack
 
-DialectName: TypeAlias = Literal["openai", "jina", "cohere", "reco"]
+DialectName: TypeAlias = Literal["openai", "jina", "cohere", "vllm", "reco"]
 
 _ADDRESS = re.compile(r"(?:(?P<dialect>[a-z0-9-]+)\+)?(?P<scheme>(?i:https?))://(?P<rest>.+)", re.DOTALL)
 _HOSTS: Mapping[str, DialectName] = {"api.openai.com": "openai", "api.jina.ai": "jina", "api.cohere.com": "cohere"}
@@ -202,6 +202,15 @@ def _write_cohere(address: ApiAddress, items: Sequence[bytes], modality: Modalit
     return {"inputs": [{"content": part} for part in parts], **fields}
 
 
+def _write_vllm(address: ApiAddress, items: Sequence[bytes], modality: Modality) -> dict[str, Any]:
+    """Cohere's route of a vLLM server, without ``input_type``, which it refuses for CLIP and SigLIP.
+
+    https://docs.vllm.ai/en/stable/models/pooling_models/embed/#cohere-embed-api
+    """
+    given = [item.decode() if modality == "text" else _uri(item) for item in items]
+    return {f"{modality}s": given, **_common(address, "output_dimension"), "embedding_types": ["float"]}
+
+
 def _read_data(answer: Any) -> list[Any]:
     rows = answer["data"]
     if all("index" in row for row in rows):
@@ -217,6 +226,7 @@ DIALECTS: Mapping[DialectName, Dialect] = {
     "openai": Dialect("/v1", "/embeddings", _write_openai, _read_data, texts=128),
     "jina": Dialect("/v1", "/embeddings", _write_jina, _read_data, texts=128),
     "cohere": Dialect("/v2", "/embed", _write_cohere, _read_cohere, texts=96),
+    "vllm": Dialect("/v2", "/embed", _write_vllm, _read_cohere, texts=128),
     "reco": Dialect("/v1", "/embeddings", _write_reco, _read_data, texts=64, models="/v1/models"),
 }
 IMAGES = 16

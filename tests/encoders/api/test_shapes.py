@@ -98,6 +98,17 @@ SHAPES = {
         },
         _cohere({"input_tokens": 6, "image_tokens": 20}),
     ),
+    "vLLM": Shape(
+        "vllm+{url}?model=openai/clip-vit-base-patch32",
+        "/v2/embed",
+        {
+            "model": "openai/clip-vit-base-patch32",
+            "texts": ["a red fox", "ein Haus"],
+            "embedding_types": ["float"],
+        },
+        {"model": "openai/clip-vit-base-patch32", "images": URIS, "embedding_types": ["float"]},
+        _cohere({"input_tokens": 12}),
+    ),
 }
 
 
