@@ -46,7 +46,7 @@ SECTIONS = ("serve",)
 NESTED = "__"
 """Separates a nested setting's name from its part: ``RECO_MEMORY_OPTIONS__SEARCH_EF``."""
 
-Provider = Literal["cpu", "cuda", "openvino"]
+Provider = Literal["cpu", "cuda"]
 """cpu and cuda: ONNX Runtime."""
 
 

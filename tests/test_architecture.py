@@ -205,7 +205,6 @@ def test_open_clip_is_loaded_with_what_loads_its_models_only():
 def test_onnxruntime_runs_models_in_the_sessions_only():
     tools = {"cli.doctor", "export.folder"}  # one shows its version, one uses its converter
     assert third_party("onnxruntime")["onnxruntime"] - tools == {"encoders.runtimes.onnxruntime"}
-    assert third_party("openvino")["openvino"] == {"encoders.runtimes.openvino"}
 
 
 def test_the_environment_is_read_by_the_settings_only():
@@ -227,9 +226,9 @@ def test_the_environment_is_read_by_the_settings_only():
     [
         (
             "import reco_plugin",
-            "torch onnxruntime openvino qdrant_client qdrant_edge PIL pydantic typer numpy",
+            "torch onnxruntime qdrant_client qdrant_edge PIL pydantic typer numpy",
         ),
-        ("from reco_plugin import Reco", "torch open_clip onnxruntime openvino qdrant_client qdrant_edge typer tqdm"),
+        ("from reco_plugin import Reco", "torch open_clip onnxruntime qdrant_client qdrant_edge typer tqdm"),
         (
             "import reco_plugin.cli.app",
             "torch onnxruntime qdrant_client qdrant_edge PIL tokenizers numpy pydantic rich",

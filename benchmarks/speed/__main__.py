@@ -24,7 +24,7 @@ BLOCKS = {  # name -> module; the function has the block's name
     "peers": "peers",
 }
 ALONE = ("serve", "peers")  # run only when named: they need another commit, or install other packages
-TOOLS = ("numpy", "onnxruntime", "openvino", "faiss-cpu", "qdrant-edge-py", "torch", "open_clip_torch")
+TOOLS = ("numpy", "onnxruntime", "faiss-cpu", "qdrant-edge-py", "torch", "open_clip_torch")
 _HERE = "--here"
 
 

@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from reco_plugin.encoders.model_folder import Artifact, clip_graph
 from reco_plugin.encoders.preprocess import Tokenizer, cut_to_longest
 from reco_plugin.encoders.runtimes.onnxruntime import OrtSession
-from reco_plugin.encoders.runtimes.openvino import Arithmetic, OpenVinoSession, fastest_arithmetic
 from reco_plugin.export.export_options import Precision
 from reco_plugin.export.open_clip import FrozenClip, load_frozen
 from reco_plugin.settings import load_settings
@@ -66,10 +65,6 @@ def encoders(
     sessions: dict[str, Any] = {
         f"ONNX Runtime, {precision}": OrtSession(models[precision].graph(name), settings) for precision in PRECISIONS
     }
-    arithmetics: tuple[Arithmetic, ...] = tuple(dict.fromkeys(("f32", fastest_arithmetic())))
-    for arithmetic in arithmetics:
-        sessions[f"OpenVINO, {arithmetic}"] = OpenVinoSession(plain.graph(name), settings, arithmetic)
-    sessions["OpenVINO, int8 graph"] = OpenVinoSession(models["int8"].graph(name), settings)
     found: dict[str, Encode] = {
         EAGER: partial(by_torch, encode),
         "open_clip, compiled": partial(by_torch, torch.compile(encode)),

@@ -130,7 +130,7 @@ def _environment(folder: Path) -> Path:
     program = folder / "bin" / "infinity_emb"
     if not program.exists():
         venv.create(folder, clear=True, with_pip=True)
-        pip = [folder / "bin" / "python", "-m", "pip", "install", "-q", "--only-binary", ":all:", *PINS]
+        pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "-q", "--only-binary", ":all:", *PINS]
         subprocess.run(pip, check=True, stdout=sys.stderr)
     return program
 

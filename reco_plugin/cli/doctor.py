@@ -24,7 +24,7 @@ from ..values import counted
 from .shared import JsonOption, MemoryOption, ModelOption, OpenOptions, calibration_lines, is_server, print_result
 
 _PACKAGES = (
-    *("reco-plugin", "numpy", "pillow", "tokenizers", "onnxruntime", "onnxruntime-gpu", "openvino"),
+    *("reco-plugin", "numpy", "pillow", "tokenizers", "onnxruntime", "onnxruntime-gpu"),
     *("qdrant-edge-py", "qdrant-client", "tritonclient", "fastapi", "uvicorn", "pyarrow", "torch", "open_clip_torch"),
 )
 _NOT_CHECKED = {"ok": False, "detail": "settings cannot be read"}

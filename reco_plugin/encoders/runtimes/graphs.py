@@ -7,8 +7,7 @@ import threading
 from collections.abc import Callable
 
 from ...settings import Settings
-from ...types import MODALITIES
-from ..model_folder import GRAPHS, Artifact, clip_graph
+from ..model_folder import GRAPHS, Artifact
 from .base import Session
 from .triton_address import address_of
 
@@ -26,7 +25,7 @@ def open_graph(artifact: Artifact, name: str, settings: Settings) -> Session:
     Raises:
         SessionError: the graph is damaged, the provider is missing, or the server serves another model.
         SessionUnavailable: the server cannot be reached.
-        MissingExtra: ONNX Runtime, OpenVINO or the Triton client is not installed.
+        MissingExtra: ONNX Runtime or the Triton client is not installed.
     """
     if settings.triton_url is None:
         session, engine = _open_in_process(artifact, name, settings)
@@ -62,15 +61,9 @@ def describe_engines(artifact: Artifact, settings: Settings) -> dict[str, str]:
 
 
 def _open_in_process(artifact: Artifact, name: str, settings: Settings) -> tuple[Session, str]:
-    path = artifact.graph(name)
-    if settings.provider == "openvino":
-        from .openvino import OpenVinoSession, fastest_arithmetic
-
-        exact = artifact.manifest.precision == "int8" or name not in map(clip_graph, MODALITIES)
-        arithmetic = "f32" if exact else fastest_arithmetic()
-        return OpenVinoSession(path, settings, arithmetic), f"OpenVINO in {arithmetic}"
     from .onnxruntime import ON_CPU, ON_CUDA, OrtSession, has_cuda, warn_of_cpu  # here, since ONNX Runtime is heavy
 
+    path = artifact.graph(name)
     if settings.provider == "cuda":
         return OrtSession(path, settings), ON_CUDA
     if has_cuda() and "provider" not in settings.model_fields_set and artifact.manifest.precision != "int8":

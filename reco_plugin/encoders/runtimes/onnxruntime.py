@@ -70,8 +70,7 @@ class OrtSession:
         provider = _PROVIDERS[settings.provider]
         self.any_length = settings.provider == "cpu"
         """Whether each text may run at its own length, which is faster on a CPU. Elsewhere texts are padded to few
-        lengths: Triton merges requests of equal length only, OpenVINO keeps 2 MB (ViT-B/32) for each new shape, and a
-        GPU was not measured."""
+        lengths: Triton merges requests of equal length only, and a GPU was not measured."""
         if provider not in ort.get_available_providers():
             raise SessionError(
                 f"provider {settings.provider!r} is not available: onnxruntime {ort.__version__} has only "
