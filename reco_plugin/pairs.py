@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import warnings
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -20,12 +21,16 @@ from .learning.trainer import Learner
 from .memory import Header, Memory
 from .memory.checks import check_pair, check_positive
 from .memory.lexical import QueryWords
+from .memory.scope import Scope, current_scope, scoped
 from .signals import LEARNED
 from .signals.feedback import Feedback
 from .signals.opinions import Judgment, Opinion, Opinions, add_opinions, opinions_of, read_judgments, withdraw
 from .signals.presence import PresenceState
 from .types import Filter, ImageInput, Modality, Neighbours, Pair, Records, Search, Vectors
 from .values import check_vectors, each_pair, show
+
+_SCOPES = 256
+"""Scopes whose feedback is kept read: those that came last."""
 
 
 class PairMemory:
@@ -41,14 +46,22 @@ class PairMemory:
 
     def __init__(self, store: Memory, encoder: Encoder, neighbours: int = MODEL_K) -> None:
         self.kind, self.location = store.kind, store.location
-        self.store, self.encoder = store, encoder
+        self._engine, self.encoder = store, encoder
         self._judging = threading.Lock()
         self._learned = (store.header, self._read_calibration(store.header))
+        self._scopes = OrderedDict[
+            Scope, tuple[Calibration, Calibration]
+        ]()  # of the whole memory, and with own feedback
         self._version, self._counting = 0, threading.Lock()
         self.learner = Learner(self, neighbours, self._count_change, LEARNED)
 
     def __repr__(self) -> str:
         return f"<PairMemory {self.location!r}>"
+
+    @property
+    def store(self) -> Memory:
+        """The engine, or what the scope of this context shows of it; see :mod:`reco_plugin.memory.scope`."""
+        return scoped(self._engine)
 
     @property
     def searches(self) -> Memory:
@@ -75,14 +88,29 @@ class PairMemory:
     @property
     def calibration(self) -> Calibration | None:
         """What the memory has learned about its pairs; None while it is empty, not calibrated or not reached yet."""
-        header, (known, calibration) = self.store.header, self._learned
+        header, (known, calibration) = self._engine.header, self._learned
         if header is not known:  # reached, calibrated, or another version was put to use
             if calibration is None or header.calibration != known.calibration:
                 calibration = self._read_calibration(header)
             elif header.said is not known.said:
                 calibration = replace(calibration, feedback=self._read_feedback(header))
             self._learned = (header, calibration)
-        return calibration
+        return self._in_scope(calibration)
+
+    def _in_scope(self, whole: Calibration | None) -> Calibration | None:
+        """What was learned, with the feedback of this scope alone."""
+        scope = current_scope()
+        if not scope or whole is None or whole.feedback is None:
+            return whole
+        known, own = self._scopes.get(scope, (None, whole))
+        if known is not whole:
+            own = replace(whole, feedback=self._read_feedback(self.store.header))
+        with self._counting:
+            self._scopes[scope] = (whole, own)
+            self._scopes.move_to_end(scope)
+            if len(self._scopes) > _SCOPES:
+                self._scopes.popitem(last=False)
+        return own
 
     @property
     def version(self) -> int:
@@ -287,7 +315,7 @@ class PairMemory:
         """
         with self.learner.moving(), self._judging:  # an opinion in between would be stored in the version before
             add_opinions(store, self.store.header.said.values())
-            before, self.store = self.store, store
+            before, self._engine = self._engine, store
             self.kind, self.location = store.kind, store.location
         self._count_change()
         self.settle()

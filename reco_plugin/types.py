@@ -182,6 +182,7 @@ class Search:
         checked: whether the caller has checked all of it, and it has neither exclusions nor conditions.
         words: of B queries, by which captions are found, too; None of one: by its vector alone.
         own: also read the vectors that are compared.
+        within: what the caller may see: conditions that also hold for captions that are only looked at.
     """
 
     vectors: Vectors
@@ -195,6 +196,7 @@ class Search:
     checked: bool = False
     words: Sequence[QueryWords | None] | None = None
     own: bool = False
+    within: Filter | None = None
 
 
 @dataclass(frozen=True, repr=False)

@@ -28,7 +28,7 @@ from ..memory.header import Header, check_fingerprint
 from ..memory.points import empty_neighbours
 from ..pairs import PairMemory
 from ..signals.opinions import Judgment, Opinion, Opinions, read_judgments
-from ..types import Fingerprint, ImageInput, Neighbours, Payload, Records, Search, Vectors
+from ..types import Filter, Fingerprint, ImageInput, Neighbours, Payload, Records, Search, Vectors
 from ..values import ROW, SOURCE, pack, strip_marks, unpack
 from .requests import ids_in_parts
 from .service import Client, Request
@@ -85,8 +85,10 @@ class ServedMemory:
         """The header when this object was made."""
         return self.header
 
-    def count(self) -> int:
-        """Number of pairs."""
+    def count(self, within: Filter | None = None) -> int:
+        """Number of pairs that the key sees."""
+        if within is not None:
+            self._refuse()
         return int(self._call("GET", "")["pairs"])
 
     def upsert(self, records: Records) -> None:
@@ -186,12 +188,14 @@ class ServedMemory:
         self._client.close()
 
     def _refuse(self, *_: Any) -> Never:
-        raise MemoryStoreError(f"the service that has {self.location!r} open calibrates the memory itself")
+        raise MemoryStoreError(f"the service that has {self.location!r} open does that itself")
 
     set_calibration = change_said = calibrate = _refuse
 
-    def ids_after(self, last: str | None, limit: int) -> list[str]:
+    def ids_after(self, last: str | None, limit: int, within: Filter | None = None) -> list[str]:
         """Return the next ids after ``last``."""
+        if within is not None:
+            self._refuse()
         return [row["id"] for row in self._page(last, check_positive(limit, "limit"), "none")["data"]]
 
     def _read(self, ids: Sequence[str] | None, size: int, vectors: str) -> Iterator[list[dict[str, Any]]]:

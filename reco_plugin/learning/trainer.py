@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-from ..memory import Memory, part_of_a_write
+from ..memory import Memory, in_scope, part_of_a_write
 from .extra import Extra
 from .learn import learn, steps_of
 from .state import ENOUGH, Calibration
@@ -22,7 +22,9 @@ CHANGED = 0.25
 class LearnsFrom(Protocol):
     """What a :class:`Learner` knows of a memory; the store may be another one after :meth:`Learner.moving`."""
 
-    store: Memory
+    @property
+    def store(self) -> Memory:
+        """The pairs."""
 
     @property
     def calibration(self) -> Calibration | None:
@@ -54,7 +56,7 @@ class Learner:
         Args:
             progress: show a bar on stderr.
         """
-        with self._learning, _learning_bar(steps_of(self._memory.store.count()), show=progress) as bar:
+        with in_scope(), self._learning, _learning_bar(steps_of(self._memory.store.count()), show=progress) as bar:
             return self._fit(bar.update)
 
     def settle(self, *, progress: bool = False) -> None:
@@ -65,7 +67,7 @@ class Learner:
         Args:
             progress: show a bar on stderr where this waits for it.
         """
-        with part_of_a_write():
+        with in_scope(), part_of_a_write():  # of all pairs, whoever wrote
             self._memory.store.flush()
             if self.behind and self._memory.store.count() >= ENOUGH:
                 self._do_behind()
@@ -79,9 +81,10 @@ class Learner:
 
     def after_removal(self) -> None:
         """Learn anew, with the next write or in the thread, once a quarter of what was learned from is gone."""
-        self._gone = self._gone or (self._memory.calibration is not None and self._is_due())
-        if self._gone and self.behind and self._memory.store.count() >= ENOUGH:
-            self._do_behind()
+        with in_scope():
+            self._gone = self._gone or (self._memory.calibration is not None and self._is_due())
+            if self._gone and self.behind and self._memory.store.count() >= ENOUGH:
+                self._do_behind()
 
     @contextmanager
     def moving(self) -> Iterator[None]:

@@ -4,5 +4,6 @@ from ..types import Fingerprint
 from .base import Memory, Searches, part_of_a_write
 from .header import Header
 from .opening import memory_of, open_memory
+from .scope import in_scope
 
-__all__ = ["Fingerprint", "Header", "Memory", "Searches", "memory_of", "open_memory", "part_of_a_write"]
+__all__ = ["Fingerprint", "Header", "Memory", "Searches", "in_scope", "memory_of", "open_memory", "part_of_a_write"]

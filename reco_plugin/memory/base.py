@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from ..defaults import SCROLL_BATCH
 from ..errors import MemoryStoreError
-from ..types import Neighbours, Payload, Records, Search
+from ..types import Filter, Neighbours, Payload, Records, Search
 from .header import RESTORE, Header, SaidRecord
 
 
@@ -53,8 +53,8 @@ class Memory(Searches, Protocol):
         All of it is stored or nothing; unknown ids are no error.
         """
 
-    def count(self) -> int:
-        """Number of pairs."""
+    def count(self, within: Filter | None = None) -> int:
+        """Number of pairs, or of those that fulfil conditions."""
 
     def upsert(self, records: Records) -> None:
         """Add pairs, vectors (N, D), searchable at once; an id that exists is replaced as a whole."""
@@ -68,7 +68,7 @@ class Memory(Searches, Protocol):
     def payloads(self, ids: Sequence[str] | None = None) -> Iterator[tuple[str, Payload]]:
         """Ids and payloads of all pairs, or of the existing ones of ``ids``, in any order; reads no vectors."""
 
-    def ids_after(self, last: str | None, limit: int) -> list[str]:
+    def ids_after(self, last: str | None, limit: int, within: Filter | None = None) -> list[str]:
         """The next ids behind ``last``, None from the first on, in an order that no write changes; none at the end.
 
         So all pairs can be read in parts while others write: what is there all the time comes exactly once.

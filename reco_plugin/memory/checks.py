@@ -45,6 +45,7 @@ class CheckedSearch:
     k: int  # neighbours per query
     exclude: Sequence[Sequence[str]]  # per query, the ids it must not find; queries may share one list
     conditions: tuple[Condition, ...]  # the payload must fulfil all
+    within: tuple[Condition, ...] = ()  # those of them that limit what the caller may see
 
 
 def check_records(records: Records, dimension: int) -> Records:
@@ -155,14 +156,15 @@ def check_search(search: Search, dimension: int) -> CheckedSearch:
         if modality not in MODALITIES:
             raise InputError(f"{name}: expected one of {', '.join(MODALITIES)}, found {modality!r}")
     k = check_k(search.k)
-    conditions = parse_filter(search.where)
+    within = parse_filter(search.within)
+    conditions = (*parse_filter(search.where), *within)
     checked = check_vectors(search.vectors, dimension, "query vectors", may_be_empty=True)
     if (numbers := len(checked) * k * dimension) > NUMBERS_READ:
         raise InputError(
             f"{len(checked):,} queries with k={k:,} would read {numbers * 4 / 2**30:.1f} GiB of vectors at once, at "
             f"most {NUMBERS_READ * 4 / 2**30:g}: ask with fewer queries at a time, or a smaller k"
         )
-    return CheckedSearch(checked, k, _check_exclude(search.exclude, len(checked)), conditions)
+    return CheckedSearch(checked, k, _check_exclude(search.exclude, len(checked)), conditions, within)
 
 
 def _check_exclude(exclude: Sequence[Collection[str]] | None, queries: int) -> Sequence[Sequence[str]]:

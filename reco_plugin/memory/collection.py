@@ -167,8 +167,10 @@ def make_state(client: QdrantClient, collection: str) -> None:
     client.upsert(collection, [models.PointStruct(id=STATE_ID, vector={}, payload=payload)], wait=True)
 
 
-def count_pairs(client: QdrantClient, collection: str, timeout: int | None = None) -> int:
-    """Number of pairs; a filter in place of the second request would look at each of them."""
+def count_pairs(client: QdrantClient, collection: str, timeout: int | None = None, within: Any = None) -> int:
+    """Number of pairs, or of those in a filter; a filter in place of the second request would look at each pair."""
+    if within is not None:
+        return client.count(collection, within, exact=True, timeout=timeout).count
     there = client.retrieve(collection, [STATE_ID], with_payload=False, with_vectors=False, timeout=timeout)
     return client.count(collection, exact=True, timeout=timeout).count - len(there)
 

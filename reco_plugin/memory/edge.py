@@ -17,10 +17,10 @@ import qdrant_edge as qe
 
 from ..errors import MemoryReadOnly, MemoryStoreError
 from ..settings import MemoryOptions
-from ..types import MODALITIES, Fingerprint, Modality, Records, Search, Vectors
+from ..types import MODALITIES, Filter, Fingerprint, Modality, Records, Search, Vectors
 from .checks import CheckedSearch
 from .disk import SHARD_NAME, check_room, hold, load_shard, make_shard, release
-from .filters import Library
+from .filters import Library, parse_filter
 from .header import HEADER_NAME, RESTORE, Header, describe_loss, make_folder, open_folder, write_header
 from .points import AT_ONCE, PointMemory, StoredHeader, pages, to_sides, translate_errors
 from .search_index import SearchIndex
@@ -119,10 +119,11 @@ class EdgeMemory(StoredHeader, PointMemory):
         """Whether its folder is still there; without it, the open files are still searched, but nothing is stored."""
         return all((self._folder / name).exists() for name in (HEADER_NAME, SHARD_NAME))
 
-    def count(self) -> int:
-        """Number of pairs."""
+    def count(self, within: Filter | None = None) -> int:
+        """Number of pairs, or of those that fulfil conditions."""
+        some = self._filter(parse_filter(within))
         with translate_errors(self.location, "count"):
-            return _count(self._live())
+            return _count(self._live(), some)
 
     @property
     def index_state(self) -> str:
@@ -222,13 +223,14 @@ class EdgeMemory(StoredHeader, PointMemory):
             return list(self._live().retrieve(list(points), payload, vectors and _SIDES))
 
     def _page(
-        self, start: Any, size: int, payload: list[str] | bool, *, vectors: bool = False
+        self, start: Any, size: int, payload: list[str] | bool, *, vectors: bool = False, within: Any = None
     ) -> tuple[list[Any], Any]:
-        request = qe.ScrollRequest(offset=start, limit=size, with_payload=payload, with_vector=vectors and _SIDES)
+        sides = vectors and _SIDES
+        request = qe.ScrollRequest(offset=start, limit=size, filter=within, with_payload=payload, with_vector=sides)
         with translate_errors(self.location, "read"):
             found, behind = self._live().scroll(request)
             return list(found), behind
 
 
-def _count(shard: qe.EdgeShard) -> int:
-    return int(shard.count(qe.CountRequest(exact=True)))
+def _count(shard: qe.EdgeShard, within: Any = None) -> int:
+    return int(shard.count(qe.CountRequest(exact=True, filter=within)))

@@ -16,10 +16,10 @@ import numpy.typing as npt
 
 from ..defaults import SCROLL_BATCH
 from ..errors import ConfigError, MemoryStoreError
-from ..types import MODALITIES, Fingerprint, Modality, Neighbours, Payload, Records, Search, Vectors, caption_of
+from ..types import MODALITIES, Filter, Fingerprint, Modality, Neighbours, Payload, Records, Search, Vectors, caption_of
 from ..values import CONFIRMED
 from .checks import CheckedSearch, check_ids, check_positive, check_records, check_search, chunks
-from .filters import check_numbers
+from .filters import Condition, check_numbers, parse_filter
 from .header import Header
 from .lexical import MOST, Worded, stand_ins, stored_words
 from .points import AT_ONCE, StoredHeader, empty_neighbours
@@ -54,10 +54,11 @@ class ExactMemory(StoredHeader):
             raise ConfigError("a memory in RAM begins empty and needs the fingerprint of its encoder")
         return cls(Header(fingerprint))
 
-    def count(self) -> int:
-        """Number of pairs."""
+    def count(self, within: Filter | None = None) -> int:
+        """Number of pairs, or of those that fulfil conditions."""
         self._check_open()
-        return len(self._rows)
+        with self._lock:
+            return len(self._rows) if within is None else int(self._fitting(parse_filter(within)).sum())
 
     def upsert(self, records: Records) -> None:
         """Add pairs, vectors (N, D); an id that exists is replaced as a whole and keeps its place in the order."""
@@ -105,7 +106,7 @@ class ExactMemory(StoredHeader):
             if search.words is not None:
 
                 def find(weights: Mapping[int, Mapping[int, float]], everywhere: bool) -> list[list[Worded]]:
-                    every = np.ones(len(self._payloads), np.bool_)
+                    every = self._fitting(wanted.within)
                     return [
                         self._find(names, one, every if everywhere else permitted[row]) for row, one in weights.items()
                     ]
@@ -127,20 +128,26 @@ class ExactMemory(StoredHeader):
                     if out.payloads is not None:
                         out.payloads[row].extend(_copy(self._payloads[place]) for place in best)
             if wanted.conditions and not out.found.any():
-                check_numbers(wanted.conditions, self._payloads[:AT_ONCE])
+                visible = np.flatnonzero(self._fitting(wanted.within))[:AT_ONCE]
+                check_numbers(wanted.conditions, [self._payloads[row] for row in visible])
         return out
 
     def _permitted(self, wanted: CheckedSearch) -> list[npt.NDArray[np.bool_]]:
         """The pairs (N,) that each query may find; queries that may find the same share an array."""
-        allowed = np.ones(len(self._payloads), np.bool_)
-        if wanted.conditions:
-            allowed[:] = [all(one.fits(payload) for one in wanted.conditions) for payload in self._payloads]
+        allowed = self._fitting(wanted.conditions)
         made: dict[int, npt.NDArray[np.bool_]] = {}
         for ids in wanted.exclude:
             if id(ids) not in made:
                 made[id(ids)] = allowed.copy()
                 made[id(ids)][[self._rows[name] for name in ids if name in self._rows]] = False
         return [made[id(ids)] for ids in wanted.exclude]
+
+    def _fitting(self, conditions: Sequence[Condition]) -> npt.NDArray[np.bool_]:
+        """Which pairs (N,) fulfil conditions."""
+        fits = np.ones(len(self._payloads), np.bool_)
+        if conditions:
+            fits[:] = [all(one.fits(payload) for one in conditions) for payload in self._payloads]
+        return fits
 
     def _find(
         self, names: Sequence[str], weights: Mapping[int, float], permitted: npt.NDArray[np.bool_]
@@ -181,11 +188,12 @@ class ExactMemory(StoredHeader):
             wanted = list(self._rows) if ids is None else [name for name in check_ids(ids, "ids") if name in self._rows]
             return iter([(name, _copy(self._payloads[self._rows[name]])) for name in wanted])
 
-    def ids_after(self, last: str | None, limit: int) -> list[str]:
+    def ids_after(self, last: str | None, limit: int, within: Filter | None = None) -> list[str]:
         """The next ids behind ``last``, in the order of texts."""
         with self._lock:
             self._check_open()
-            behind = (name for name in self._rows if last is None or name > last)
+            fits = self._fitting(parse_filter(within))
+            behind = (name for name, row in self._rows.items() if fits[row] and (last is None or name > last))
             return heapq.nsmallest(check_positive(limit, "limit"), behind)
 
     def flush(self) -> None:

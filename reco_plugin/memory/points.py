@@ -18,11 +18,11 @@ import numpy as np
 
 from ..defaults import SCROLL_BATCH
 from ..errors import FORKED, MemoryFull, MemoryLocked, MemoryStoreError, RecoError
-from ..types import MODALITIES, Modality, Neighbours, Payload, Records, Search, Vectors, caption_of
+from ..types import MODALITIES, Filter, Modality, Neighbours, Payload, Records, Search, Vectors, caption_of
 from ..values import CONFIRMED
 from .base import part_of_a_write
 from .checks import CheckedSearch, check_ids, check_positive, check_records, check_search, chunks
-from .filters import COSINE, RESERVED, USER_ID, Library, check_numbers
+from .filters import COSINE, RESERVED, USER_ID, Condition, Library, check_numbers, parse_filter
 from .header import RESTORE, Header, SaidRecord
 from .lexical import MOST, StandIns, Worded, stand_ins, stored_words
 
@@ -308,9 +308,9 @@ class PointMemory(ABC):
 
     @abstractmethod
     def _page(
-        self, start: Any, size: int, payload: list[str] | bool, *, vectors: bool = False
+        self, start: Any, size: int, payload: list[str] | bool, *, vectors: bool = False, within: Any = None
     ) -> tuple[list[Any], Any]:
-        """At most so many pairs from a point on, None: from the first, and the point behind."""
+        """At most so many pairs from a point on, None: from the first, and the point behind; ``within``: a filter."""
 
     def upsert(self, records: Records) -> None:
         """Add or replace pairs, vectors (N, D)."""
@@ -345,12 +345,14 @@ class PointMemory(ABC):
         with translate_errors(self.location, "search"):
             if search.words is not None:  # first: they say what is searched with
                 pairs = header.calibration.get("pairs", 0)
-                stands = stand_ins(search, wanted.vectors, pairs, partial(self._by_words, filters))
+                find = partial(self._by_words, filters, self._filter(wanted.within))
+                stands = stand_ins(search, wanted.vectors, pairs, find)
                 wanted = replace(wanted, vectors=stands.vectors)
             near = to_neighbours(self._find(search, wanted, filters), dimension, search, k=wanted.k)
             if wanted.conditions and not near.found.any():
-                keys = [condition.key for condition in wanted.conditions]
-                check_numbers(wanted.conditions, (one.payload or {} for one in self._page(None, AT_ONCE, keys)[0]))
+                keys, visible = [condition.key for condition in wanted.conditions], self._filter(wanted.within)
+                shown, _ = self._page(None, AT_ONCE, keys, within=visible)
+                check_numbers(wanted.conditions, (one.payload or {} for one in shown))
             if stands is None:
                 return near
             return replace(near, asked=stands.vectors, words=stands.words, word_ids=stands.word_ids)
@@ -374,13 +376,18 @@ class PointMemory(ABC):
             found = self._retrieve(check_ids(ids, "ids"), True)
         return map(to_payload, chain.from_iterable(found))
 
-    def ids_after(self, last: str | None, limit: int) -> list[str]:
+    def ids_after(self, last: str | None, limit: int, within: Filter | None = None) -> list[str]:
         """The next ids behind ``last``, in the order of point ids."""
         self._live()
         start = None if last is None else point_id(last)
-        found, _ = self._page(start, check_positive(limit, "limit") + (start is not None), [USER_ID])
+        size, some = check_positive(limit, "limit") + (start is not None), self._filter(parse_filter(within))
+        found, _ = self._page(start, size, [USER_ID], within=some)
         behind = found[1:] if found and str(found[0].id) == start else found
         return [user_id(point) for point in behind[:limit]]
+
+    def _filter(self, conditions: Sequence[Condition]) -> Any:
+        """The filter of some conditions; None without any."""
+        return self.library.filters(conditions, [()])[0]
 
     @property
     def _dimension(self) -> int:
@@ -424,15 +431,15 @@ class PointMemory(ABC):
         )
 
     def _by_words(
-        self, filters: Sequence[Any], weights: Mapping[int, Mapping[int, float]], everywhere: bool
+        self, filters: Sequence[Any], within: Any, weights: Mapping[int, Mapping[int, float]], everywhere: bool
     ) -> list[list[Worded]]:
-        """See :data:`~reco_plugin.memory.lexical.Find`; each row under its filter."""
+        """See :data:`~reco_plugin.memory.lexical.Find`; each row under its filter, ``everywhere`` means ``within``."""
         requests = [
             self.library.request(
                 self.library.sparse(list(words), list(words.values())),
                 WORDS,
                 limit=MOST + 1,
-                filter=None if everywhere else filters[row],
+                filter=within if everywhere else filters[row],
                 with_vector=["text", WORDS],
                 with_payload=[USER_ID, "caption"],
             )

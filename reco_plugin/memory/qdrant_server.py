@@ -11,7 +11,7 @@ from qdrant_client import QdrantClient, grpc, models
 from qdrant_client.conversions.conversion import GrpcToRest, RestToGrpc
 
 from ..errors import FingerprintMismatch, MemoryStoreError
-from ..types import MODALITIES, Fingerprint, Neighbours, Records, Search
+from ..types import MODALITIES, Filter, Fingerprint, Neighbours, Records, Search
 from .checks import CheckedSearch
 from .collection import (
     PAIRS,
@@ -22,7 +22,7 @@ from .collection import (
     search_params,
 )
 from .connection import Server
-from .filters import Library
+from .filters import Library, parse_filter
 from .header import Header
 from .points import PointMemory, StoredHeader
 
@@ -87,10 +87,10 @@ class QdrantMemory(StoredHeader, PointMemory):
         self._opened(self._client)
         return self._server.answers()
 
-    def count(self) -> int:
-        """Number of pairs."""
-        client = self._live()
-        return self._run("count", lambda left: count_pairs(client, self.collection, left))
+    def count(self, within: Filter | None = None) -> int:
+        """Number of pairs, or of those that fulfil conditions."""
+        client, some = self._live(), self._filter(parse_filter(within))
+        return self._run("count", lambda left: count_pairs(client, self.collection, left, some))
 
     def search(self, search: Search) -> Neighbours:
         """Find the k nearest pairs of queries (B, D), all in one call; the header is read again every ``refresh_s``."""
@@ -206,8 +206,9 @@ class QdrantMemory(StoredHeader, PointMemory):
         return self._run("read", lambda left: client.retrieve(self.collection, points, timeout=left, **how))
 
     def _page(
-        self, start: Any, size: int, payload: list[str] | bool, *, vectors: bool = False
+        self, start: Any, size: int, payload: list[str] | bool, *, vectors: bool = False, within: Any = None
     ) -> tuple[list[Any], Any]:
         client = self._live()
         how: Any = {"limit": size, "offset": start, "with_payload": payload, "with_vectors": vectors and _SIDES}
-        return self._run("read", lambda left: client.scroll(self.collection, PAIRS, timeout=left, **how))
+        some = PAIRS if within is None else within  # the reserved point has no field of a pair
+        return self._run("read", lambda left: client.scroll(self.collection, some, timeout=left, **how))

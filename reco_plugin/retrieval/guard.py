@@ -38,6 +38,7 @@ from ..fusion.base import Learned
 from ..learning import Calibration
 from ..memory import Header, Memory, memory_of
 from ..memory.checks import check_search
+from ..memory.scope import current_scope
 from ..settings import Settings
 from ..types import Degraded, Fingerprint, Modality, Neighbours, Search
 
@@ -322,7 +323,7 @@ class GuardedMemory:
         """
         size = len(search.vectors)
         alone = search.exclude is not None or search.where is not None or search.k > _MOST_NEIGHBOURS
-        if alone or not 0 < size <= self._most:
+        if current_scope() or alone or not 0 < size <= self._most:
             return self._ask(search)
         how = (search.by, search.read, search.k, search.payloads, search.ids, search.checked, search.own)
         rows = (search.vectors, search.words or [None] * size)

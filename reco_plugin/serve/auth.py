@@ -5,10 +5,11 @@ Keys come from the settings, and from a file that is read again when it changes:
     [shop]                    # the name, which the access log shows
     key = "…"
     rights = ["embed", "read"]
+    where = {shop = "de"}     # optional: the key sees and writes only pairs with these fields
 
 *embed* embeds and refines; *read* shows pairs of the memory, in explanations and at ``/v1/memory``; *write* changes
-the memory; *metrics* reads ``/metrics``, which is open while only the admin's key has this right. Keys are compared by
-their hashes.
+the memory; *metrics* reads ``/metrics``, which is open while only the admin's key has this right and none has ``where``.
+Keys are compared by their hashes.
 """
 
 from __future__ import annotations
@@ -24,9 +25,10 @@ from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, TypeAdapter, ValidationError, model_validator
 
 from ..errors import ConfigError
+from ..memory.scope import Scope, scope_of
 from ..values import in_words
 from .failures import Failure, Refused
 from .logs import LOGGER
@@ -48,6 +50,14 @@ class _Entry(BaseModel):
 
     key: ServiceKey = Field(min_length=8)
     rights: frozenset[Right] = Field(min_length=1)
+    where: dict[str, str] | None = Field(None, min_length=1)
+
+    @model_validator(mode="after")
+    def _check_where(self) -> _Entry:
+        scope_of(self.where or {})
+        if self.where and "metrics" in self.rights:
+            raise ValueError("has where, and the right metrics counts all pairs: use two keys")
+        return self
 
 
 _FILE = TypeAdapter(dict[str, _Entry])
@@ -60,6 +70,8 @@ class CallerKey:
     name: str
     digest: bytes
     rights: frozenset[Right]
+    scope: Scope = ()
+    """The pairs that it sees and writes; empty: all."""
 
 
 class Keys:
@@ -85,8 +97,8 @@ class Keys:
         if self._path is not None:
             self._from_file = _read(self._path)
 
-    def check(self, right: Right, headers: Mapping[bytes, bytes]) -> str | None:
-        """Check that a request has a right. Return the name of its key; None if it has no known key and needs none.
+    def check(self, right: Right, headers: Mapping[bytes, bytes]) -> CallerKey | None:
+        """Check that a request has a right. Return its key; None if it has no known key and needs none.
 
         Raises:
             Refused: 401, no key or a wrong one; 403, the key lacks the right, or no key has it.
@@ -104,14 +116,14 @@ class Keys:
             has = ", ".join(sorted(key.rights))
             message = f"the key {key.name!r} lacks the right {right}: it has {has}"
             raise Refused(Failure(403, "right_missing", message))
-        return key.name
+        return key
 
     def _open_rights(self) -> frozenset[Right]:
         """Return the rights that need no key."""
         rights = set[Right]()
         if not (self._has_api_keys or self._from_file):
             rights |= {"embed"} if self._configured else {"embed", "read"}
-        if not any("metrics" in key.rights for key in self._from_file):
+        if not any("metrics" in key.rights or key.scope for key in self._from_file):
             rights.add("metrics")
         return frozenset(rights)
 
@@ -190,10 +202,10 @@ def _read(path: Path) -> list[CallerKey]:
         first = error.errors(include_input=False)[0]
         place = ".".join(map(str, first["loc"]))
         raise ConfigError(
-            f"keys_file {path}: {place} {in_words(first['msg'])}. Write [NAME], key = at least 8 characters, and "
-            f"rights = a list of {', '.join(get_args(Right))}"
+            f"keys_file {path}: {place} {in_words(first['msg'])}. Write [NAME], key = at least 8 characters, rights = a "
+            f'list of {", ".join(get_args(Right))}, and perhaps where = {{FIELD = "TEXT"}}'
         ) from None
-    keys = [_key(name, one.key, one.rights) for name, one in entries.items()]
+    keys = [_key(name, one.key, one.rights, scope_of(one.where or {})) for name, one in entries.items()]
     if not keys:
         raise ConfigError(f"keys_file {path} holds no key: without one, everybody could call")
     if len({key.digest for key in keys}) < len(keys):
@@ -201,8 +213,8 @@ def _read(path: Path) -> list[CallerKey]:
     return keys
 
 
-def _key(name: str, key: SecretStr, rights: frozenset[Right]) -> CallerKey:
-    return CallerKey(name, _hash(key.get_secret_value().encode()), rights)
+def _key(name: str, key: SecretStr, rights: frozenset[Right], scope: Scope = ()) -> CallerKey:
+    return CallerKey(name, _hash(key.get_secret_value().encode()), rights, scope)
 
 
 def _hash(key: bytes) -> bytes:

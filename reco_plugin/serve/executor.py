@@ -1,7 +1,7 @@
 """Threads for synchronous calls. Queries run before bulk work.
 
-A call passes three gates: the limit of the queue (429 if it is full), a thread of its class (query or bulk), and one of
-the slots for calls that compute. A query gets a slot before bulk does. Bulk gives its slot to waiting queries at each
+A call passes three gates: the limit of the queue (429 if it is full), a thread of its class (query or bulk), for which
+callers take turns, and one of the slots for calls that compute. A query gets a slot before bulk does. Bulk gives its slot to waiting queries at each
 :func:`checkpoint`, which is between two items or batches.
 
 The queue counts inputs (texts, images, vectors), not calls. An engine that sends a hundred objects in a hundred
@@ -15,12 +15,13 @@ import contextvars
 import math
 import threading
 import time
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import islice
 from typing import Any, Generic, TypeVar
 
-from anyio import CapacityLimiter, WouldBlock, to_thread
+from anyio import CapacityLimiter, to_thread
 from prometheus_client import Histogram
 
 from ..counters import SECONDS
@@ -41,11 +42,11 @@ class QueuedCall(Generic[T]):
     body: bytes  # the result as JSON
     waited_s: float  # for a thread and a slot
 
-    def __init__(self, slots: Slots, inputs: int, *, is_bulk: bool) -> None:
-        self.slots, self.inputs, self.is_bulk = slots, inputs, is_bulk
+    def __init__(self, slots: Slots, inputs: int, caller: str | None = None, *, is_bulk: bool) -> None:
+        self.slots, self.inputs, self.caller, self.is_bulk = slots, inputs, caller, is_bulk
         self.queued = time.perf_counter()
         self.started: float | None = None  # on the same clock
-        self.limiter: CapacityLimiter | None = None  # of its class, once it has a thread
+        self.turns: Turns | None = None  # of its class, once it has a thread
         self.is_abandoned = self.has_slot = self.is_done = False
 
     def start(self) -> None:
@@ -141,6 +142,40 @@ class Slots:
             (self._queries if self._waiting_queries else self._bulk).notify()
 
 
+class Turns:
+    """A number of threads. Callers that wait take turns, so that none waits for all calls of another. Used from the loop."""
+
+    def __init__(self, number: int) -> None:
+        self._free = number
+        self._waiting: dict[str | None, deque[asyncio.Future[None]]] = {}  # by caller, whose turn is next first
+
+    async def acquire(self, caller: str | None) -> None:
+        """Wait for a thread."""
+        if self._free:
+            self._free -= 1
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(caller, deque()).append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if not turn.cancelled():  # it came at the same moment
+                self.release()
+            raise
+
+    def release(self) -> None:
+        """Give a thread to the next caller."""
+        while self._waiting:
+            line = self._waiting.pop(caller := next(iter(self._waiting)))
+            turn = line.popleft()
+            if line:
+                self._waiting[caller] = line  # behind the others
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._free += 1
+
+
 class PixelBudget:
     """Memory for the images that all calls decode at the same time. A WebP of 34 bytes may have 50 million pixels."""
 
@@ -183,12 +218,13 @@ class Executor:
         """Seconds that calls waited."""
         self._threads, self._queue, self._deadline_s = threads, queue, deadline_s
         self._slots = Slots(threads)
-        self._query_threads = CapacityLimiter(threads + min(waiting, queue))
-        self._bulk_threads = CapacityLimiter(2 * threads)  # one decodes while the batch of the other is encoded
+        self._query_threads = Turns(threads + min(waiting, queue))
+        self._bulk_threads = Turns(2 * threads)  # one decodes while the batch of the other is encoded
         self._unlimited = CapacityLimiter(math.inf)  # the two above are the limits; a call that hangs keeps its share
         self._calls: dict[QueuedCall[Any], None] = {}  # waiting and running, the oldest first
         self.inputs = 0
         """Number of inputs that wait or are computed."""
+        self._inputs_of = Counter[str | None]()  # by caller
         self._is_closed = False
         self._lock = threading.Lock()
 
@@ -199,6 +235,7 @@ class Executor:
         *,
         inputs: int = 1,
         is_bulk: bool = False,
+        caller: str | None = None,
     ) -> QueuedCall[T]:
         """Run a call in a thread, and write its result as JSON there.
 
@@ -209,22 +246,21 @@ class Executor:
             to_answer: converts the result to what JSON holds; None: the result is written as it is.
             inputs: number of texts, images and vectors, for the limit of the queue.
             is_bulk: whether queries go first.
+            caller: who shares the queue and the threads with others.
 
         Raises:
             Refused: 429, the queue is full; 503, the service stops.
         """
-        self.check_room(inputs)
-        job, loop = QueuedCall[T](self._slots, inputs, is_bulk=is_bulk), asyncio.get_running_loop()
+        self.check_room(inputs, caller)
+        job, loop = QueuedCall[T](self._slots, inputs, caller, is_bulk=is_bulk), asyncio.get_running_loop()
         with self._lock:
             self._calls[job] = None
             self.inputs += inputs
-        limiter = self._bulk_threads if is_bulk else self._query_threads
+            self._inputs_of[caller] += inputs
+        turns = self._bulk_threads if is_bulk else self._query_threads
         try:
-            try:
-                limiter.acquire_on_behalf_of_nowait(job)  # without a turn of the loop
-            except WouldBlock:
-                await limiter.acquire_on_behalf_of(job)
-            job.limiter = limiter
+            await turns.acquire(caller)
+            job.turns = turns
             await to_thread.run_sync(
                 self._compute, job, call, to_answer, loop, limiter=self._unlimited, abandon_on_cancel=True
             )
@@ -265,18 +301,27 @@ class Executor:
         with self._lock:
             del self._calls[job]
             self.inputs -= job.inputs
-        if job.limiter is not None:
-            job.limiter.release_on_behalf_of(job)
+            self._inputs_of[job.caller] -= job.inputs
+            self._inputs_of += Counter()  # without those at zero
+        if job.turns is not None:
+            job.turns.release()
 
-    def check_room(self, inputs: int = 1) -> None:
-        """Refuse a call if the queue is full (429) or the service stops (503), before any work is done for it."""
+    def check_room(self, inputs: int = 1, caller: str | None = None) -> None:
+        """Refuse a call if the queue is full (429) or the service stops (503), before any work is done for it.
+
+        In a full queue, each caller still has an equal share, whatever the others send.
+        """
         if self._is_closed:
             raise Refused(STOPPING)
         if len(self._calls) < self._threads:
             return
         waiting = self.inputs - sum(job.inputs for job in islice(self._calls, self._threads))
         if waiting + inputs > self._queue and (waiting or not self._queue):
-            message = f"{waiting:,} inputs wait already, the limit is {self._queue:,} (queue): try again later"
+            callers = len({*self._inputs_of, caller})
+            if self._inputs_of[caller] + inputs <= self._queue // callers:
+                return
+            shared = f", shared by {callers} keys" if callers > 1 else ""
+            message = f"{waiting:,} inputs wait already, the limit is {self._queue:,} (queue){shared}: try again later"
             raise Refused(Failure(429, "queue_full", message))
 
     @property

@@ -153,6 +153,8 @@ def router(state: AppState) -> APIRouter:
     @routes.get("", response_model=MemoryInfo)
     async def memory_info(request: Request, *, calibration: bool = False) -> Response:
         """Count the pairs, and describe the memory."""
+        if calibration:
+            context_of(request).check_whole()
         return await context_of(request).read(lambda: with_nulls(describe(embedder, calibration=calibration)))
 
     @routes.post("/pairs", response_model=Added)

@@ -23,7 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..memory import part_of_a_write
 from .app_state import AppState
-from .auth import unknown_host
+from .auth import CallerKey, unknown_host
 from .embedder import Embedded, EmbedRequest
 from .failures import Failure, Refused
 from .logs import LOGGER, request_id
@@ -55,8 +55,8 @@ class RequestContext:
         """The client's id, if it is valid; else a new one."""
         self.answer_headers: dict[str, str] = {}
         """Headers that the answer gets besides those of its route."""
-        self.key: str | None = None
-        """Name of the key that was sent; None without one."""
+        self.key: CallerKey | None = None
+        """The key that was sent; None without one."""
         self.code = ""
         """Code of the failure; empty without one."""
         self.log_fields: dict[str, Any] = {}
@@ -71,6 +71,11 @@ class RequestContext:
         self._prefix = scope["state"].get("prefix")
         self._receive, self._send = receive, send
         self._received_bytes = 0
+
+    @property
+    def caller(self) -> str | None:
+        """Name of the key; None without one."""
+        return None if self.key is None else self.key.name
 
     async def receive(self) -> Message:
         """Return the next chunk of the body, once there is memory for it. Refuse a body that is too large (413)."""
@@ -113,6 +118,7 @@ class RequestContext:
                 to_answer,
                 inputs=len(request.items),
                 is_bulk=request.is_bulk,
+                caller=self.caller,
             )
         self._describe(done.result, {"queue": done.waited_s, **done.result.seconds})
         return json_response(done.body)
@@ -120,7 +126,7 @@ class RequestContext:
     async def read(self, call: Callable[[], Answer]) -> Response:
         """Run another call that changes nothing, in the same queue, and write its result as JSON."""
         with self._while_connected():
-            return json_response((await self.state.executor.run(call)).body)
+            return json_response((await self.state.executor.run(call, caller=self.caller)).body)
 
     async def write(self, call: Callable[[], Answer]) -> Response:
         """Run a call that changes the memory, and write its result as JSON.
@@ -129,7 +135,8 @@ class RequestContext:
         """
         until = time.monotonic() + self.deadline - asyncio.get_running_loop().time()
         with self._while_connected():
-            return json_response((await self.state.writer.run(partial(self._write, until, call))).body)
+            done = await self.state.writer.run(partial(self._write, until, call), caller=self.caller)
+        return json_response(done.body)
 
     def _write(self, until: float, call: Callable[[], Answer]) -> Answer:
         """The half of :meth:`write` in the thread: one write, tried again until a moment of ``time.monotonic``."""
@@ -141,6 +148,12 @@ class RequestContext:
     def check_read(self) -> None:
         """Refuse a caller who may not see pairs of the memory (401, 403)."""
         self.key = self.state.keys.check("read", self.headers)
+
+    def check_whole(self) -> None:
+        """Refuse a key that sees a part of the memory only (403)."""
+        if self.key is not None and self.key.scope:
+            message = f"this is of the whole memory, and the key {self.key.name!r} has `where`: use one without it"
+            raise Refused(Failure(403, "key_scoped", message))
 
     @contextmanager
     def _while_connected(self) -> Iterator[None]:
@@ -248,6 +261,6 @@ class RequestMiddleware:
             return
         fields = {"method": scope["method"], "path": scope["path"], "status": context.status}
         client = scope.get("client") or ("",)
-        fields |= {"seconds": round(seconds, 6), "client": client[0], "key": context.key, "code": context.code}
+        fields |= {"seconds": round(seconds, 6), "client": client[0], "key": context.caller, "code": context.code}
         fields |= context.log_fields
         log.log(level, "request", extra={name: value for name, value in fields.items() if value != ""})

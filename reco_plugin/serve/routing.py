@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
 from ..errors import InputError, RecoError
+from ..memory import in_scope
 from ..values import did_you_mean, in_words, nearest
 from .auth import MEMORY_PATH, right_of
 from .failures import STOPPING, Failure, Refused, failure_of
@@ -91,9 +92,10 @@ def route_class(shape: Shape, headers: Callable[[Failure], dict[str, str]] = lam
                     if right is not None:  # before the body is read
                         context.key = context.state.keys.check(right, context.headers)
                     if computes:
-                        context.state.executor.check_room()
+                        context.state.executor.check_room(caller=context.caller)
                     async with asyncio.timeout_at(context.deadline):
-                        return await handle(request)
+                        with in_scope(context.key.scope if context.key else ()):  # whatever the route does
+                            return await handle(request)
                 except TimeoutError:
                     failure = context.timeout
                 except asyncio.CancelledError:  # uvicorn cancels when `shutdown_s` is over

@@ -149,11 +149,13 @@ def router(state: AppState) -> APIRouter:
     @routes.get("/versions", response_model=VersionList)
     async def list_versions(request: Request) -> Response:
         """List all versions of a memory in folders."""
+        context_of(request).check_whole()
         return await context_of(request).read(lambda: _with_reason(state.live_version.versions))
 
     @routes.post("/versions", response_model=VersionBody)
     async def use_version(request: Request, body: UseVersion) -> Response:
         """Switch to a finished version; no request is lost."""
+        context_of(request).check_whole()
         return await context_of(request).write(lambda: _with_reason(lambda: state.live_version.switch(body.name)))
 
     return routes

@@ -108,7 +108,7 @@ class Watched:
         self.written: list[str] = []
         self.deleted: list[str] = []
         self._store = reco.memory.store
-        reco.memory.store = self  # type: ignore[assignment]
+        reco.memory.move_to(self)  # type: ignore[arg-type]
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)

@@ -104,7 +104,8 @@ def test_a_file_is_read_again_and_a_bad_one_changes_nothing(tmp_path: Path, capl
 
     def name(key: bytes) -> str | None:
         try:
-            return keys.check("embed", {b"authorization": b"Bearer " + key})
+            found = keys.check("embed", {b"authorization": b"Bearer " + key})
+            return found and found.name
         except Refused as refused:
             return refused.failure.code
 

@@ -14,6 +14,7 @@ from ...defaults import RESULTS
 from ...encoders.preprocess import ImageConfig
 from ...encoders.preprocess.image import thumbnail
 from ...errors import ImageError, MemoryStoreError
+from ...memory.scope import current_scope
 from ...reco import Reco
 from ...sources.images import PictureFiles, stored_thumbnail
 from ...types import Degraded, InputType, Modality, Payload, Search, Used, Vectors, caption_of, other
@@ -39,7 +40,7 @@ class PairPictures:
         """Return a data URI: the ``thumbnail`` of the payload, else a file of the folders; None without a picture."""
         if (stored := stored_thumbnail(payload)) is not None:
             return stored
-        file = self._files.find(id_, payload)
+        file = None if current_scope() else self._files.find(id_, payload)  # the folders have pictures of all
         return None if file is None else self._thumbnail(file, file.stat().st_mtime_ns)
 
     def show(self, id_: str, payload: Payload) -> Shown:
