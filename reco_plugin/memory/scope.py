@@ -167,17 +167,13 @@ class ScopedMemory:
         found = dict[str, str]()
         there = dict(self._store.payloads(list(places))) if places else {}
         for place, name in places.items():
-            payload = there.get(place)
-            if payload is None:
+            if (payload := there.get(place)) is None:
                 continue
-            if write and all(payload.get(field) == value for field, value in self._scope):
+            owned = all(payload.get(field) == value for field, value in self._scope)
+            if owned or (not write and all(one.fits(payload) for one in self._conditions)):
                 found[name] = place
-            elif not write and all(one.fits(payload) for one in self._conditions):
-                found[name] = place
-            elif write and place == self._place(name):
-                raise InputError(
-                    f"the pair {show(name)} can be changed only by a key of the whole memory: use another id"
-                )
+            elif write and place != name:
+                raise InputError(f"only a key of the whole memory changes the pair {show(name)}: use another id")
         return {name: found[name] for name in names if name in found}
 
     def _place(self, name: str) -> str:

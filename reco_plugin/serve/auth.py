@@ -8,8 +8,8 @@ Keys come from the settings, and from a file that is read again when it changes:
     where = {shop = "de"}     # optional: the key sees and writes only pairs with these fields
 
 *embed* embeds and refines; *read* shows pairs of the memory, in explanations and at ``/v1/memory``; *write* changes
-the memory; *metrics* reads ``/metrics``, which is open while only the admin's key has this right and none has ``where``.
-Keys are compared by their hashes.
+the memory; *metrics* reads ``/metrics``, which is open while only the admin's key has this right and no key has
+``where``. Keys are compared by their hashes.
 """
 
 from __future__ import annotations
@@ -202,8 +202,8 @@ def _read(path: Path) -> list[CallerKey]:
         first = error.errors(include_input=False)[0]
         place = ".".join(map(str, first["loc"]))
         raise ConfigError(
-            f"keys_file {path}: {place} {in_words(first['msg'])}. Write [NAME], key = at least 8 characters, rights = a "
-            f'list of {", ".join(get_args(Right))}, and perhaps where = {{FIELD = "TEXT"}}'
+            f"keys_file {path}: {place} {in_words(first['msg'])}. Write [NAME], key = at least 8 characters, "
+            f'rights = a list of {", ".join(get_args(Right))}, and perhaps where = {{FIELD = "TEXT"}}'
         ) from None
     keys = [_key(name, one.key, one.rights, scope_of(one.where or {})) for name, one in entries.items()]
     if not keys:

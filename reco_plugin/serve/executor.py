@@ -1,8 +1,8 @@
 """Threads for synchronous calls. Queries run before bulk work.
 
 A call passes three gates: the limit of the queue (429 if it is full), a thread of its class (query or bulk), for which
-callers take turns, and one of the slots for calls that compute. A query gets a slot before bulk does. Bulk gives its slot to waiting queries at each
-:func:`checkpoint`, which is between two items or batches.
+callers take turns, and one of the slots for calls that compute. A query gets a slot before bulk does. Bulk gives its
+slot to waiting queries at each :func:`checkpoint`, which is between two items or batches.
 
 The queue counts inputs (texts, images, vectors), not calls. An engine that sends a hundred objects in a hundred
 requests at once waits as long as one that sends them in one request, and none of them is refused.
@@ -143,7 +143,7 @@ class Slots:
 
 
 class Turns:
-    """A number of threads. Callers that wait take turns, so that none waits for all calls of another. Used from the loop."""
+    """A number of threads, for which callers take turns: none waits for all calls of another. Used from the loop."""
 
     def __init__(self, number: int) -> None:
         self._free = number

@@ -10,7 +10,7 @@ import pytest
 
 from reco_plugin import Reco
 from reco_plugin.errors import ConfigError
-from reco_plugin.serve.auth import Keys
+from reco_plugin.serve.auth import Keys, Right
 from reco_plugin.serve.failures import Refused
 from reco_plugin.serve.logs import LOGGER
 from reco_plugin.serve.service_settings import ServeSettings, load_serve_settings
@@ -39,6 +39,11 @@ CALLS = {
     "write": ("POST", "/v1/memory/pairs", PAIR),
     "metrics": ("GET", "/metrics", None),
 }
+
+
+def checked(keys: Keys, right: Right, headers: dict[bytes, bytes]) -> str | None:
+    key = keys.check(right, headers)
+    return None if key is None else key.name
 
 
 def statuses(client: Any, key: str | None) -> dict[str, int]:
@@ -104,8 +109,7 @@ def test_a_file_is_read_again_and_a_bad_one_changes_nothing(tmp_path: Path, capl
 
     def name(key: bytes) -> str | None:
         try:
-            found = keys.check("embed", {b"authorization": b"Bearer " + key})
-            return found and found.name
+            return checked(keys, "embed", {b"authorization": b"Bearer " + key})
         except Refused as refused:
             return refused.failure.code
 
@@ -141,8 +145,8 @@ def test_a_bad_file_is_refused_and_its_keys_are_not_shown(tmp_path: Path, text: 
 
 def test_a_key_may_be_of_any_alphabet() -> None:
     keys = Keys(ServeSettings(api_keys=["schlüssel"]), "token-of-this-machine")
-    assert keys.check("read", {b"api-key": "schlüssel".encode()}) == "api_keys[0]"
-    assert keys.check("write", {b"authorization": b"Bearer token-of-this-machine"}) == "this machine"
+    assert checked(keys, "read", {b"api-key": "schlüssel".encode()}) == "api_keys[0]"
+    assert checked(keys, "write", {b"authorization": b"Bearer token-of-this-machine"}) == "this machine"
     for header in (b"Basic: k", b"Bearer", b""):
         with pytest.raises(Refused):
             keys.check("embed", {b"authorization": header})
