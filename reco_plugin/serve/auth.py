@@ -19,13 +19,14 @@ import hmac
 import logging
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Literal, TypeAlias, get_args
+from typing import Annotated, Literal, TypeAlias, get_args
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, TypeAdapter, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, TypeAdapter, ValidationError
 
 from ..errors import ConfigError
 from ..memory.scope import Scope, scope_of
@@ -37,6 +38,8 @@ from .service_settings import ServeSettings, ServiceKey
 Right: TypeAlias = Literal["embed", "read", "write", "metrics"]
 RIGHTS: frozenset[Right] = frozenset(get_args(Right))
 MEMORY_PATH = "/v1/memory"
+WHOLE_MEMORY = (f"{MEMORY_PATH}/versions", "/metrics")
+"""Paths of what is not of single pairs: no key with ``where`` may call them."""
 _OPEN = ("/livez", "/readyz", "/health", "/ping", "/v1/health/", "/meta", "/.well-known/", "/openapi.json")
 _SCHEME = "bearer "
 _KEY_HEADERS = (b"api-key", b"x-api-key")
@@ -50,14 +53,7 @@ class _Entry(BaseModel):
 
     key: ServiceKey = Field(min_length=8)
     rights: frozenset[Right] = Field(min_length=1)
-    where: dict[str, str] | None = Field(None, min_length=1)
-
-    @model_validator(mode="after")
-    def _check_where(self) -> _Entry:
-        scope_of(self.where or {})
-        if self.where and "metrics" in self.rights:
-            raise ValueError("has where, and the right metrics counts all pairs: use two keys")
-        return self
+    where: Annotated[dict[str, str], Field(min_length=1), AfterValidator(lambda one: dict(scope_of(one)))] | None = None
 
 
 _FILE = TypeAdapter(dict[str, _Entry])
@@ -67,11 +63,15 @@ _FILE = TypeAdapter(dict[str, _Entry])
 class CallerKey:
     """A key of the service."""
 
-    name: str
-    digest: bytes
-    rights: frozenset[Right]
+    name: str = ""
+    digest: bytes = b""
+    rights: frozenset[Right] = frozenset()
     scope: Scope = ()
     """The pairs that it sees and writes; empty: all."""
+
+
+NO_KEY = CallerKey()
+"""Of a caller who has sent no known key and needs none."""
 
 
 class Keys:
@@ -83,9 +83,6 @@ class Keys:
         Args:
             settings: of the service.
             token: a key with all rights, for commands on this machine.
-
-        Raises:
-            ConfigError: the file cannot be read.
         """
         embed_and_read: frozenset[Right] = frozenset({"embed", "read"})
         self._configured = [_key(f"api_keys[{i}]", one, embed_and_read) for i, one in enumerate(settings.api_keys)]
@@ -97,18 +94,14 @@ class Keys:
         if self._path is not None:
             self._from_file = _read(self._path)
 
-    def check(self, right: Right, headers: Mapping[bytes, bytes]) -> CallerKey | None:
-        """Check that a request has a right. Return its key; None if it has no known key and needs none.
-
-        Raises:
-            Refused: 401, no key or a wrong one; 403, the key lacks the right, or no key has it.
-        """
+    def check(self, right: Right, headers: Mapping[bytes, bytes]) -> CallerKey:
+        """Check that a request has a right, and return its key."""
         self._refresh()
         given, is_open = credential(headers), right in self._open_rights()
         key = None if given is None else self._find(given)
         if key is None:
             if is_open:
-                return None  # any key is ignored: SDKs always send one
+                return NO_KEY  # any key is ignored: SDKs always send one
             if given is None:
                 raise Refused(self._missing(right))
             raise Refused(Failure(401, "key_wrong", f"the key is not known here: this needs the right {right}"))
@@ -142,13 +135,10 @@ class Keys:
 
     def _stat(self) -> tuple[int, int, int] | None:
         """Return values that change with the file."""
-        if self._path is None:
-            return None
-        try:
-            stat = self._path.stat()
-        except OSError:
-            return None
-        return stat.st_mtime_ns, stat.st_ino, stat.st_size
+        with suppress(OSError):
+            if self._path is not None:
+                return (stat := self._path.stat()).st_mtime_ns, stat.st_ino, stat.st_size
+        return None
 
     def _refresh(self) -> None:
         """Read the file again if it changed. If it cannot be read, the keys stay as they are."""
@@ -189,11 +179,7 @@ def credential(headers: Mapping[bytes, bytes]) -> str | None:
 
 
 def _read(path: Path) -> list[CallerKey]:
-    """Read the keys of a file.
-
-    Raises:
-        ConfigError: the file cannot be read, has no key, or has one twice. The message contains no key.
-    """
+    """Read the keys of a file."""
     try:
         entries = _FILE.validate_python(tomllib.loads(path.read_text(encoding="utf-8")))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:

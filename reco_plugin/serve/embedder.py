@@ -164,10 +164,6 @@ class Embedder:
         Args:
             request: at least one input.
             prefix: the mode of the path.
-
-        Raises:
-            Refused: no items or too many, an unknown model, or an input that cannot be embedded.
-            RecoError: the encoder failed, the options are wrong, or the memory failed with ``on_memory_failure=fail``.
         """
         self._check(request)
         wanted = should_refine(request.refine, self._mode(request, prefix), request.input_type)
@@ -238,15 +234,14 @@ class Embedder:
             message = f"{number:,} items with k = {k} would show {pairs:,} pairs, the limit is {MAX_EXPLAINED_PAIRS:,}"
             raise Refused(Failure(413, "too_many_pairs", f"{message}: send fewer items at once, or a smaller k", "k"))
 
-    def check_number(self, number: int, name: str | None = None) -> None:
-        """Refuse too many items in one field (413)."""
-        if number > self.settings.max_items:
-            raise Refused(too_many_items(number, self.settings.max_items, name))
+    def check_number(self, number: int, name: str | None = None, setting: str = "max_items") -> None:
+        """Refuse more items in one field than a setting allows (413)."""
+        if number > (limit := getattr(self.settings, setting)):
+            raise Refused(too_many_items(number, limit, name, setting))
 
     def check_images(self, number: int) -> None:
         """Refuse too many images (413)."""
-        if number > self.settings.max_images:
-            raise Refused(too_many_items(number, self.settings.max_images, "images", "max_images"))
+        self.check_number(number, "images", "max_images")
 
     def _mode(self, request: EmbedRequest, prefix: RefineMode | None) -> RefineMode | None:
         """Return the mode of the prefix, else of the alias. Refuse an alias that needs a role without one (400)."""
@@ -265,9 +260,6 @@ class Embedder:
             name: its field, for messages.
             truncate: cut a long text; False refuses it.
             empty: accept an empty text.
-
-        Raises:
-            Refused: the item cannot be read, or the caller no longer waits.
         """
         checkpoint()
         try:
@@ -289,7 +281,7 @@ class Embedder:
             return self.reco.encoder.arrays(arrays, modality, lambda _: checkpoint())
 
     def embed_one(self, item: Item, name: str) -> npt.NDArray[np.float32]:
-        """Return the frozen vector (D,) of one item; errors as of :meth:`prepare`."""
+        """Return the frozen vector (D,) of one item."""
         vector: npt.NDArray[np.float32] = self.encode([self.prepare(item, name)], item.modality)[0]
         return vector
 

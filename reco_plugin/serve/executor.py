@@ -42,7 +42,7 @@ class QueuedCall(Generic[T]):
     body: bytes  # the result as JSON
     waited_s: float  # for a thread and a slot
 
-    def __init__(self, slots: Slots, inputs: int, caller: str | None = None, *, is_bulk: bool) -> None:
+    def __init__(self, slots: Slots, inputs: int, caller: str, *, is_bulk: bool) -> None:
         self.slots, self.inputs, self.caller, self.is_bulk = slots, inputs, caller, is_bulk
         self.queued = time.perf_counter()
         self.started: float | None = None  # on the same clock
@@ -83,7 +83,7 @@ def checkpoint() -> None:
     call = _current.get()
     if call is None:
         return
-    if call.is_bulk and call.has_slot and call.slots.has_waiting_queries:
+    if call.is_bulk and call.has_slot and call.slots.waiting_queries:
         call.release_slot()
         call.acquire_slot()
     if call.is_abandoned:
@@ -108,19 +108,15 @@ class Slots:
     def __init__(self, number: int) -> None:
         lock = threading.Lock()
         self._free, self._queries, self._bulk = number, threading.Condition(lock), threading.Condition(lock)
-        self._waiting_queries = 0
-
-    @property
-    def has_waiting_queries(self) -> bool:
-        """Whether a query waits for a slot."""
-        return self._waiting_queries > 0
+        self.waiting_queries = 0
+        """Number of queries that wait for a slot."""
 
     def acquire(self, call: QueuedCall[Any]) -> bool:
         """Block until there is a slot. Return False if the call was abandoned."""
         with (line := self._bulk if call.is_bulk else self._queries):
-            self._waiting_queries += not call.is_bulk
-            line.wait_for(lambda: call.is_abandoned or (self._free and not (call.is_bulk and self._waiting_queries)))
-            self._waiting_queries -= not call.is_bulk
+            self.waiting_queries += not call.is_bulk
+            line.wait_for(lambda: call.is_abandoned or (self._free and not (call.is_bulk and self.waiting_queries)))
+            self.waiting_queries -= not call.is_bulk
             self._free -= not call.is_abandoned
             self._notify_next()
             return not call.is_abandoned
@@ -139,7 +135,7 @@ class Slots:
 
     def _notify_next(self) -> None:
         if self._free:
-            (self._queries if self._waiting_queries else self._bulk).notify()
+            (self._queries if self.waiting_queries else self._bulk).notify()
 
 
 class Turns:
@@ -147,9 +143,9 @@ class Turns:
 
     def __init__(self, number: int) -> None:
         self._free = number
-        self._waiting: dict[str | None, deque[asyncio.Future[None]]] = {}  # by caller, whose turn is next first
+        self._waiting: dict[str, deque[asyncio.Future[None]]] = {}  # by caller, whose turn is next first
 
-    async def acquire(self, caller: str | None) -> None:
+    async def acquire(self, caller: str) -> None:
         """Wait for a thread."""
         if self._free:
             self._free -= 1
@@ -224,7 +220,7 @@ class Executor:
         self._calls: dict[QueuedCall[Any], None] = {}  # waiting and running, the oldest first
         self.inputs = 0
         """Number of inputs that wait or are computed."""
-        self._inputs_of = Counter[str | None]()  # by caller
+        self._inputs_of = Counter[str]()  # by caller
         self._is_closed = False
         self._lock = threading.Lock()
 
@@ -235,7 +231,7 @@ class Executor:
         *,
         inputs: int = 1,
         is_bulk: bool = False,
-        caller: str | None = None,
+        caller: str = "",
     ) -> QueuedCall[T]:
         """Run a call in a thread, and write its result as JSON there.
 
@@ -247,9 +243,6 @@ class Executor:
             inputs: number of texts, images and vectors, for the limit of the queue.
             is_bulk: whether queries go first.
             caller: who shares the queue and the threads with others.
-
-        Raises:
-            Refused: 429, the queue is full; 503, the service stops.
         """
         self.check_room(inputs, caller)
         job, loop = QueuedCall[T](self._slots, inputs, caller, is_bulk=is_bulk), asyncio.get_running_loop()
@@ -306,7 +299,7 @@ class Executor:
         if job.turns is not None:
             job.turns.release()
 
-    def check_room(self, inputs: int = 1, caller: str | None = None) -> None:
+    def check_room(self, inputs: int = 1, caller: str = "") -> None:
         """Refuse a call if the queue is full (429) or the service stops (503), before any work is done for it.
 
         In a full queue, each caller still has an equal share, whatever the others send.

@@ -111,14 +111,13 @@ class Health:
         A load balancer sends no request to a service that is not ready, so no request would notice the recovery.
         """
         reco = self.state.embedder.reco
+        error: RecoError | None = None
         try:
             reco.encoder.check()
-        except RecoError as error:
-            self._record("model server", str(error))
-            self.encoder_error = failure_of(error).message
-        else:
-            self._record("model server", None)
-            self.encoder_error = None
+        except RecoError as raised:
+            error = raised
+        self._record("model server", None if error is None else str(error))
+        self.encoder_error = None if error is None else failure_of(error).message
         part, why = ("folder", "is gone") if reco.memory.alone else ("server", "does not answer")
         self.memory_error = "" if reco.memory.answers() else f"memory: its {part} {why}"
         self._record(f"memory's {part}", f"it {why}" if self.memory_error else None)

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Literal, TextIO
+from typing import Any, Literal
 
 import orjson
 
@@ -72,16 +72,9 @@ def printable(text: str) -> str:
     return "".join(one if one.isprintable() else json.dumps(one)[1:-1] for one in text)
 
 
-def _log_warning(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: TextIO | None = None,
-    line: str | None = None,
-) -> None:
+def _log_warning(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any) -> None:
     """Log a warning. The warnings of other packages get their place in the code."""
-    text = str(message) if is_ours(category) else warnings.formatwarning(message, category, filename, lineno, line)
+    text = str(message) if is_ours(category) else warnings.formatwarning(message, category, filename, lineno)
     logging.getLogger("py.warnings").warning("%s", text)
 
 

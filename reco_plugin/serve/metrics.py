@@ -58,17 +58,16 @@ class Metrics:
         """Yield the state of the service; a method of Prometheus collectors."""
         state, reco = self._state, self._state.embedder.reco
         yield InfoMetricFamily("reco_build", "version of this service", {"version": __version__})
-        yield GaugeMetricFamily(
-            "reco_queue_inputs", "texts, images and vectors that wait or are computed", state.executor.inputs
-        )
-        yield GaugeMetricFamily("reco_queue_limit_inputs", "limit of the inputs that wait", state.settings.queue)
-        yield GaugeMetricFamily("reco_writes_pending", "changes of the memory that wait or run", state.writer.pending)
-        yield GaugeMetricFamily("reco_pending_bytes", "memory that request bodies take", state.bytes.used)
-        yield GaugeMetricFamily("reco_connections", "open connections", self.connections())
-        is_open = float(reco.circuit.state != "closed")
-        yield GaugeMetricFamily("reco_circuit_open", "1 while the memory is not searched after failures", is_open)
-        ready = float(not self._health.ready().reasons)
-        yield GaugeMetricFamily("reco_ready", "1 while requests should be sent here", ready)
+        for name, about, value in (
+            ("queue_inputs", "texts, images and vectors that wait or are computed", state.executor.inputs),
+            ("queue_limit_inputs", "limit of the inputs that wait", state.settings.queue),
+            ("writes_pending", "changes of the memory that wait or run", state.writer.pending),
+            ("pending_bytes", "memory that request bodies take", state.bytes.used),
+            ("connections", "open connections", self.connections()),
+            ("circuit_open", "1 while the memory is not searched after failures", reco.circuit.state != "closed"),
+            ("ready", "1 while requests should be sent here", not self._health.ready().reasons),
+        ):
+            yield GaugeMetricFamily(f"reco_{name}", about, float(value))
         degraded = GaugeMetricFamily("reco_degraded", "1 for each part that is down", labels=["part"])
         for part, problem in self._health.problems().items():
             degraded.add_metric([part], float(bool(problem)))

@@ -123,12 +123,7 @@ class MatchRequest(HowToRefine):
         return EmbedRequest(inputs, input_type="query", refine=self.refine, options=self.options())
 
     def match(self, reco: Reco, answer: Embedded) -> MatchedList:
-        """Judge the results of each query.
-
-        Raises:
-            InputError: the number of rankings differs from that of the queries; scores are not cosines, best first; or
-                a result has no score and is no pair of the memory.
-        """
+        """Judge the results of each query."""
         check_rankings(self.input if self.results is None else self.results, len(self.input))
         return MatchedList.model_construct(data=[self._match(reco, answer, row) for row in range(len(self.input))])
 

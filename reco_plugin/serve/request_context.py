@@ -23,7 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..memory import part_of_a_write
 from .app_state import AppState
-from .auth import CallerKey, unknown_host
+from .auth import NO_KEY, unknown_host
 from .embedder import Embedded, EmbedRequest
 from .failures import Failure, Refused
 from .logs import LOGGER, request_id
@@ -55,8 +55,8 @@ class RequestContext:
         """The client's id, if it is valid; else a new one."""
         self.answer_headers: dict[str, str] = {}
         """Headers that the answer gets besides those of its route."""
-        self.key: CallerKey | None = None
-        """The key that was sent; None without one."""
+        self.key = NO_KEY
+        """The key that was sent."""
         self.code = ""
         """Code of the failure; empty without one."""
         self.log_fields: dict[str, Any] = {}
@@ -71,11 +71,6 @@ class RequestContext:
         self._prefix = scope["state"].get("prefix")
         self._receive, self._send = receive, send
         self._received_bytes = 0
-
-    @property
-    def caller(self) -> str | None:
-        """Name of the key; None without one."""
-        return None if self.key is None else self.key.name
 
     async def receive(self) -> Message:
         """Return the next chunk of the body, once there is memory for it. Refuse a body that is too large (413)."""
@@ -105,10 +100,6 @@ class RequestContext:
         Args:
             request: what to embed.
             to_answer: converts the result to the JSON of a dialect.
-
-        Raises:
-            Refused: unknown model, a bad input, too many items, or the queue is full (429).
-            RecoError: the whole request failed.
         """
         if request.explain:
             self.check_read()
@@ -118,7 +109,7 @@ class RequestContext:
                 to_answer,
                 inputs=len(request.items),
                 is_bulk=request.is_bulk,
-                caller=self.caller,
+                caller=self.key.name,
             )
         self._describe(done.result, {"queue": done.waited_s, **done.result.seconds})
         return json_response(done.body)
@@ -126,7 +117,7 @@ class RequestContext:
     async def read(self, call: Callable[[], Answer]) -> Response:
         """Run another call that changes nothing, in the same queue, and write its result as JSON."""
         with self._while_connected():
-            return json_response((await self.state.executor.run(call, caller=self.caller)).body)
+            return json_response((await self.state.executor.run(call, caller=self.key.name)).body)
 
     async def write(self, call: Callable[[], Answer]) -> Response:
         """Run a call that changes the memory, and write its result as JSON.
@@ -135,7 +126,7 @@ class RequestContext:
         """
         until = time.monotonic() + self.deadline - asyncio.get_running_loop().time()
         with self._while_connected():
-            done = await self.state.writer.run(partial(self._write, until, call), caller=self.caller)
+            done = await self.state.writer.run(partial(self._write, until, call), caller=self.key.name)
         return json_response(done.body)
 
     def _write(self, until: float, call: Callable[[], Answer]) -> Answer:
@@ -151,7 +142,7 @@ class RequestContext:
 
     def check_whole(self) -> None:
         """Refuse a key that sees a part of the memory only (403)."""
-        if self.key is not None and self.key.scope:
+        if self.key.scope:
             message = f"this is of the whole memory, and the key {self.key.name!r} has `where`: use one without it"
             raise Refused(Failure(403, "key_scoped", message))
 
@@ -261,6 +252,11 @@ class RequestMiddleware:
             return
         fields = {"method": scope["method"], "path": scope["path"], "status": context.status}
         client = scope.get("client") or ("",)
-        fields |= {"seconds": round(seconds, 6), "client": client[0], "key": context.caller, "code": context.code}
+        fields |= {
+            "seconds": round(seconds, 6),
+            "client": client[0],
+            "key": context.key.name or None,
+            "code": context.code,
+        }
         fields |= context.log_fields
         log.log(level, "request", extra={name: value for name, value in fields.items() if value != ""})

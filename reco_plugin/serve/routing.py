@@ -19,7 +19,7 @@ from starlette.types import Scope
 from ..errors import InputError, RecoError
 from ..memory import in_scope
 from ..values import did_you_mean, in_words, nearest
-from .auth import MEMORY_PATH, right_of
+from .auth import MEMORY_PATH, WHOLE_MEMORY, right_of
 from .failures import STOPPING, Failure, Refused, failure_of
 from .logs import LOGGER
 from .schemas import ERRORS, ErrorBody
@@ -62,7 +62,8 @@ def context_of(request: Request) -> RequestContext:
 
 def openai_shape(failure: Failure) -> dict[str, Any]:
     """``{"error": {"message", "type", "param", "code"}}``."""
-    return {"error": ErrorBody.of(failure).model_dump()}
+    body = ErrorBody(message=failure.message, type=failure.kind, param=failure.param, code=failure.code)
+    return {"error": body.model_dump()}
 
 
 def shape_for_all(failure: Failure) -> dict[str, Any]:
@@ -82,6 +83,7 @@ def route_class(shape: Shape, headers: Callable[[Failure], dict[str, str]] = lam
         def get_route_handler(self) -> Handler:
             (method,) = self.methods or ("GET",)
             right = right_of(method, self.path_format)
+            of_whole = self.path_format.startswith(WHOLE_MEMORY)
             computes = method == "POST" and not self.path_format.startswith(MEMORY_PATH)
             model = get_type_hints(self.endpoint).get("body")
             handle = partial(_call_with_body, self.endpoint, model) if model else super().get_route_handler()
@@ -91,10 +93,12 @@ def route_class(shape: Shape, headers: Callable[[Failure], dict[str, str]] = lam
                 try:
                     if right is not None:  # before the body is read
                         context.key = context.state.keys.check(right, context.headers)
+                    if of_whole:
+                        context.check_whole()
                     if computes:
-                        context.state.executor.check_room(caller=context.caller)
+                        context.state.executor.check_room(caller=context.key.name)
                     async with asyncio.timeout_at(context.deadline):
-                        with in_scope(context.key.scope if context.key else ()):  # whatever the route does
+                        with in_scope(context.key.scope):  # whatever the route does
                             return await handle(request)
                 except TimeoutError:
                     failure = context.timeout

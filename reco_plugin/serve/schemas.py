@@ -21,7 +21,7 @@ from ..fusion.explain import Why
 from ..options import Option, RefineOptions, check_option, check_options, options_of
 from ..types import Modality, Used
 from ..values import EXCLUSIONS, unpack
-from .failures import Failure, Refused, too_many_items
+from .failures import Refused, too_many_items
 from .service_settings import ServeSettings
 from .wire import Item
 
@@ -154,11 +154,6 @@ class ErrorBody(BaseModel):
     type: str
     param: str | None = None
     code: str | None = None
-
-    @classmethod
-    def of(cls, failure: Failure) -> ErrorBody:
-        """Convert a failure."""
-        return cls(message=failure.message, type=failure.kind, param=failure.param, code=failure.code)
 
 
 class ErrorAnswer(BaseModel):

@@ -94,11 +94,6 @@ class Http1Protocol(HttpToolsProtocol):
         self._head_bytes = 0
         super().on_body(body)
 
-    def on_message_complete(self) -> None:
-        """Receive the end of the body."""
-        self._head_bytes = 0
-        super().on_message_complete()
-
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the timer."""
         self._stop_timer()

@@ -73,11 +73,6 @@ class LiveVersion:
         """Whether the memory is a folder, which only one process can open."""
         return self._folder is not None
 
-    def write_note(self, note: Note) -> None:
-        """Leave a note in the live folder, by which commands find this service."""
-        self._note = note
-        self._write_note()
-
     def remove_note(self) -> None:
         """Remove the note."""
         if self._note is not None:
@@ -86,25 +81,14 @@ class LiveVersion:
 
     def versions(self) -> VersionList:
         """List the versions of the memory."""
-        return VersionList(
-            data=[
-                VersionBody(
-                    name=one.name,
-                    pairs=len(self._memory) if one.live else one.pairs,
-                    live=one.live,
-                    finished=one.finished,
-                )
-                for one in self._versions.all()
-            ]
-        )
+        data = list[VersionBody]()
+        for one in self._versions.all():
+            pairs = len(self._memory) if one.live else one.pairs
+            data.append(VersionBody(name=one.name, pairs=pairs, live=one.live, finished=one.finished))
+        return VersionList(data=data)
 
     def switch(self, name: str) -> VersionBody:
-        """Switch to a finished version; no write is lost.
-
-        Raises:
-            ConfigError: no such version, or the memory is not a folder.
-            MemoryStoreError: the version is not finished, is of another encoder, or cannot be opened.
-        """
+        """Switch to a finished version; no write is lost."""
         versions, memory = self._versions, self._memory
         folder = versions.folder(versions.usable(name).name)
         if os.path.realpath(folder) != os.path.realpath(memory.location):
@@ -128,12 +112,14 @@ class LiveVersion:
         if self._note is not None:
             self._note.remove(memory.location)
         old = memory.move_to(new)
-        self._write_note()
+        self.write_note()
         self._wait()
         old.close()
         log.info("the memory in use is %s", folder.name, extra={"pairs": len(memory)})
 
-    def _write_note(self) -> None:
+    def write_note(self, note: Note | None = None) -> None:
+        """Leave the note, or a new one, in the live folder: commands find this service by it."""
+        self._note = note or self._note
         if self._note is None:
             return
         try:
@@ -149,13 +135,11 @@ def router(state: AppState) -> APIRouter:
     @routes.get("/versions", response_model=VersionList)
     async def list_versions(request: Request) -> Response:
         """List all versions of a memory in folders."""
-        context_of(request).check_whole()
         return await context_of(request).read(lambda: _with_reason(state.live_version.versions))
 
     @routes.post("/versions", response_model=VersionBody)
     async def use_version(request: Request, body: UseVersion) -> Response:
         """Switch to a finished version; no request is lost."""
-        context_of(request).check_whole()
         return await context_of(request).write(lambda: _with_reason(lambda: state.live_version.switch(body.name)))
 
     return routes

@@ -91,10 +91,6 @@ def decode_image(text: str, *, max_bytes: int) -> bytes:
     """Decode a data URI or bare base64: padded or not, with line breaks or not, in the standard or URL-safe alphabet.
 
     The bytes may still be no image. The image decoder reports that.
-
-    Raises:
-        Refused: a URL (400 ``image_url_forbidden``), no base64 (400 ``image_not_base64``), or too many bytes (413
-            ``image_too_large``).
     """
     header = _DATA_URI.match(text[:_HEADER_CHARS])
     encoded = text[header.end() :] if header else text

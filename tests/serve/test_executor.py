@@ -83,7 +83,7 @@ def test_a_query_goes_between_two_searches_of_refined_bulk(filled, monkeypatch) 
         order.append("search")
         reached.set()
         if len(order) == 1:
-            wait_until(lambda: executor._slots.has_waiting_queries)
+            wait_until(lambda: executor._slots.waiting_queries)
         return search(memory, query)
 
     async def ask() -> None:

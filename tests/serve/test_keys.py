@@ -41,9 +41,8 @@ CALLS = {
 }
 
 
-def checked(keys: Keys, right: Right, headers: dict[bytes, bytes]) -> str | None:
-    key = keys.check(right, headers)
-    return None if key is None else key.name
+def checked(keys: Keys, right: Right, headers: dict[bytes, bytes]) -> str:
+    return keys.check(right, headers).name
 
 
 def statuses(client: Any, key: str | None) -> dict[str, int]:

@@ -57,9 +57,6 @@ def input_type_of(**fields: str | None) -> InputType | None:
 
     >>> input_type_of(input_type="passage", task=None)
     'document'
-
-    Raises:
-        Refused: an unknown value, or fields that contradict each other.
     """
     given = {name: value for name, value in fields.items() if value is not None}
     roles = {_role(name, value) for name, value in given.items()}

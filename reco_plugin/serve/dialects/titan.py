@@ -74,21 +74,20 @@ def router(state: AppState) -> APIRouter:
     """Make the routes."""
     routes = dialect_router(lambda failure: {"message": failure.message}, error_type)
 
-    async def embed(request: Request, body: TitanRequest, model: str | None) -> Response:
-        def to_answer(answer: Embedded) -> dict[str, Any]:
-            [row] = answer.rows
-            return {"embedding": row.embedding, "inputTextTokenCount": row.tokens, "message": None}
-
-        return await context_of(request).embed(body.to_embed(state.embedder, model), to_answer)
-
     @routes.post("/titan")
     async def titan(request: Request, body: TitanRequest) -> Response:
         """Embed a text, an image, or both as one vector; Titan's request and answer."""
-        return await embed(request, body, None)
+        return await titan_invoke(request, "", body)
 
     @routes.post("/model/{model:path}/invoke")
     async def titan_invoke(request: Request, model: str, body: TitanRequest) -> Response:
         """Embed under Bedrock's path. The model is an alias, or an ARN that ends in one."""
-        return await embed(request, body, model.rpartition("/")[2] if model.startswith("arn:") else model)
+
+        def to_answer(answer: Embedded) -> dict[str, Any]:
+            [row] = answer.rows
+            return {"embedding": row.embedding, "inputTextTokenCount": row.tokens, "message": None}
+
+        alias = model.rpartition("/")[2] if model.startswith("arn:") else model
+        return await context_of(request).embed(body.to_embed(state.embedder, alias or None), to_answer)
 
     return routes
