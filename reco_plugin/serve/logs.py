@@ -72,7 +72,9 @@ def printable(text: str) -> str:
     return "".join(one if one.isprintable() else json.dumps(one)[1:-1] for one in text)
 
 
-def _log_warning(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any) -> None:
+def _log_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any, **__: Any
+) -> None:
     """Log a warning. The warnings of other packages get their place in the code."""
     text = str(message) if is_ours(category) else warnings.formatwarning(message, category, filename, lineno)
     logging.getLogger("py.warnings").warning("%s", text)

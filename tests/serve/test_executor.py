@@ -6,6 +6,7 @@ import asyncio
 import base64
 import io
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -71,6 +72,42 @@ def test_a_query_goes_between_two_items_of_bulk_and_before_bulk_that_waits() -> 
     asyncio.run(ask())
     assert order[:2] == ["a0", "query"]
     assert sorted(order) == ["a0", "a1", "a2", "b0", "b1", "b2", "query"]
+
+
+def test_a_flood_of_one_caller_neither_fills_the_queue_nor_keeps_others_waiting() -> None:
+    order, go = list[str](), threading.Event()
+
+    def call(caller: str, number: int) -> Callable[[], str]:
+        def work() -> str:
+            assert go.wait(60)
+            order.append(caller)
+            return f"{caller}{number}"
+
+        return work
+
+    async def ask() -> None:
+        executor = Executor(threads=1, queue=10, deadline_s=600)
+
+        def start(caller: str, number: int) -> asyncio.Future[Any]:
+            return asyncio.ensure_future(executor.run(call(caller, number), caller=caller))
+
+        flood = [start("a", number) for number in range(11)]
+        await asyncio.sleep(0.05)
+        with pytest.raises(Refused, match="10 inputs wait already"):
+            await executor.run(call("a", 11), caller="a")
+        others = [start(caller, 0) for caller in "bbc"]
+        given_up = start("d", 0)
+        await asyncio.sleep(0.05)
+        given_up.cancel()
+        await asyncio.sleep(0.05)
+        with pytest.raises(Refused, match="shared by 3 keys"):
+            await executor.run(call("c", 1), inputs=3, caller="c")
+        go.set()
+        await asyncio.gather(*flood, *others)
+        assert (executor.pending, executor.inputs, executor._query_threads._free) == (0, 0, 1)
+
+    asyncio.run(ask())
+    assert order == [*"aabcabaaaaaaaa"]
 
 
 def test_a_query_goes_between_two_searches_of_refined_bulk(filled, monkeypatch) -> None:
