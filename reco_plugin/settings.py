@@ -54,7 +54,7 @@ class MemoryOptions(BaseModel):
     """Options of a memory, as ``[memory_options]`` in ``reco.toml`` or ``RECO_MEMORY_OPTIONS__SEARCH_EF=128``.
 
     ``create_collection`` applies when a collection is created; an existing one keeps its own. A folder takes ``exact``
-    and ignores the others, which are a server's.
+    and ``tenant_field`` and ignores the others, which are a server's.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -69,6 +69,11 @@ class MemoryOptions(BaseModel):
 
     search_ef: int = Field(256, ge=1, description="candidates that the HNSW index looks at; more finds more, slower")
     exact: bool = Field(False, description="compare with every pair instead of using the index")
+    tenant_field: str | None = Field(
+        None,
+        min_length=1,
+        description="payload field that tells tenants apart, as `where` of a key does: it is indexed",
+    )
 
     create_collection: dict[str, Any] = Field(
         {},

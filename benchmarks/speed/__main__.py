@@ -22,6 +22,7 @@ BLOCKS = {  # name -> module; the function has the block's name
     "startup": "starting",
     "serve": "serving",
     "peers": "peers",
+    "tenants": "tenants",
 }
 ALONE = ("serve", "peers")  # run only when named: they need another commit, or install other packages
 TOOLS = ("numpy", "onnxruntime", "faiss-cpu", "qdrant-edge-py", "torch", "open_clip_torch")

@@ -21,6 +21,7 @@ from ..errors import ConfigError, MemoryStoreError, MemoryUnavailable
 from ..settings import MemoryOptions
 from ..types import MODALITIES, Fingerprint
 from .connection import Server, read_fault
+from .filters import quoted
 from .header import (
     Header,
     check_fingerprint,
@@ -55,6 +56,7 @@ def open_served(
         made_by = new_header(fingerprint, f"{location} (collection {name})", create=create).fingerprint
         server.run("create", lambda _: _make_first(client, name, location, made_by, server.options), write=True)
     server.run("open", lambda _: read_collection(client, name, location, fingerprint))
+    server.run("open", lambda _: index_tenants(client, name, server.options))
 
 
 def make_collection(
@@ -64,6 +66,18 @@ def make_collection(
     metadata = {METADATA_KEY: mark_of(fingerprint), **metadata}
     client.create_collection(name, **_creation(fingerprint.dimension, options, metadata))
     make_state(client, name)
+    index_tenants(client, name, options)
+
+
+def index_tenants(client: QdrantClient, name: str, options: MemoryOptions) -> None:
+    """Index the tenants' field of a collection, unless it is, so that Qdrant keeps each tenant's pairs together."""
+    if options.tenant_field is not None:
+        keyword = models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD, is_tenant=True)
+        try:
+            client.create_payload_index(name, quoted(options.tenant_field), keyword, wait=True)
+        except Exception as error:
+            if read_fault(error).kind != "key":  # who may write makes it
+                raise
 
 
 def read_collection(client: QdrantClient, name: str, location: str, fingerprint: Fingerprint | None) -> Fingerprint:

@@ -20,10 +20,10 @@ from ..settings import MemoryOptions
 from ..types import MODALITIES, Filter, Fingerprint, Modality, Records, Search, Vectors
 from .checks import CheckedSearch
 from .disk import SHARD_NAME, check_room, hold, load_shard, make_shard, release
-from .filters import Library, parse_filter
+from .filters import Library, parse_filter, quoted
 from .header import HEADER_NAME, RESTORE, Header, describe_loss, make_folder, open_folder, write_header
 from .points import AT_ONCE, PointMemory, StoredHeader, pages, to_sides, translate_errors
-from .search_index import SearchIndex
+from .search_index import LEAST, SearchIndex
 
 _FLUSH_EVERY = 5000
 """Points after which the write-ahead log is emptied: reopening after a crash replays it."""
@@ -68,6 +68,10 @@ class EdgeMemory(StoredHeader, PointMemory):
         if self._damaged:
             warnings.warn(f"{self.location}: {describe_loss(self.missing)}", stacklevel=3)
         self._index = SearchIndex(self, enabled=not options.exact)
+        self._tenant_field = options.tenant_field
+        if self._tenant_field is not None:  # does nothing where it is indexed
+            keyword = qe.KeywordIndexParams(is_tenant=True)
+            shard.update(qe.UpdateOperation.create_field_index(quoted(self._tenant_field), keyword))
 
     @classmethod
     def open(
@@ -197,9 +201,10 @@ class EdgeMemory(StoredHeader, PointMemory):
     def _find(self, search: Search, wanted: CheckedSearch, filters: Sequence[Any]) -> list[list[Any]]:
         """The hits of each query, by the search index where there is one.
 
-        The index names points to compare with; a query that then finds fewer than k compares all.
+        The index names points to compare with; a query that then finds fewer than k compares all. A small tenant's
+        pairs are all compared.
         """
-        among = self._index.candidates(search.by, wanted)
+        among = None if self._is_small_tenant(wanted) else self._index.candidates(search.by, wanted)
         if among is None:
             return self._ask(search, wanted, filters, _EXACT)
         narrow = [
@@ -211,6 +216,10 @@ class EdgeMemory(StoredHeader, PointMemory):
             for row, hits in zip(short, self._ask(search, wanted, filters, _EXACT, short), strict=True):
                 found[row] = hits
         return found
+
+    def _is_small_tenant(self, wanted: CheckedSearch) -> bool:
+        some = [one for one in wanted.conditions if one.key == self._tenant_field]
+        return bool(some) and _count(self._live(), self._filter(some), exact=False) < LEAST
 
     def _query(self, requests: list[Any]) -> list[list[Any]]:
         shard, found = self._live(), list[list[Any]]()
@@ -232,5 +241,5 @@ class EdgeMemory(StoredHeader, PointMemory):
             return list(found), behind
 
 
-def _count(shard: qe.EdgeShard, within: Any = None) -> int:
-    return int(shard.count(qe.CountRequest(exact=True, filter=within)))
+def _count(shard: qe.EdgeShard, within: Any = None, *, exact: bool = True) -> int:
+    return int(shard.count(qe.CountRequest(exact=exact, filter=within)))

@@ -115,6 +115,11 @@ def _number(key: str, value: Any, expected: str = "text in Unicode, booleans, or
     return float(value)
 
 
+def quoted(key: str) -> str:
+    """A payload key as Qdrant's path: a dot in it is not a path."""
+    return f'"{key}"'
+
+
 @dataclass(frozen=True)
 class Library(Generic[F]):
     """The constructors of one of Qdrant's two libraries."""
@@ -140,7 +145,7 @@ class Library(Generic[F]):
         return [made[id(points)] for points in hidden]
 
     def _condition(self, condition: Condition) -> Any:
-        should = list(self._any_of(f'"{condition.key}"', condition))  # quoted, so that a dot in it is not a path
+        should = list(self._any_of(quoted(condition.key), condition))
         return self.filter(should=should) if should else self.has_id(())
 
     def _any_of(self, key: str, condition: Condition) -> Iterator[Any]:

@@ -319,3 +319,14 @@ def test_a_proxy_that_lets_no_health_check_pass_answers_too() -> None:
         assert reached.answers()
         proxy.stop(None).wait()
         assert not reached.answers()
+
+
+def test_the_field_of_tenants_is_indexed_as_such(server: StandIn) -> None:
+    chosen = options(tenant_field="shop.id")
+    with closing(open_memory(server.url("http"), FINGERPRINT, options=chosen)) as memory:
+        memory.upsert(pairs(2))
+    told = server.engine.last["create_index"]
+    assert (told["field"], told["schema"].is_tenant) == ('"shop.id"', True)
+    server.engine.refusals["create_index"] = Refusal(403, "Forbidden: Write access is required")
+    with closing(open_memory(server.url("http"), FINGERPRINT, options=chosen)) as memory:
+        assert memory.count() == 2, "a reader goes without"

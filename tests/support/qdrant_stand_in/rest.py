@@ -130,7 +130,9 @@ def _count(engine: Engine, key: str | None, name: str, body: Any) -> Any:
 def _index(engine: Engine, key: str | None, name: str, body: Any) -> Any:
     field = rest.CreateFieldIndex.model_validate(body)
     done = models.UpdateResult(operation_id=0, status=models.UpdateStatus.COMPLETED)
-    return engine.run("create_index", key, lambda _: done, collection=name, field=field.field_name)
+    return engine.run(
+        "create_index", key, lambda _: done, collection=name, field=field.field_name, schema=field.field_schema
+    )
 
 
 def _remove(engine: Engine, key: str | None, name: str, body: Any) -> Any:
