@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -17,20 +16,18 @@ from .encoders.local import Encoder, encode_pairs
 from .encoders.preprocess import name_image
 from .errors import ConfigError, FingerprintMismatch, ImageError, InputError
 from .learning import Calibration
+from .learning.tenants import TenantLearner, Tenants
 from .learning.trainer import Learner
 from .memory import Header, Memory
 from .memory.checks import check_pair, check_positive
 from .memory.lexical import QueryWords
-from .memory.scope import Scope, current_scope, scoped
+from .memory.scope import current_scope
 from .signals import LEARNED
 from .signals.feedback import Feedback
 from .signals.opinions import Judgment, Opinion, Opinions, add_opinions, opinions_of, read_judgments, withdraw
 from .signals.presence import PresenceState
 from .types import Filter, ImageInput, Modality, Neighbours, Pair, Records, Search, Vectors
 from .values import check_vectors, each_pair, show
-
-_SCOPES = 256
-"""Scopes whose feedback is kept read: those that came last."""
 
 
 class PairMemory:
@@ -44,16 +41,19 @@ class PairMemory:
         location: folder, ``:memory:`` or URL.
     """
 
-    def __init__(self, store: Memory, encoder: Encoder, neighbours: int = MODEL_K) -> None:
+    def __init__(
+        self, store: Memory, encoder: Encoder, neighbours: int = MODEL_K, tenant_field: str | None = None
+    ) -> None:
         self.kind, self.location = store.kind, store.location
         self._engine, self.encoder = store, encoder
         self._judging = threading.Lock()
         self._learned = (store.header, self._read_calibration(store.header))
-        self._scopes = OrderedDict[
-            Scope, tuple[Calibration, Calibration]
-        ]()  # of the whole memory, and with own feedback
         self._version, self._counting = 0, threading.Lock()
-        self.learner = Learner(self, neighbours, self._count_change, LEARNED)
+        learning = threading.Lock()  # one at a time
+        self.learner = Learner(self, neighbours, self._count_change, LEARNED, learning)
+        self._tenants = Tenants(
+            tenant_field, lambda one: TenantLearner(one, neighbours, self._count_change, LEARNED, learning)
+        )
 
     def __repr__(self) -> str:
         return f"<PairMemory {self.location!r}>"
@@ -61,7 +61,8 @@ class PairMemory:
     @property
     def store(self) -> Memory:
         """The engine, or what the scope of this context shows of it; see :mod:`reco_plugin.memory.scope`."""
-        return scoped(self._engine)
+        scope = current_scope()
+        return self._tenants.of(self._engine, scope).store if scope else self._engine
 
     @property
     def searches(self) -> Memory:
@@ -95,22 +96,15 @@ class PairMemory:
             elif header.said is not known.said:
                 calibration = replace(calibration, feedback=self._read_feedback(header))
             self._learned = (header, calibration)
-        return self._in_scope(calibration)
+        if not (scope := current_scope()):
+            return calibration
 
-    def _in_scope(self, whole: Calibration | None) -> Calibration | None:
-        """What was learned, with the feedback of this scope alone."""
-        scope = current_scope()
-        if not scope or whole is None or whole.feedback is None:
-            return whole
-        known, own = self._scopes.get(scope, (None, whole))
-        if known is not whole:
-            own = replace(whole, feedback=self._read_feedback(self.store.header))
-        with self._counting:
-            self._scopes[scope] = (whole, own)
-            self._scopes.move_to_end(scope)
-            if len(self._scopes) > _SCOPES:
-                self._scopes.popitem(last=False)
-        return own
+        def own(shown: Header) -> Calibration | None:
+            if calibration is None or shown.calibration is not header.calibration:
+                return self._read_calibration(shown)
+            return replace(calibration, feedback=self._read_feedback(shown))
+
+        return self._tenants.of(self._engine, scope).read(header, own)
 
     @property
     def version(self) -> int:
@@ -315,6 +309,7 @@ class PairMemory:
         """
         with self.learner.moving(), self._judging:  # an opinion in between would be stored in the version before
             add_opinions(store, self.store.header.said.values())
+            self._tenants.clear()
             before, self._engine = self._engine, store
             self.kind, self.location = store.kind, store.location
         self._count_change()
@@ -324,6 +319,7 @@ class PairMemory:
     def close(self) -> None:
         """Flush and release the store."""
         self.learner.close()
+        self._tenants.clear()
         self.store.close()
 
     def _read_calibration(self, header: Header) -> Calibration | None:

@@ -149,7 +149,8 @@ class Reco:
         fusers = open_fusers(artifact, settings)
         if pairs_of is None:  # last: an error that is kept, as in a notebook, would keep the folder's lock
             store = open_or_await(settings, artifact.manifest.fingerprint)
-            pairs = PairMemory(store, encoder, neighbours=settings.refining.get("k") or artifact.manifest.policy.k)
+            neighbours = settings.refining.get("k") or artifact.manifest.policy.k
+            pairs = PairMemory(store, encoder, neighbours, settings.memory_options.tenant_field)
         else:
             pairs = pairs_of(encoder)
         return cls(artifact, settings, pairs, fusers)

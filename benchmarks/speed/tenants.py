@@ -8,8 +8,8 @@ from itertools import count
 
 import numpy as np
 
-from reco_plugin.memory import Fingerprint, Memory, in_scope, open_memory
-from reco_plugin.memory.scope import Scope, scoped
+from reco_plugin.memory import Fingerprint, Memory, open_memory
+from reco_plugin.memory.scope import Scope, ScopedMemory
 from reco_plugin.settings import MemoryOptions
 from reco_plugin.types import Records, Search
 
@@ -56,11 +56,11 @@ def _with_tenant(batches: Iterator[Records], tenants: int) -> Iterator[Records]:
 
 def _search(store: Memory, scope: Scope = ((FIELD, "t0"),)) -> Callable[[], object]:
     rng = np.random.default_rng(0)
+    searched = ScopedMemory(store, scope) if scope else store
 
     def search() -> None:
         query = rng.normal(size=(1, DIMENSION)).astype(np.float32)
-        with in_scope(scope):
-            found = scoped(store).search(Search(query / np.linalg.norm(query), "image", "text", K, payloads=True))
+        found = searched.search(Search(query / np.linalg.norm(query), "image", "text", K, payloads=True))
         assert len(found.ids[0]) == K
 
     return search

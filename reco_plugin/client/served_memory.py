@@ -203,12 +203,10 @@ class ServedMemory:
             for part in ids_in_parts(ids, size):
                 yield self._call("GET", "/pairs", params=[*(("id", id_) for id_ in part), ("vectors", vectors)])["data"]
             return
-        last: str | None = None
-        while True:
-            page = self._page(last, size, vectors)
-            if (last := page.get("last")) is None:
-                return
+        page = self._page(None, size, vectors)
+        while last := page.get("last"):
             yield page["data"]
+            page = self._page(last, size, vectors)
 
     def _page(self, last: str | None, limit: int, vectors: str) -> dict[str, Any]:
         after = [] if last is None else [("after", last)]

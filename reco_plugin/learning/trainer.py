@@ -39,13 +39,18 @@ class Learner:
     """
 
     def __init__(
-        self, memory: LearnsFrom, neighbours: int, changed: Callable[[], object], extras: Sequence[Extra] = ()
+        self,
+        memory: LearnsFrom,
+        neighbours: int,
+        changed: Callable[[], object],
+        extras: Sequence[Extra] = (),
+        learning: threading.Lock | None = None,
     ) -> None:
-        """``changed`` is called each time that something was learned; ``extras`` learn too."""
+        """``changed`` is called each time that something was learned; ``extras`` learn too; ``learning``: in turn."""
         self._extras = extras
         self._memory, self._neighbours, self._changed = memory, neighbours, changed
         self.behind, self._closing, self._moving = False, threading.Event(), threading.Event()
-        self._learning, self._starting = threading.Lock(), threading.Lock()
+        self._learning, self._starting = learning or threading.Lock(), threading.Lock()
         self._thread: threading.Thread | None = None
         self._wanted, self._gone = False, False  # whether the thread looks once more; whether many pairs were removed
         self._tried = 0  # pairs of the last attempt to learn
@@ -70,7 +75,7 @@ class Learner:
         with in_scope(), part_of_a_write():  # of all pairs, whoever wrote
             self._memory.store.flush()
             if self.behind and self._memory.store.count() >= ENOUGH:
-                self._do_behind()
+                self.learn_behind()
             elif self._is_due():
                 self.calibrate(progress=progress)
 
@@ -84,7 +89,7 @@ class Learner:
         with in_scope():
             self._gone = self._gone or (self._memory.calibration is not None and self._is_due())
             if self._gone and self.behind and self._memory.store.count() >= ENOUGH:
-                self._do_behind()
+                self.learn_behind()
 
     @contextmanager
     def moving(self) -> Iterator[None]:
@@ -98,9 +103,13 @@ class Learner:
         finally:
             self._moving.clear()
 
+    def stop(self) -> None:
+        """Begin nothing any more; what runs ends soon."""
+        self._closing.set()
+
     def close(self) -> None:
         """End what runs, and begin nothing any more."""
-        self._closing.set()
+        self.stop()
         if (thread := self._thread) is not None:
             thread.join()
 
@@ -120,7 +129,7 @@ class Learner:
         finally:
             self._changed()
 
-    def _do_behind(self) -> None:
+    def learn_behind(self) -> None:
         """Let the thread look whether to learn, after what it does now."""
         with self._starting:  # no write may come between the thread's last look and its end
             self._wanted = True

@@ -1,7 +1,7 @@
 """What a caller may see and change of a memory: the pairs whose payload has the fields of the caller's scope.
 
-The scope belongs to the context of a call, as a service sets it for a key with ``where``. :func:`scoped` then puts a
-:class:`ScopedMemory` before the store, so whoever uses the store in that context stays inside the scope.
+The scope belongs to the context of a call, as a service sets it for a key with ``where``. The pairs of a Reco then have
+a :class:`ScopedMemory` before the store, so whoever uses the store in that context stays inside the scope.
 
 Two scopes may use the same id for two pairs. What is added in a scope is stored under its id behind the scope's own
 prefix, which the scope does not see. A pair that was added outside any scope keeps its plain id.
@@ -14,10 +14,10 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
-from typing import Any, Never, TypeAlias
+from typing import Any, TypeAlias
 
 from ..defaults import SCROLL_BATCH
-from ..errors import InputError, MemoryStoreError
+from ..errors import InputError
 from ..types import Filter, Neighbours, Payload, Records, Search
 from ..values import show
 from .base import Memory
@@ -47,12 +47,6 @@ def current_scope() -> Scope:
     return _SCOPE.get()
 
 
-def scoped(store: Memory) -> Memory:
-    """The store, or what the scope of this context shows of it."""
-    scope = current_scope()
-    return ScopedMemory(store, scope) if scope else store
-
-
 class ScopedMemory:
     """The pairs of one scope; see :class:`~reco_plugin.memory.base.Memory` for the methods.
 
@@ -61,18 +55,24 @@ class ScopedMemory:
 
     def __init__(self, store: Memory, scope: Scope) -> None:
         self.kind, self.location = store.kind, store.location
+        self.learned: dict[str, Any] | None = None
+        """What was learned of its own pairs, in place of what was learned of all."""
         self._store, self._scope, self._fields = store, scope, dict(scope)
         self._conditions = parse_filter(self._fields)
         self._prefix = json.dumps(self._fields, ensure_ascii=False, separators=(",", ":"))  # no prefix begins another
 
     @property
     def header(self) -> Header:
-        """The encoder, what was learned of the whole memory, and the scope's own feedback."""
+        """The encoder, what was learned, and the scope's own feedback."""
         return self._shown(self._store.header)
 
     def look(self) -> Header:
         """The same, read anew."""
         return self._shown(self._store.look())
+
+    def set_calibration(self, calibration: dict[str, Any]) -> None:
+        """Keep, in RAM, what was learned of the scope's own pairs."""
+        self.learned = calibration or None
 
     def change_said(self, added: Sequence[SaidRecord], gone: Collection[str]) -> None:
         """Store feedback of this scope, and forget some of it."""
@@ -136,15 +136,12 @@ class ScopedMemory:
         """Make everything written so far durable."""
         self._store.flush()
 
-    def _refuse(self, *_: Any) -> Never:
-        raise MemoryStoreError(
-            f"the scope {self._prefix} neither calibrates nor closes the memory at {self.location!r}"
-        )
-
-    set_calibration = close = _refuse
+    def close(self) -> None:
+        """Close nothing: others use the store."""
 
     def _shown(self, header: Header) -> Header:
-        return replace(header, said={name: one for name, one in header.said.items() if one.get(_MARK) == self._fields})
+        said = {name: one for name, one in header.said.items() if one.get(_MARK) == self._fields}
+        return replace(header, said=said, calibration=self.learned or header.calibration)
 
     def _pages(self) -> Iterator[list[str]]:
         """Stored ids of the scope, page by page."""
