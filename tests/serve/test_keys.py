@@ -75,6 +75,7 @@ def test_the_keys_of_the_settings(
         for key, (embed, read, write) in ((None, stranger), ("caller", caller), (ADMIN, admin)):
             assert statuses(client, key) == expected(embed=embed, read=read, write=write), key
         assert client.post("/v1/memory/pairs", content=b"{").status_code in (401, 403), "before the body is read"
+        assert client.get("/").status_code == client.get("/page/files/app.js").status_code == 200
 
 
 def test_a_file_gives_each_key_a_name_and_rights(filled: Reco, served: Any, tmp_path: Path, caplog: Any) -> None:

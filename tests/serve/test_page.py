@@ -28,9 +28,9 @@ STATIC = {entry.name: entry.read_text() for entry in (files("reco_plugin.serve.p
 CONFIG = ImageConfig((64, 64))
 
 
-def compare(client: TestClient, text: str | None = None, headers: dict[str, str] | None = None, **fields: Any) -> Any:
+def compare(client: TestClient, text: str | None = None, **fields: Any) -> Any:
     body = {"input": {"text": text}, **fields} if text is not None else fields
-    return client.post("/page/compare", json=body, headers=headers)
+    return client.post("/page/compare", json=body)
 
 
 # --- files -------------------------------------------------------------------------------------------------------
@@ -84,14 +84,6 @@ def test_the_page_can_be_left_out(filled: Reco, served: Any) -> None:
     with served(filled, page=False) as client:
         assert client.get("/").status_code == 405  # embeddings in TEI's dialect
         assert compare(client, "red").status_code == 404
-
-
-def test_the_page_is_open_and_its_questions_need_a_key(filled: Reco, served: Any) -> None:
-    with served(filled, page=True, api_keys=["k-1"]) as client:
-        assert client.get("/").status_code == client.get("/page/files/app.js").status_code == 200
-        assert compare(client, "red").json()["error"]["code"] == "key_missing"
-        assert client.get("/page/examples").status_code == 401
-        assert compare(client, "red", {"authorization": "Bearer k-1"}).status_code == 200
 
 
 # --- comparison --------------------------------------------------------------------------------------------------
