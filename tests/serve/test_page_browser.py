@@ -393,7 +393,8 @@ def test_one_key_opens_what_it_has_the_right_for(shown: Reco, opens: Opens, draw
         page.wait_for_selector("#added-list li")
         page.wait_for_selector("#retrieved .fresh")
         assert seen.captions("retrieved")[0] == caption
-        assert (page.inner_text("#fact-memory"), len(shown.memory)) == ("25 pairs", 25)
+        page.wait_for_selector("#fact-memory:has-text('25 pairs')")
+        assert len(shown.memory) == 25
         page.click("#added-list button")
         page.wait_for_selector("#added", state="hidden")
         assert len(shown.memory) == 24
